@@ -1,0 +1,1 @@
+"""The harness: sweeps, records, counting, timing, statistics and tables around `melcnn`."""

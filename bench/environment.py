@@ -1,0 +1,67 @@
+"""What ran where: versions, machine and device, one small collector each; and the choice of a device."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from melcnn.errors import InputError
+
+
+class Environment(BaseModel):
+    """Recorded with every result. device: what computed, by the name that tables show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    cpu: str
+    cores: int
+    threads: int
+    system: str
+    python: str
+    cuda: str | None
+    packages: dict[str, str]
+
+
+def collect(device: str) -> Environment:
+    """The environment of a computation on `device`, "cpu" or "cuda"."""
+    threads = torch.get_num_threads()
+    on_gpu = device == "cuda"
+    return Environment(
+        device=torch.cuda.get_device_name() if on_gpu else f"{_cpu()} CPU, {threads} threads",
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=threads,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        cuda=torch.version.cuda if on_gpu else None,
+        packages={name: _version(name) for name in ("melbench", "torch", "torchaudio", "numpy", "soundfile")},
+    )
+
+
+def pick_device(name: str) -> str:
+    """ "cpu" or "cuda" for auto, cpu or cuda. Raises `InputError` for cuda where there is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"there is no device {name!r}: use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

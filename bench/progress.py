@@ -1,0 +1,70 @@
+"""What a person sees during a sweep: a live bar at a terminal, else a line a configuration; on standard error."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from bench.sweep import Listener, Status
+
+
+class SweepProgress:
+    """A context that shows a sweep's `Status` on `console`, with the time left."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
+        self.console = console
+        self.clock = clock
+        self.start = clock()
+        self.last: Status | None = None
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs, {task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("preparing", total=None, left="")
+
+    def __enter__(self) -> Listener:
+        self.bar.start()
+        return Listener(note=self._note, status=self._status)
+
+    def __exit__(self, *exception: object) -> None:
+        self._line(None)
+        self.bar.stop()
+
+    def _note(self, text: str) -> None:
+        self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def _status(self, status: Status) -> None:
+        if self.last and self.last.label != status.label:
+            self._line(status)
+        self.last = status
+        accuracy = "" if status.accuracy is None else f", best validation accuracy {status.accuracy:.4f}"
+        self.bar.update(
+            self.task,
+            description=status.label + accuracy,
+            completed=status.done,
+            total=status.planned,
+            left=self._left(status),
+        )
+
+    def _line(self, following: Status | None) -> None:
+        """The result of the configuration that has just ended, kept on the screen."""
+        if self.last and self.last.accuracy is not None:
+            left = f"; {self._left(following)}" if following and following.done < following.planned else ""
+            self.console.print(
+                f"{self.last.label}: mean of the best validation accuracies {self.last.accuracy:.4f}{left}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def _left(self, status: Status) -> str:
+        if not status.done:
+            return ""
+        seconds = (self.clock() - self.start) / status.done * (status.planned - status.done)
+        return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"

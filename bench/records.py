@@ -1,0 +1,183 @@
+"""Records, the truth that tables are made from: versioned JSON files, written whole, in one folder.
+
+A trial record is one configuration and one seed. A timing record is one interleaved run of candidates.
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
+
+from bench.complexity import Complexity
+from bench.environment import Environment
+from melcnn.config import Trial
+from melcnn.errors import InputError
+from melcnn.files import write_whole
+
+# Raise when the same configuration, data and seed give other numbers: older records are then not reused.
+RESULTS_VERSION = 1
+# Raise when the shape of the files changes; older files stay readable.
+FORMAT_VERSION = 1
+
+
+def _shortest(row: list[float]) -> list[float]:
+    # The fewest digits that give the same float32 again: half the size of the float64 text.
+    return [float(str(np.float32(value))) for value in row]
+
+
+Logits = list[Annotated[list[float], PlainSerializer(_shortest)]]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Predictions(_Record):
+    """What a network said of every clip of one split, at the kept epoch: logits `(clips, n_classes)`."""
+
+    names: list[str]
+    speakers: list[str]
+    labels: list[int]
+    logits: Logits
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of clips whose largest logit is the label's."""
+        return float(np.mean(np.argmax(self.logits, axis=1) == np.array(self.labels)))
+
+
+class TrialRecord(_Record):
+    """One configuration and one seed: everything that is known of its training.
+
+    stack: the seeds that were trained side by side. kernels: whose convolutions ran. Curves hold one value
+    an epoch; kept_epoch counts from 1.
+    """
+
+    format_version: int = FORMAT_VERSION
+    results_version: int = RESULTS_VERSION
+    trial: Trial
+    seed: int
+    stack: list[int]
+    kernels: str
+    dataset: str
+    data_fingerprint: str
+    train_clips: int
+    complexity: Complexity
+    train_loss: list[float]
+    validation_loss: list[float]
+    validation_accuracy: list[float]
+    kept_epoch: int
+    validation: Predictions
+    test: Predictions
+    environment: Environment
+    finished_at: str
+
+    @property
+    def identity(self) -> str:
+        return trial_identity(self.trial, self.data_fingerprint, self.seed, self.results_version)
+
+    @property
+    def file_name(self) -> str:
+        n_mels, groups = self.trial.front_end.n_mels, self.trial.model.groups
+        return f"trial-mels{n_mels}-groups{groups}-seed{self.seed}-{self.identity}.json"
+
+
+class TimedTrial(_Record):
+    """Seconds of one training pass over `train_clips` by a single network, round by round."""
+
+    trial: Trial
+    train_clips: int
+    epoch_seconds: list[float]
+
+
+class TimingRecord(_Record):
+    """Configurations timed in one interleaved run; entry i of every list is of the same round."""
+
+    format_version: int = FORMAT_VERSION
+    results_version: int = RESULTS_VERSION
+    timed: list[TimedTrial]
+    environment: Environment
+    finished_at: str
+
+    @property
+    def file_name(self) -> str:
+        identity = timing_identity([t.trial for t in self.timed], self.timed[0].train_clips, self.environment)
+        return f"timing-{identity}.json"
+
+
+def trial_identity(trial: Trial, data_fingerprint: str, seed: int, results_version: int = RESULTS_VERSION) -> str:
+    """Equal identities, equal results: configuration, data, seed and the version of our numbers."""
+    return _hash(trial.canonical(), data_fingerprint, seed, results_version)
+
+
+def timing_identity(trials: list[Trial], train_clips: int, environment: Environment) -> str:
+    """Equal identities, comparable times: the same work on the same machine with the same versions."""
+    return _hash(*sorted(t.canonical() for t in trials), train_clips, environment.model_dump_json(), RESULTS_VERSION)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
+
+
+Record = TypeVar("Record", TrialRecord, TimingRecord)
+
+
+class RecordFolder:
+    """The folder that holds the records of one or more sweeps."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def prepare(self) -> None:
+        """Makes the folder. Raises `InputError` if files cannot be written in it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"the output folder {self.path} cannot be written ({error.strerror}): choose another with --out"
+            ) from None
+
+    def trials(self) -> dict[str, TrialRecord]:
+        """All trial records by identity. Raises `InputError` for a file that cannot be trusted."""
+        records = [_read(path, TrialRecord) for path in sorted(self.path.glob("trial-*.json"))]
+        return {record.identity: record for record in records}
+
+    def timings(self) -> dict[str, TimingRecord]:
+        """All timing records by file name. Raises `InputError` for a file that cannot be trusted."""
+        records = [_read(path, TimingRecord) for path in sorted(self.path.glob("timing-*.json"))]
+        return {record.file_name: record for record in records}
+
+    def write(self, record: TrialRecord | TimingRecord) -> None:
+        """Writes one file, whole or not at all."""
+        write_whole(self.path / record.file_name, lambda file: file.write(record.model_dump_json().encode()))
+
+
+def _read(path: Path, kind: type[Record]) -> Record:
+    try:
+        content = json.loads(path.read_text())
+        written_by = content["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a whole melbench record ({type(error).__name__}): move it away; the same command "
+            "makes it again"
+        ) from None
+    if not isinstance(written_by, int) or written_by > FORMAT_VERSION:
+        raise InputError(
+            f"{path} has record format {written_by!r}, and this melbench reads up to {FORMAT_VERSION}: "
+            "upgrade melbench or choose another --out"
+        )
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path} is no melbench {kind.__name__} ({where}: {first['msg']}): move it away; the same command "
+            "makes it again"
+        ) from None

@@ -1,0 +1,247 @@
+"""Axes to trials to records: what is missing is trained, stack by stack, and timed in one interleaved run."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import torch
+
+from bench import complexity, environment, records, timing
+from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
+from melcnn.config import SETTINGS, Trial, configure
+from melcnn.data.clips import ClipSet
+from melcnn.errors import InputError
+from melcnn.features import Features, extract
+from melcnn.training import Epoch, Run, Stack, fit
+
+# The study's two axes, by the names that the command line knows them by.
+PRESETS = {"groups": ("groups", (1, 2, 4, 8, 16)), "mels": ("n_mels", (20, 40, 80))}
+
+# Seeds trained side by side. More would hold more activations (33 MB a seed at 80 mels and batch 64, with
+# gradients) and lose more to a kill; the time a seed hardly falls any more.
+SEEDS_PER_STACK = 16
+
+# Passes timed for each configuration after the cold one: an odd number, so that the median is a sample.
+TIMING_ROUNDS = 9
+
+KERNELS = "torch"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a sweep is: epochs done and planned of all stacks, and what is in flight."""
+
+    done: int
+    planned: int
+    label: str
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom a sweep tells what it does: `note` hears one-line notices, `status` every epoch."""
+
+    note: Callable[[str], None] = lambda text: None
+    status: Callable[[Status], None] = lambda status: None
+
+
+def parse_axes(texts: Sequence[str]) -> dict[str, list]:
+    """`["groups"]`, `["mels"]` or `["n_mels=20,40", "groups=1,2"]` as setting names and their values.
+
+    Raises `InputError` for an axis that does not exist, has no values, or is given twice.
+    """
+    axes: dict[str, list] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            if name not in PRESETS:
+                raise InputError(
+                    f"there is no axis {text!r}: use {', '.join(PRESETS)}, or name=value,value with a name of "
+                    + ", ".join(SETTINGS)
+                )
+            name, parsed = PRESETS[name][0], list(PRESETS[name][1])
+        elif name not in SETTINGS:
+            raise InputError(f"there is no setting {name!r}: the settings are {', '.join(SETTINGS)}")
+        else:
+            parsed = [value.strip() for value in values.split(",")]
+            if not all(parsed):
+                raise InputError(f"the axis {text!r} has an empty value: write it as {name}=value,value")
+            if len(set(parsed)) < len(parsed):
+                raise InputError(f"the axis {text!r} names a value twice: name each once")
+        if name in axes:
+            raise InputError(f"the axis {name!r} is given twice: put all its values into one")
+        axes[name] = parsed
+    return axes
+
+
+def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list[Trial]:
+    """The grid of trials over `axes`, `settings` holding for all. Combinations that cannot exist are noted
+    and left out. Raises `InputError` if none can exist."""
+    if clash := next((name for name in axes if name in settings), None):
+        raise InputError(f"{clash} is both an axis and an option: give it once")
+    trials, impossible = [], []
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        try:
+            trials.append(configure(**settings, **chosen))
+        except InputError as error:
+            impossible.append((chosen, error))
+    if not trials:
+        raise impossible[0][1]
+    for chosen, error in impossible:
+        note(f"left out {' '.join(f'{k}={v}' for k, v in chosen.items())}: {error}")
+    return trials
+
+
+@dataclass(frozen=True)
+class Result:
+    """The records of a sweep, trials in the order of the plan and seeds rising, and their timing run."""
+
+    trials: list[TrialRecord]
+    timing: TimingRecord
+
+
+def sweep(
+    trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
+) -> Result:
+    """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it.
+
+    Records are written stack by stack, so that a kill loses at most the stack in flight.
+    """
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds} is out of range: give 1 or more")
+    folder.prepare()
+    present = folder.trials()
+    timings = folder.timings()
+    env = environment.collect(device)
+
+    def identity(trial: Trial, seed: int) -> str:
+        return records.trial_identity(trial, clips.fingerprint, seed)
+
+    def finished(trial: Trial) -> dict[int, TrialRecord]:
+        return {seed: present[key] for seed in range(seeds) if (key := identity(trial, seed)) in present}
+
+    stacks = [(trial, stack) for trial in trials for stack in stacks_to_train(seeds, finished(trial))]
+    if found := sum(len(finished(trial)) for trial in trials):
+        listener.note(f"{found} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
+
+    planned = sum(trial.training.epochs for trial, _ in stacks)
+    done = 0
+    features: Features | None = None
+    for trial, stack in stacks:
+        if features is None or features.front_end != trial.front_end:
+            features = extract(clips, trial.front_end, device)
+        label = describe(trial, trials)
+
+        def on_epoch(epoch: Epoch, done: int = done, label: str = label) -> None:
+            accuracy = sum(epoch.best_accuracy) / len(epoch.best_accuracy)
+            listener.status(Status(done + epoch.number, planned, label, accuracy))
+
+        for run in fit(trial, features, stack, on_epoch):
+            if identity(trial, run.seed) not in present:
+                record = _record(trial, run, stack, clips, env)
+                folder.write(record)
+                present[record.identity] = record
+        done += trial.training.epochs
+
+    train_clips = clips.split("train").stop
+    key = records.timing_identity(list(trials), train_clips, env)
+    if (timed := timings.get(f"timing-{key}.json")) is None:
+        listener.status(Status(planned, planned, "timing epochs"))
+        timed = time_epochs(trials, train_clips, clips.waveforms.shape[1], device, env)
+        folder.write(timed)
+    return Result([present[identity(trial, seed)] for trial in trials for seed in range(seeds)], timed)
+
+
+def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[int]]:
+    """The stacks that give the missing ones of seeds 0 to `seeds` - 1, by what is `present`.
+
+    Arithmetic may depend on the stack in its last bits, so a seed that was planned in a stack whose writing
+    was cut short is trained in that same stack again.
+    """
+    stacks: list[list[int]] = []
+    missing = [seed for seed in range(seeds) if seed not in present]
+    for stack in {tuple(record.stack) for record in present.values()}:
+        if cut_short := set(stack) & set(missing):
+            stacks.append(list(stack))
+            missing = [seed for seed in missing if seed not in cut_short]
+    # Stacks of nearly equal size, so that none is left with a single seed.
+    n_stacks = math.ceil(len(missing) / SEEDS_PER_STACK)
+    bounds = [i * len(missing) // max(n_stacks, 1) for i in range(n_stacks + 1)]
+    return stacks + [missing[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def describe(trial: Trial, trials: Sequence[Trial]) -> str:
+    """The settings in which `trial` differs from others of the sweep, as `groups=4 n_mels=80`."""
+
+    def settings(trial: Trial) -> dict[str, object]:
+        return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
+
+    everyone = [settings(other) for other in trials]
+    varying = {name: v for name, v in settings(trial).items() if any(other[name] != v for other in everyone)}
+    shown = varying or {"groups": trial.model.groups}
+    return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def time_epochs(
+    trials: Sequence[Trial], train_clips: int, samples: int, device: str, env: environment.Environment
+) -> TimingRecord:
+    """Times one training pass over `train_clips` clips for a single network of each configuration.
+
+    The clips are random features of the right shape: a pass takes as long for noise as for speech.
+    """
+    noise: dict[tuple[int, int], torch.Tensor] = {}
+    passes: dict[str, Callable[[], object]] = {}
+    for trial in trials:
+        shape = trial.front_end.n_mels, samples // trial.front_end.hop_length + 1
+        if shape not in noise:
+            noise[shape] = torch.randn(train_clips, *shape).to(device)
+        labels = torch.arange(train_clips, device=device) % len(trial.data.words)
+        stack = Stack(trial, [0], device)
+        passes[trial.canonical()] = lambda stack=stack, x=noise[shape], labels=labels: stack.epoch(x, labels)
+    seconds = timing.interleave(passes, TIMING_ROUNDS, device)
+    return TimingRecord(
+        timed=[
+            TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=seconds[trial.canonical()])
+            for trial in trials
+        ],
+        environment=env,
+        finished_at=_now(),
+    )
+
+
+def _record(trial: Trial, run: Run, stack: list[int], clips: ClipSet, env: environment.Environment) -> TrialRecord:
+    def predictions(split: str, logits: torch.Tensor) -> Predictions:
+        part = clips.split(split)
+        return Predictions(
+            names=clips.names[part].tolist(),
+            speakers=clips.speakers[part].tolist(),
+            labels=clips.labels[part].tolist(),
+            logits=logits.tolist(),
+        )
+
+    frames = clips.waveforms.shape[1] // trial.front_end.hop_length + 1
+    return TrialRecord(
+        trial=trial,
+        seed=run.seed,
+        stack=stack,
+        kernels=KERNELS,
+        dataset=clips.dataset,
+        data_fingerprint=clips.fingerprint,
+        train_clips=clips.split("train").stop,
+        complexity=complexity.count(run.network, (1, trial.front_end.n_mels, frames)),
+        train_loss=run.curves.train_loss,
+        validation_loss=run.curves.validation_loss,
+        validation_accuracy=run.curves.validation_accuracy,
+        kept_epoch=run.kept_epoch,
+        validation=predictions("validation", run.validation_logits),
+        test=predictions("test", run.test_logits),
+        environment=env,
+        finished_at=_now(),
+    )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,152 @@
+"""What a trial is: frozen, validated configurations of front-end, network, training and data.
+
+An unknown key is an error; `Trial.canonical()` is the text that a trial's identity is hashed from.
+"""
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from melcnn.errors import InputError, one_line
+
+
+def legal_groups(n_mels: int, channels: int) -> list[int]:
+    """The group counts that divide both the mel channels and the network's channels."""
+    common = math.gcd(n_mels, channels)
+    return [groups for groups in range(1, common + 1) if common % groups == 0]
+
+
+def check_groups(n_mels: int, channels: int, groups: int) -> None:
+    """Raises `InputError` unless `groups` divides both channel counts."""
+    legal = legal_groups(n_mels, channels)
+    if groups not in legal:
+        raise InputError(
+            f"groups {groups} does not divide both {n_mels} mel channels and {channels} channels: "
+            f"use one of {', '.join(map(str, legal))}"
+        )
+
+
+def check_words(words: tuple[str, ...]) -> None:
+    """Raises `InputError` unless there are two or more different words."""
+    if len(words) < 2:
+        raise InputError(
+            f"one word alone ({words[0]!r}) cannot be told apart: give two or more, such as yes,no"
+            if words
+            else "no words given: give two or more, such as yes,no"
+        )
+    if len(set(words)) < len(words) or any(not word or word != word.strip() for word in words):
+        raise InputError(f"words must be different and not empty, but were {','.join(words)!r}")
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrontEnd(Config):
+    """Log-mel features: power spectrum of Hann-windowed frames, triangular mel filters, log(x + 1e-6)."""
+
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
+    n_fft: Annotated[int, Field(ge=16, le=16_384)] = 400
+    hop_length: Annotated[int, Field(ge=1, le=16_384)] = 160
+    n_mels: Annotated[int, Field(ge=1)] = 80
+    f_min: Annotated[float, Field(ge=0)] = 0.0
+    f_max: float | None = None
+    norm: Literal["slaney"] | None = None
+    mel_scale: Literal["htk", "slaney"] = "htk"
+
+    @model_validator(mode="after")
+    def _check(self) -> "FrontEnd":
+        bins = self.n_fft // 2 + 1
+        if self.n_mels > bins:
+            raise ValueError(
+                f"n_mels {self.n_mels} is out of range: n_fft {self.n_fft} gives {bins} frequency bins, "
+                f"so n_mels must be 1 to {bins} (or raise n_fft)"
+            )
+        top = self.sample_rate // 2 if self.f_max is None else self.f_max
+        if not self.f_min < top <= self.sample_rate / 2:
+            raise ValueError(
+                f"f_min {self.f_min:g} and f_max {top:g} Hz must satisfy "
+                f"f_min < f_max <= sample_rate / 2 = {self.sample_rate / 2:g}"
+            )
+        return self
+
+
+class Model(Config):
+    """The network behind the front-end; see `melcnn.MelCNN`. `plain` is the study's network."""
+
+    groups: Annotated[int, Field(ge=1)] = 1
+    channels: Annotated[int, Field(ge=1, le=4096)] = 32
+    variant: Literal["plain"] = "plain"
+
+
+class Training(Config):
+    """How a network is trained: Adam on cross-entropy, until the validation loss stops falling.
+
+    epochs: the most epochs. patience: a network stops after this many epochs without a new lowest
+    validation loss.
+    """
+
+    recipe: Literal["plain"] = "plain"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    epochs: Annotated[int, Field(ge=1)] = 30
+    patience: Annotated[int, Field(ge=1)] = 10
+
+
+class Data(Config):
+    """The words to tell apart; a clip's label is the index of its word."""
+
+    words: tuple[str, ...] = ("yes", "no")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Data":
+        check_words(self.words)
+        return self
+
+
+class Trial(Config):
+    """One configuration of the experiment; with a seed and the data it fixes a result."""
+
+    front_end: FrontEnd = FrontEnd()
+    model: Model = Model()
+    training: Training = Training()
+    data: Data = Data()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Trial":
+        check_groups(self.front_end.n_mels, self.model.channels, self.model.groups)
+        return self
+
+    def canonical(self) -> str:
+        """The configuration as JSON with sorted keys and no spaces: equal texts, equal trials."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+# Where each setting that a person can name lives in a `Trial`.
+SETTINGS: dict[str, str] = {
+    "n_mels": "front_end",
+    "n_fft": "front_end",
+    "hop_length": "front_end",
+    "groups": "model",
+    "channels": "model",
+    "variant": "model",
+    "recipe": "training",
+    "batch_size": "training",
+    "epochs": "training",
+}
+
+
+def configure(words: tuple[str, ...] | list[str] = ("yes", "no"), **settings: Any) -> Trial:
+    """A trial from flat settings, such as `configure(n_mels=40, groups=4)`; the rest stays default.
+
+    settings: any of `SETTINGS`. Raises `InputError` for an unknown name or a value out of range.
+    """
+    sections: dict[str, dict[str, Any]] = {"front_end": {}, "model": {}, "training": {}}
+    for name, value in settings.items():
+        if name not in SETTINGS:
+            raise InputError(f"there is no setting {name!r}: the settings are {', '.join(SETTINGS)}")
+        sections[SETTINGS[name]][name] = value
+    with one_line("configuration"):
+        return Trial(data=Data(words=tuple(words)), **sections)

@@ -1,0 +1,1 @@
+"""Where clips come from: words in, labelled int16 waveforms with speakers and splits out."""

@@ -1,0 +1,144 @@
+"""The clip set: every waveform of an experiment in memory, and the cache that spares decoding it twice."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from melcnn.errors import InputError
+from melcnn.files import write_whole
+
+SPLITS = ("train", "validation", "test")
+
+# Raise when clips are decoded or stored differently: older cache files are then not found.
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ClipSet:
+    """Labelled clips, ordered by split, word and name, so that each split is one slice.
+
+    waveforms: int16 `(clips, samples)`, zero-padded at the end. labels: int64 `(clips,)`, indices into
+    `words`. splits: int8 `(clips,)`, indices into `SPLITS`. names: `word/file`. speakers: who speaks.
+    """
+
+    dataset: str
+    words: tuple[str, ...]
+    sample_rate: int
+    waveforms: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    names: np.ndarray
+    speakers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, name: str) -> slice:
+        """The clips of split `name` ("train", "validation" or "test")."""
+        first, last = np.searchsorted(self.splits, [SPLITS.index(name), SPLITS.index(name) + 1])
+        return slice(int(first), int(last))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that a result can depend on; where the clips lay is no part of it."""
+        digest = hashlib.sha256(f"{self.dataset}\n{self.words}\n{self.sample_rate}\n".encode())
+        digest.update("\n".join([*self.names, *self.speakers]).encode())
+        for array in (self.labels, self.splits, self.waveforms):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One decoded clip on its way into a `ClipSet`; waveform int16 `(samples,)`."""
+
+    name: str
+    word: str
+    speaker: str
+    split: str
+    waveform: np.ndarray
+
+
+def assemble(dataset: str, words: Sequence[str], sample_rate: int, samples: int, clips: Sequence[Clip]) -> ClipSet:
+    """A `ClipSet` of clips of `samples` samples each: shorter ones are zero-padded, longer ones cut.
+
+    Raises `InputError` if a word has no clip in a split.
+    """
+    words = tuple(words)
+    ordered = sorted(clips, key=lambda c: (SPLITS.index(c.split), words.index(c.word), c.name))
+    present = {(clip.word, clip.split) for clip in clips}
+    for word in words:
+        for split in SPLITS:
+            if (word, split) not in present:
+                raise InputError(
+                    f"the word {word!r} has no clip in the {split} split: every word needs clips for "
+                    "train, validation and test; add some or leave the word out"
+                )
+    waveforms = np.zeros((len(ordered), samples), np.int16)
+    for row, clip in zip(waveforms, ordered, strict=True):
+        row[: len(clip.waveform)] = clip.waveform[:samples]
+    return ClipSet(
+        dataset=dataset,
+        words=words,
+        sample_rate=sample_rate,
+        waveforms=waveforms,
+        labels=np.array([words.index(c.word) for c in ordered], np.int64),
+        splits=np.array([SPLITS.index(c.split) for c in ordered], np.int8),
+        names=np.array([c.name for c in ordered]),
+        speakers=np.array([c.speaker for c in ordered]),
+    )
+
+
+def cache_folder() -> Path:
+    """`MELBENCH_CACHE` if set, else the user's cache folder for melbench."""
+    return Path(os.environ.get("MELBENCH_CACHE") or platformdirs.user_cache_dir("melbench"))
+
+
+def cached(key: str, make: Callable[[], ClipSet], warn: Callable[[str], None]) -> ClipSet:
+    """The clip set stored under `key`, or `make()`, which is then stored.
+
+    A damaged cache file is made again. A cache that cannot be written costs a warning and nothing else.
+    """
+    name = hashlib.sha256(f"{CACHE_VERSION}\n{key}".encode()).hexdigest()[:24]
+    path = cache_folder() / f"clips-{name}.npz"
+    if path.exists():
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            warn(f"the cache file {path} is damaged and is made again")
+    clips = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, clips)
+    except OSError as error:
+        warn(f"the cache cannot be written ({error}); set MELBENCH_CACHE to a folder that can")
+    return clips
+
+
+def _write(path: Path, clips: ClipSet) -> None:
+    arrays = {f.name: np.asarray(getattr(clips, f.name)) for f in fields(clips)}
+    write_whole(path, lambda file: np.savez(file, fingerprint=np.asarray(clips.fingerprint), **arrays))
+
+
+def _read(path: Path) -> ClipSet:
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    fingerprint = str(arrays.pop("fingerprint"))
+    clips = ClipSet(
+        **{
+            **arrays,
+            "dataset": str(arrays["dataset"]),
+            "words": tuple(map(str, arrays["words"])),
+            "sample_rate": int(arrays["sample_rate"]),
+        }
+    )
+    if clips.fingerprint != fingerprint:
+        raise ValueError("content does not match its fingerprint")
+    return clips

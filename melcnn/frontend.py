@@ -1,0 +1,122 @@
+"""Log-mel features of waveforms, equal to torchaudio's MelSpectrogram followed by log(x + 1e-6)."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from melcnn.config import FrontEnd
+from melcnn.errors import InputError, one_line
+
+# Added to the mel power before the logarithm: the study's value; silence becomes log(1e-6) = -13.8.
+LOG_OFFSET = 1e-6
+
+
+class LogMelFilterBanks(nn.Module):
+    """Waveform to log-mel spectrogram: `(..., samples) -> (..., n_mels, frames)`, float32.
+
+    Frames are centred, reflect-padded and Hann-windowed, `frames = samples // hop_length + 1`; the power
+    spectrum goes through triangular mel filters; the result is `ln(mel power + 1e-6)`. The order of
+    operations is torchaudio's, because the logarithm crosses zero and `allclose` then tells any other
+    order apart.
+
+    sample_rate, f_min, f_max: Hz (f_max None: sample_rate // 2). n_fft, hop_length: samples.
+    norm: None or "slaney" (each filter divided by its width). mel_scale: "htk" or "slaney".
+
+    Raises `InputError` for settings out of range, and for waveforms that are not floating point or are
+    too short to reflect. Warns of filters that see no FFT bin.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16_000,
+        n_fft: int = 400,
+        hop_length: int = 160,
+        n_mels: int = 80,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        norm: str | None = None,
+        mel_scale: str = "htk",
+    ):
+        super().__init__()
+        with one_line("front-end"):
+            self.config = FrontEnd(
+                sample_rate=sample_rate,
+                n_fft=n_fft,
+                hop_length=hop_length,
+                n_mels=n_mels,
+                f_min=f_min,
+                f_max=f_max,
+                norm=norm,
+                mel_scale=mel_scale,
+            )
+        filters = mel_filters(self.config)
+        empty = int((filters.amax(0) == 0).sum())
+        if empty:
+            warnings.warn(_remedy(self.config, empty), stacklevel=2)
+        # Both follow from the configuration, so no state dict carries them.
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        if not waveform.is_floating_point():
+            raise InputError(
+                f"waveform must be floating point in -1 to 1, not {waveform.dtype}: divide int16 samples by 32768"
+            )
+        n_fft, samples = self.config.n_fft, waveform.shape[-1]
+        if samples <= n_fft // 2:
+            raise InputError(
+                f"waveform of {samples} samples is too short for n_fft {n_fft}: "
+                f"reflect padding needs more than {n_fft // 2} samples"
+            )
+        # Half-precision autocast would ruin the small powers that the logarithm spreads out.
+        with torch.autocast(waveform.device.type, enabled=False):
+            flat = waveform.to(self.window.dtype).reshape(-1, samples)
+            spectrum = torch.stft(
+                flat, n_fft, self.config.hop_length, window=self.window, center=True, return_complex=True
+            )
+            power = spectrum.abs().pow(2.0)
+            mel = torch.matmul(power.transpose(-1, -2), self.filters).transpose(-1, -2)
+            return torch.log(mel + LOG_OFFSET).reshape(*waveform.shape[:-1], *mel.shape[-2:])
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.config)
+
+
+def mel_filters(config: FrontEnd) -> Tensor:
+    """Triangular mel filters `(n_fft // 2 + 1, n_mels)`, as torchaudio makes them."""
+    try:
+        from torchaudio.functional import melscale_fbanks
+    except (ImportError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"torchaudio, which makes the mel filters, cannot be imported ({reason}): "
+            "install a torch and torchaudio of the same version below 2.12"
+        ) from error
+    with warnings.catch_warnings():
+        # torchaudio's word on empty filters does not say what to do; `LogMelFilterBanks` does.
+        warnings.filterwarnings("ignore", message="At least one mel filterbank")
+        return melscale_fbanks(
+            n_freqs=config.n_fft // 2 + 1,
+            f_min=config.f_min,
+            f_max=float(config.sample_rate // 2) if config.f_max is None else config.f_max,
+            n_mels=config.n_mels,
+            sample_rate=config.sample_rate,
+            norm=config.norm,
+            mel_scale=config.mel_scale,
+        )
+
+
+def _remedy(config: FrontEnd, empty: int) -> str:
+    def all_see_a_bin(**change: int) -> bool:
+        return bool((mel_filters(config.model_copy(update=change)).amax(0) > 0).all())
+
+    fewer = next((n for n in range(config.n_mels - 1, 0, -1) if all_see_a_bin(n_mels=n)), None)
+    # FFT lengths of 5-smooth size, which FFT libraries are fast at.
+    lengths = sorted(2**i * 3**j * 5**k for i in range(4, 15) for j in range(3) for k in range(3))
+    longer = next((n for n in lengths if config.n_fft < n <= 16_384 and all_see_a_bin(n_fft=n)), None)
+    remedies = [f"n_mels {fewer} or fewer"] * bool(fewer) + [f"n_fft {longer} or more"] * bool(longer)
+    return (
+        f"{empty} of {config.n_mels} mel filters see no FFT bin (n_fft {config.n_fft}) and are constant: "
+        f"use {' or '.join(remedies) or 'a wider band from f_min to f_max'}"
+    )

@@ -1,0 +1,114 @@
+"""The study's network, and stacks of it: R independent networks side by side in the channel dimension."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from melcnn.config import check_groups
+from melcnn.errors import InputError
+
+KERNEL_SIZE = 3
+EMBEDDING = 128
+
+
+class StackedLinear(nn.Linear):
+    """R linear layers side by side: `(batch, R * in) -> (batch, R * out)`; R = 1 is `nn.Linear`.
+
+    weight `(R * out, in)` and bias `(R * out)`: like a grouped convolution's, replica r's rows are the
+    r-th block of the first dimension.
+    """
+
+    def __init__(self, in_features: int, out_features: int, replicas: int = 1):
+        super().__init__(in_features, replicas * out_features)
+        self.replicas = replicas
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.replicas == 1:
+            return super().forward(x)
+        x = x.unflatten(1, (self.replicas, -1)).transpose(0, 1)  # (R, batch, in)
+        weight = self.weight.unflatten(0, (self.replicas, -1)).transpose(1, 2)  # (R, in, out)
+        bias = self.bias.unflatten(0, (self.replicas, 1, -1))  # (R, 1, out)
+        return torch.baddbmm(bias, x, weight).transpose(0, 1).flatten(1)
+
+
+class MelCNN(nn.Module):
+    """Log-mel features to class logits: `(batch, replicas * n_mels, frames) -> (batch, replicas * n_classes)`.
+
+    Three blocks Conv1d -> ReLU -> BatchNorm1d -> pooling (max 2, max 2, mean over time), an embedding of
+    128, a classifier. All three convolutions have kernel 3, padding 1 and the same `groups`.
+
+    With `replicas` R it is R independent networks: replica r reads input channels
+    `[r * n_mels, (r + 1) * n_mels)`, and every parameter and buffer holds replica r as the r-th block of
+    its first dimension (`stack` and `replica` convert). R = 1 is the plain network.
+
+    Raises `InputError` if `groups` does not divide both `n_mels` and `channels`.
+    """
+
+    def __init__(self, n_mels: int = 80, groups: int = 1, channels: int = 32, n_classes: int = 2, replicas: int = 1):
+        super().__init__()
+        check_groups(n_mels, channels, groups)
+        if replicas < 1 or n_classes < 1:
+            raise InputError(f"replicas and n_classes must be at least 1, not {replicas} and {n_classes}")
+        self.arguments = {"n_mels": n_mels, "groups": groups, "channels": channels, "n_classes": n_classes}
+        self.replicas = r = replicas
+
+        def block(c_in: int, pooling: nn.Module) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=r * groups),
+                nn.ReLU(),
+                nn.BatchNorm1d(r * channels),
+                pooling,
+            )
+
+        self.blocks = nn.Sequential(
+            block(n_mels, nn.MaxPool1d(2)),
+            block(channels, nn.MaxPool1d(2)),
+            block(channels, nn.AdaptiveAvgPool1d(1)),
+        )
+        self.embedding = nn.Sequential(
+            nn.Flatten(),
+            StackedLinear(channels, EMBEDDING, r),
+            nn.BatchNorm1d(r * EMBEDDING),
+            nn.ReLU(),
+        )
+        self.classifier = StackedLinear(EMBEDDING, n_classes, r)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.classifier(self.embedding(self.blocks(features)))
+
+    def replica(self, index: int) -> "MelCNN":
+        """Replica `index` as a plain network of its own, on the CPU, in the same mode."""
+        if not 0 <= index < self.replicas:
+            raise InputError(f"there is no replica {index}: this stack holds 0 to {self.replicas - 1}")
+        network = MelCNN(**self.arguments)
+        state = self.state_dict()
+        network.load_state_dict({name: replica_block(t, self.replicas, index).clone() for name, t in state.items()})
+        return network.train(self.training)
+
+
+def stack(networks: Sequence[MelCNN]) -> MelCNN:
+    """The stack whose replica r computes what `networks[r]` (all of one shape, one replica each) computes."""
+    if not networks:
+        raise InputError("a stack needs at least one network")
+    if any(network.replicas != 1 or network.arguments != networks[0].arguments for network in networks):
+        raise InputError("a stack is made of plain networks of one shape")
+    stacked = MelCNN(**networks[0].arguments, replicas=len(networks))
+    states = [network.state_dict() for network in networks]
+    stacked.load_state_dict(
+        {name: torch.cat([s[name] for s in states]) if t.dim() else t for name, t in states[0].items()}
+    )
+    return stacked.train(networks[0].training)
+
+
+def replica_block(tensor: Tensor, replicas: int, index: int) -> Tensor:
+    """The view of a stack's parameter or buffer that belongs to replica `index`.
+
+    BatchNorm's step count is a scalar that all replicas share.
+    """
+    return tensor.unflatten(0, (replicas, -1))[index] if tensor.dim() else tensor
+
+
+def n_params(network: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
