@@ -1,6 +1,8 @@
 """The command `melbench`: parses, calls, renders. Heavy imports wait until a command needs them."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,16 @@ def root() -> None:
 def note(text: str) -> None:
     """A one-line notice for the person, apart from the result."""
     stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ends an interrupted command with how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("interrupted: finished trials are kept, and the same command goes on where this one stopped")
+        raise typer.Exit(130) from None
 
 
 DataOption = Annotated[
@@ -98,7 +110,7 @@ def sweep(
     folder = RecordFolder(out)
     folder.prepare()
     clips = load_clips(data, _words(words), note)
-    with SweepProgress(stderr) as listener:
+    with resumable(), SweepProgress(stderr) as listener:
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
     rows = tables.rows(result.trials, result.timing)
     if csv:
@@ -141,6 +153,3 @@ def main() -> None:
     except (InputError, TrainingDiverged) as error:
         stderr.print(f"melbench: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    except KeyboardInterrupt:
-        note("interrupted: finished trials are kept, and the same command goes on where this one stopped")
-        sys.exit(130)

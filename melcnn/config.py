@@ -85,14 +85,15 @@ class Training(Config):
     """How a network is trained: Adam on cross-entropy, until the validation loss stops falling.
 
     epochs: the most epochs. patience: a network stops after this many epochs without a new lowest
-    validation loss.
+    validation loss. (15: on five folds of the training speakers, held out, 10 cost a tenth of the loss at
+    groups 1 and 15 cost nothing against no stopping at all; validation losses of 187 clips are noisy.)
     """
 
     recipe: Literal["plain"] = "plain"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Annotated[int, Field(ge=2)] = 64
     epochs: Annotated[int, Field(ge=1)] = 30
-    patience: Annotated[int, Field(ge=1)] = 10
+    patience: Annotated[int, Field(ge=1)] = 15
 
 
 class Data(Config):

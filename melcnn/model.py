@@ -81,7 +81,7 @@ class MelCNN(nn.Module):
         """Replica `index` as a plain network of its own, on the CPU, in the same mode."""
         if not 0 <= index < self.replicas:
             raise InputError(f"there is no replica {index}: this stack holds 0 to {self.replicas - 1}")
-        network = MelCNN(**self.arguments)
+        network = _without_drawing(**self.arguments)
         state = self.state_dict()
         network.load_state_dict({name: replica_block(t, self.replicas, index).clone() for name, t in state.items()})
         return network.train(self.training)
@@ -93,12 +93,19 @@ def stack(networks: Sequence[MelCNN]) -> MelCNN:
         raise InputError("a stack needs at least one network")
     if any(network.replicas != 1 or network.arguments != networks[0].arguments for network in networks):
         raise InputError("a stack is made of plain networks of one shape")
-    stacked = MelCNN(**networks[0].arguments, replicas=len(networks))
+    stacked = _without_drawing(**networks[0].arguments, replicas=len(networks))
     states = [network.state_dict() for network in networks]
     stacked.load_state_dict(
         {name: torch.cat([s[name] for s in states]) if t.dim() else t for name, t in states[0].items()}
     )
     return stacked.train(networks[0].training)
+
+
+def _without_drawing(**arguments: int) -> MelCNN:
+    """A network whose weights are about to be replaced: its initialisation takes nothing from the caller's
+    random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        return MelCNN(**arguments)
 
 
 def replica_block(tensor: Tensor, replicas: int, index: int) -> Tensor:

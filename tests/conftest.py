@@ -1,0 +1,79 @@
+"""Shared fixtures: a tiny corpus that needs no download, and real speech where it is at hand.
+
+`MELBENCH_SPEECH_COMMANDS` names a folder or archive of Speech Commands v0.02, whole or a subset with the
+complete test split; tests that need real speech skip without it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from melcnn.data.speech_commands import load_clips
+
+CLIPS = {"train": 24, "validation": 8, "test": 8}
+PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """No test reads or writes the cache of whoever runs the tests."""
+    os.environ["MELBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def write_corpus(folder: Path, words=("yes", "no", "go"), clips=CLIPS) -> Path:
+    """Noisy tones, one pitch a word, in the layout of Speech Commands; each file is of another speaker."""
+    rng = np.random.default_rng(0)
+    time = np.arange(16_000) / 16_000
+    lists = {"validation": [], "test": [], "train": []}
+    for number, word in enumerate(words):
+        (folder / word).mkdir(parents=True)
+        for split, count in clips.items():
+            for i in range(count):
+                speaker = f"{number:02x}{i:04x}{list(clips).index(split):02x}"
+                name = f"{word}/{speaker}_nohash_0.wav"
+                tone = 0.1 * np.sin(2 * np.pi * PITCH[word] * rng.uniform(0.8, 1.2) * time)
+                wave = tone + rng.normal(0, 0.15, time.size)
+                soundfile.write(folder / name, wave[: 16_000 - 500 * (i % 3)], 16_000, subtype="PCM_16")
+                lists[split].append(name)
+    (folder / "validation_list.txt").write_text("\n".join(lists["validation"]) + "\n")
+    (folder / "testing_list.txt").write_text("\n".join(lists["test"]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def clips(corpus):
+    return load_clips(corpus, ("yes", "no"))
+
+
+@pytest.fixture(scope="session")
+def speech() -> Path:
+    """Real speech; skips the test where there is none."""
+    path = os.environ.get("MELBENCH_SPEECH_COMMANDS")
+    if not path:
+        pytest.skip("MELBENCH_SPEECH_COMMANDS is not set")
+    return Path(path)
+
+
+@pytest.fixture
+def melbench(monkeypatch, capsys):
+    """Runs the command in this process: `melbench("sweep", "groups") -> (exit code, stdout, stderr)`."""
+    from bench import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["melbench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit.value.code or 0, captured.out, captured.err
+
+    return run

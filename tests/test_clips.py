@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from melcnn import InputError
+from melcnn.data.clips import Clip, assemble, cache_folder, cached
+
+
+def clip(word, split, name, samples=4, value=1):
+    return Clip(f"{word}/{name}", word, name, split, np.full(samples, value, np.int16))
+
+
+def every_split(words):
+    return [clip(word, split, f"{split}-{word}") for word in words for split in ("test", "train", "validation")]
+
+
+def test_order_padding_and_splits():
+    clips = assemble("d", ("b", "a"), 8, 6, [clip("a", "train", "z", samples=9, value=5), *every_split(("a", "b"))])
+    assert clips.names.tolist() == [
+        "b/train-b", "a/train-a", "a/z", "b/validation-b", "a/validation-a", "b/test-b", "a/test-a",
+    ]  # fmt: skip
+    assert clips.labels.tolist() == [0, 1, 1, 0, 1, 0, 1]
+    assert clips.waveforms[0].tolist() == [1, 1, 1, 1, 0, 0] and clips.waveforms[2].tolist() == [5] * 6
+    assert [clips.names[clips.split(s)].size for s in ("train", "validation", "test")] == [3, 2, 2]
+
+
+def test_the_fingerprint_is_of_content_alone():
+    a, b = (assemble("d", ("a", "b"), 8, 6, clips) for clips in (every_split("ab"), every_split("ba")))
+    assert a.fingerprint == b.fingerprint
+    louder = [*every_split("ab")[:-1], clip("b", "validation", "validation-b", value=2)]
+    moved = [*every_split("ab"), clip("b", "train", "x")]
+    others = [assemble("d", ("a", "b"), 8, 6, clips) for clips in (louder, moved)]
+    others.append(assemble("d", ("b", "a"), 8, 6, every_split("ab")))
+    assert len({a.fingerprint, *(o.fingerprint for o in others)}) == 4
+
+
+def test_a_word_without_clips_in_a_split():
+    with pytest.raises(InputError, match="'b' has no clip in the test split"):
+        assemble("d", ("a", "b"), 8, 6, every_split("a") + every_split("b")[1:])
+
+
+def test_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "deep" / "cache"))
+    made, notes = [], []
+
+    def make():
+        made.append(assemble("d", ("a", "b"), 8, 6, every_split("ab")))
+        return made[-1]
+
+    first = cached("key", make, notes.append)
+    again = cached("key", make, notes.append)
+    assert len(made) == 1 and first.fingerprint == again.fingerprint and not notes
+    cached("other key", make, notes.append)
+    assert len(made) == 2
+
+    for damage in (
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b"\x01\x00" * 4, b"\x02\x00" * 4),
+    ):
+        for file in cache_folder().iterdir():
+            file.write_bytes(damage(file.read_bytes()))
+        assert cached("key", make, notes.append).fingerprint == first.fingerprint
+        assert "damaged" in notes.pop()
+        assert cached("key", make, notes.append).fingerprint == first.fingerprint and not notes
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "file"))
+    notes = []
+    assert len(cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), notes.append)) == 6
+    assert "MELBENCH_CACHE" in notes[0]

@@ -1,0 +1,151 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bench.progress import SweepProgress
+from bench.records import RecordFolder
+from bench.sweep import SEEDS_PER_STACK, Listener, Status, parse_axes, plan, stacks_to_train, sweep
+from melcnn import InputError, configure
+from tests.test_records import trial_record
+
+SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
+
+
+def test_axes():
+    assert parse_axes(["groups"]) == {"groups": [1, 2, 4, 8, 16]}
+    assert parse_axes(["mels", "groups=1,2"]) == {"n_mels": [20, 40, 80], "groups": ["1", "2"]}
+
+
+@pytest.mark.parametrize(
+    "axes, message",
+    [
+        (["depth"], "no axis 'depth': use groups, mels"),
+        (["depth=1"], "no setting 'depth'"),
+        (["groups=1,,2"], "empty value"),
+        (["groups="], "empty value"),
+        (["groups=1,1"], "twice"),
+        (["mels", "n_mels=20"], "given twice"),
+    ],
+)
+def test_axes_that_cannot_be(axes, message):
+    with pytest.raises(InputError, match=message):
+        parse_axes(axes)
+
+
+def test_combinations_that_cannot_exist_are_named_and_left_out():
+    notes = []
+    trials = plan(parse_axes(["n_mels=20,80", "groups=4,16"]), notes.append)
+    assert [(t.front_end.n_mels, t.model.groups) for t in trials] == [(20, 4), (80, 4), (80, 16)]
+    assert len(notes) == 1 and "n_mels=20 groups=16" in notes[0] and "one of 1, 2, 4" in notes[0]
+
+
+def test_a_grid_of_which_nothing_can_exist():
+    with pytest.raises(InputError, match=r"one of 1, 2, 4, 8, 16"):
+        plan(parse_axes(["groups=3,5"]), print)
+    with pytest.raises(InputError, match="both an axis and an option"):
+        plan(parse_axes(["epochs=1,2"]), print, epochs=3)
+
+
+def test_stacks():
+    assert stacks_to_train(3, {}) == [[0, 1, 2]]
+    assert stacks_to_train(3, {s: trial_record(s, stack=[0, 1, 2]) for s in range(3)}) == []
+    # more seeds later are a stack of their own
+    assert stacks_to_train(5, {s: trial_record(s, stack=[0, 1]) for s in range(2)}) == [[2, 3, 4]]
+    # a stack whose writing was cut short is trained as it was planned
+    assert stacks_to_train(6, {0: trial_record(0, stack=[0, 1, 2])}) == [[0, 1, 2], [3, 4, 5]]
+    many = stacks_to_train(SEEDS_PER_STACK + 1, {})
+    assert [seed for stack in many for seed in stack] == list(range(SEEDS_PER_STACK + 1))
+    assert {len(stack) for stack in many} <= {8, 9}
+
+
+def test_more_seeds_train_only_these_and_keep_the_rest(clips, tmp_path):
+    folder, trials = RecordFolder(tmp_path), plan(parse_axes(["groups=1,2", *SMALL]), print, epochs=2)
+    notes = []
+    listener = Listener(note=notes.append)
+    sweep(trials, 2, clips, folder, "cpu", listener)
+    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    result = sweep(trials, 3, clips, folder, "cpu", listener)
+    assert notes == [f"4 of 6 trials are in {tmp_path} already and are not run again"]
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name in before} == before
+    assert [(r.trial.model.groups, r.seed) for r in result.trials] == [(g, s) for g in (1, 2) for s in range(3)]
+    assert [r.stack for r in result.trials[:3]] == [[0, 1], [0, 1], [2]]
+
+
+def test_a_record_holds_what_the_run_gave(clips, tmp_path):
+    trials = plan(parse_axes(SMALL), print, epochs=3)
+    result = sweep(trials, 1, clips, RecordFolder(tmp_path), "cpu", Listener())
+    (record,) = result.trials
+    test = clips.split("test")
+    assert record.test.names == clips.names[test].tolist() and record.test.labels == clips.labels[test].tolist()
+    assert len(record.test.logits) == 16 and len(record.validation.logits) == 16
+    assert len(record.train_loss) == len(record.validation_loss) == 3 and 1 <= record.kept_epoch <= 3
+    assert record.validation.accuracy == record.validation_accuracy[record.kept_epoch - 1]
+    assert record.train_clips == 48 and record.environment.threads > 0
+    (timed,) = result.timing.timed
+    assert timed.train_clips == 48 and len(timed.epoch_seconds) == 9 and min(timed.epoch_seconds) > 0
+
+
+COMMAND = [sys.executable, "-c", "from bench.cli import main; main()", "sweep", "groups=1,2,4", *SMALL]
+
+
+def without_times(path):
+    with open(path) as file:
+        return [{k: v for k, v in row.items() if "time" not in k} for row in csv.DictReader(file)]
+
+
+def test_killed_and_started_again_gives_the_undisturbed_table(corpus, tmp_path):
+    def arguments(name):
+        return [*COMMAND, "--data", corpus, "--seeds", "3", "--epochs", "8",
+                "--out", tmp_path / name, "--csv", tmp_path / f"{name}.csv"]  # fmt: skip
+
+    subprocess.run(arguments("whole"), check=True, capture_output=True)
+    killed = subprocess.Popen(arguments("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("trial-*")):
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    survived = {p.name: p.read_bytes() for p in (tmp_path / "killed").glob("trial-*")}
+    assert 0 < len(survived) < 9 and not (tmp_path / "killed.csv").exists()
+    # As if the kill had come between two files of one stack.
+    if len(survived) % 3 == 0:
+        gone = max(survived)
+        (tmp_path / "killed" / gone).unlink()
+        del survived[gone]
+    again = subprocess.run(arguments("killed"), check=True, capture_output=True, text=True)
+    assert f"{len(survived)} of 9 trials" in again.stderr
+    assert without_times(tmp_path / "killed.csv") == without_times(tmp_path / "whole.csv")
+    for name, content in survived.items():
+        assert (tmp_path / "killed" / name).read_bytes() == content
+
+
+def test_progress_without_a_terminal_is_a_line_a_configuration():
+    import io
+
+    from rich.console import Console
+
+    now, out = [0.0], io.StringIO()
+    with SweepProgress(Console(file=out, width=80), clock=lambda: now[0]) as listener:
+        for done in range(1, 5):
+            now[0] = 30.0 * done
+            listener.status(Status(done, 4, f"groups={(done + 1) // 2}", 0.9 + done / 100))
+        listener.note("a notice")
+    assert out.getvalue().splitlines() == [
+        "groups=1: mean of the best validation accuracies 0.9200; about 30 s left",
+        "a notice",
+        "groups=2: mean of the best validation accuracies 0.9400",
+    ]
+
+
+def test_words_of_the_trial_reach_the_labels(corpus, tmp_path):
+    from melcnn import load_clips
+
+    trials = [configure(("go", "yes", "no"), n_mels=16, n_fft=256, hop_length=800, epochs=1)]
+    result = sweep(trials, 1, load_clips(corpus, ("go", "yes", "no")), RecordFolder(tmp_path), "cpu", Listener())
+    assert len(result.trials[0].test.logits[0]) == 3

@@ -1,0 +1,79 @@
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from bench import tables
+from melcnn import configure
+from tests.test_records import timing_record, trial_record
+
+COLUMNS = (
+    "dataset,words,n_mels,groups,channels,variant,recipe,batch_size,seeds,train_clips,test_clips,params,macs,"
+    "macs_all_layers,val_accuracy_max,val_accuracy_ci95,test_accuracy,test_accuracy_ci95,epochs,epoch_time_s,"
+    "kernels,device"
+)
+
+
+@pytest.fixture
+def rows():
+    one, two = configure(), configure(groups=2)
+    records = [
+        trial_record(0, trial=one, kept_epoch=2),
+        trial_record(1, trial=one, kept_epoch=5, logits=[[0.9, 0.1], [0.7, 0.3]]),
+        trial_record(0, trial=two),
+    ]
+    return tables.rows(records, timing_record(one, two))
+
+
+def test_rows_by_hand(rows):
+    first, second = rows
+    assert (first.groups, first.seeds, second.groups, second.seeds) == (1, 2, 2, 1)
+    # accuracies 1 and 0.5: mean 0.75, half-width t(0.975; 1) sqrt(1/8) / sqrt(2) = 12.7062 / 4
+    assert first.test_accuracy == 0.75 and first.test_accuracy_ci95 == pytest.approx(12.7062 / 4, rel=1e-5)
+    assert first.epochs == 3.5 and first.epoch_time_s == 2.0
+    assert second.test_accuracy_ci95 is None
+
+
+def test_csv_columns_are_the_contract_and_only_ever_added(rows):
+    text = tables.to_csv(rows)
+    assert text.startswith(COLUMNS)
+    first, second = csv.DictReader(io.StringIO(text))
+    assert first["words"] == "yes,no" and first["epoch_time_s"] == "2.0" and second["val_accuracy_ci95"] == ""
+
+
+def test_a_trial_that_was_not_timed_has_no_time():
+    (row,) = tables.rows([trial_record()], timing_record(configure(groups=2)))
+    assert row.epoch_time_s is None
+    assert tables.to_markdown([row]).count("|  |") == 1
+
+
+def test_json_holds_the_rows(rows):
+    assert [tables.Row(**row) for row in json.loads(tables.to_json(rows))] == rows
+
+
+def test_markdown(rows):
+    lines = tables.to_markdown(rows).splitlines()
+    assert lines[0].startswith("speech_commands: yes,no (10 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
+    assert lines[2:6] == [
+        "| groups | params | MACs | MACs, all layers | max val accuracy | test accuracy | epochs | epoch time |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| 1 | 1 | 2 | 3 | 0.7500 ±3.1766 | 0.7500 ±3.1766 | 3.5 | 2.000 s |",
+        "| 2 | 1 | 2 | 3 | 1.0000 | 1.0000 | 1.0 | 2.000 s |",
+    ]
+
+
+def test_latex(rows):
+    lines = tables.to_latex(rows).splitlines()
+    assert lines[0] == r"\begin{tabular}{rrrrrrrr}" and lines[-1] == r"\end{tabular}"
+    assert lines[4] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
+
+
+@pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])
+def test_the_table_fits_the_terminal(rows, width, second_convention):
+    out = io.StringIO()
+    Console(file=out, width=width).print(tables.table(rows, width))
+    assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
+    assert ("all layers" in out.getvalue()) == second_convention
+    assert max(map(len, out.getvalue().splitlines())) <= width

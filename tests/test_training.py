@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from melcnn import InputError, TrainingDiverged, configure, evaluation, extract, fit, training
+from melcnn.training import Stack, _Replica
+
+SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def features(clips):
+    return extract(clips, configure(**SETTINGS).front_end)
+
+
+def test_features_are_the_front_end_of_each_clip(clips, features):
+    from melcnn import LogMelFilterBanks
+
+    module = LogMelFilterBanks(n_mels=16, n_fft=256, hop_length=400)
+    alone = module(torch.from_numpy(clips.waveforms[7]) / 32768)
+    torch.testing.assert_close(features.x[7], alone)
+    assert [len(features.split(s)[1]) for s in ("train", "validation", "test")] == [48, 16, 16]
+
+
+def test_replicas_together_train_as_each_alone_step_by_step(features):
+    # In float64, because Adam divides a gradient by its own size: the bias before a BatchNorm has the true
+    # gradient 0, and float32 noise there would become steps of full length that mean nothing.
+    trial = configure(**SETTINGS)
+    x, labels = features.x.double(), features.labels
+    together = Stack(trial, [5, 6, 7])
+    together.network.double()
+    alone = [Stack(trial, [seed]) for seed in (5, 6, 7)]
+    for _ in range(2):  # 2 epochs of 5 steps
+        losses = together.epoch(x, labels)
+        for r, single in enumerate(alone):
+            single.network.double()
+            torch.testing.assert_close(single.epoch(x, labels)[0], losses[r])
+    for r, single in enumerate(alone):
+        ours = {k: v for k, v in together.network.replica(r).double().state_dict().items() if v.dim()}
+        theirs = {k: v.float().double() for k, v in single.network.state_dict().items() if v.dim()}
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_fit_together_equals_fit_alone_in_float32(features):
+    trial = configure(**SETTINGS, epochs=4)
+    together = fit(trial, features, [1, 2])
+    for run in together:
+        (alone,) = fit(trial, features, [run.seed])
+        assert alone.kept_epoch == run.kept_epoch
+        torch.testing.assert_close(alone.curves.train_loss, run.curves.train_loss, rtol=1e-3, atol=1e-4)
+
+
+def test_an_epoch_is_the_hand_written_loop(features):
+    trial = configure(**SETTINGS)
+    stacked, by_hand = Stack(trial, [3]), Stack(trial, [3]).network
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    x, labels = features.split("train")
+    order, total = torch.randperm(48, generator=torch.Generator().manual_seed(3)), 0.0
+    for batch in order.split(16):
+        loss = cross_entropy(by_hand(x[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += float(loss.detach()) * len(batch)
+    torch.testing.assert_close(stacked.epoch(x, labels)[0], torch.tensor(total / 48))
+
+
+def test_the_kept_epoch_is_the_networks_and_test_is_seen_once(features, monkeypatch):
+    seen = []
+    original = evaluation.logits
+    monkeypatch.setattr(
+        training.evaluation, "logits", lambda network, x: (seen.append(x.data_ptr()), original(network, x))[1]
+    )
+    runs = fit(configure(**SETTINGS, epochs=6), features, [0, 1])
+    assert seen.count(features.split("test")[0].data_ptr()) == 1
+    for run in runs:
+        curves = run.curves
+        ranks = list(zip(curves.validation_accuracy, [-loss for loss in curves.validation_loss], strict=True))
+        assert run.kept_epoch == ranks.index(max(ranks)) + 1
+        x, labels = features.split("validation")
+        again = original(run.network, x)[0]
+        torch.testing.assert_close(again, run.validation_logits, rtol=1e-4, atol=1e-5)
+        assert run.validation_accuracy == max(curves.validation_accuracy)
+        assert math.isclose(float(cross_entropy(again, labels)), -max(ranks)[1], rel_tol=1e-4)
+
+
+def test_a_replica_stops_by_its_own_loss_and_keeps_the_best_accuracy():
+    replica = _Replica()
+    #          loss, accuracy: the tie at 0.9 goes to the lower loss, the lowest loss is epoch 3
+    history = [(0.9, 0.5), (0.6, 0.9), (0.4, 0.9), (0.5, 0.8), (0.7, 0.9)]
+    better = [replica.hear(i + 1, 1.0, loss, acc, patience=2) for i, (loss, acc) in enumerate(history)]
+    assert better == [True, True, True, False, False]
+    assert replica.kept_epoch == 3 and replica.stopped
+
+
+def test_epochs_with_patience(features):
+    trial = configure(**SETTINGS, epochs=200)
+    heard = []
+    runs = fit(trial, features, [0, 1, 2], heard.append)
+    lengths = [len(run.curves.validation_loss) for run in runs]
+    assert heard[-1].number == max(lengths) < 200
+    assert heard[-1].training == [False] * 3
+    for run, length in zip(runs, lengths, strict=True):
+        # Stopped exactly `patience` epochs after its lowest loss.
+        assert (
+            run.curves.validation_loss.index(min(run.curves.validation_loss)) + 1 + configure().training.patience
+            == length
+        )
+    assert len(set(lengths)) > 1, "replicas stop at different epochs"
+
+
+def test_seeds_differ_and_repeat(features):
+    trial = configure(**SETTINGS, epochs=2)
+    first, again = fit(trial, features, [0, 1]), fit(trial, features, [0, 1])
+    assert torch.equal(first[0].test_logits, again[0].test_logits)
+    assert not torch.equal(first[0].test_logits, first[1].test_logits)
+
+
+def test_random_state_of_the_caller_is_untouched(features):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    fit(configure(**SETTINGS, epochs=1), features, [0])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_last_batch_of_one_clip_is_left_out(features):
+    trial = configure(**{**SETTINGS, "batch_size": 47})
+    x, labels = features.split("train")
+    assert torch.isfinite(Stack(trial, [0]).epoch(x, labels)).all()
+
+
+def test_divergence_is_named(features):
+    broken = type(features)(features.front_end, features.clips, features.x * math.nan, features.labels)
+    with pytest.raises(TrainingDiverged, match="seed 0, 1"):
+        fit(configure(**SETTINGS, epochs=2), broken, [0, 1])
+
+
+def test_accuracy_by_hand():
+    logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 2.0]]])
+    # predictions 0, 1, 0 against 0, 1, 1: two of three
+    assert evaluation.accuracy(logits, torch.tensor([0, 1, 1])).tolist() == [2 / 3]
+
+
+def test_bad_requests(features):
+    with pytest.raises(InputError, match="front-end"):
+        fit(configure(), features, [0])
+    with pytest.raises(InputError, match="words"):
+        fit(configure(("yes", "go"), **SETTINGS), features, [0])
+    with pytest.raises(InputError, match="seeds"):
+        fit(configure(**SETTINGS), features, [0, 0])
