@@ -15,7 +15,7 @@ import soundfile
 from melcnn.data.speech_commands import load_clips
 
 CLIPS = {"train": 24, "validation": 8, "test": 8}
-PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0}
+PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0, "stop": 1500.0}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,7 +24,7 @@ def cache(tmp_path_factory):
     os.environ["MELBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def write_corpus(folder: Path, words=("yes", "no", "go"), clips=CLIPS) -> Path:
+def write_corpus(folder: Path, words=tuple(PITCH), clips=CLIPS) -> Path:
     """Noisy tones, one pitch a word, in the layout of Speech Commands; each file is of another speaker."""
     rng = np.random.default_rng(0)
     time = np.arange(16_000) / 16_000

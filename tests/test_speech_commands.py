@@ -119,7 +119,7 @@ def test_sources_that_cannot_be(corpus, tmp_path):
         (tmp_path / "empty", ("yes", "no"), "no word/"),
         (cut, ("yes", "no"), "cannot be read"),
         (tmp_path / "text.tar.gz", ("yes", "no"), "cannot be read"),
-        (corpus, ("yes", "maybe"), "'maybe' is not in .* go, no, yes"),
+        (corpus, ("yes", "maybe"), "'maybe' is not in .* go, no, stop, yes"),
         (corpus, ("yes",), "one word alone"),
     ]:
         with pytest.raises(InputError, match=message) as caught:

@@ -1,0 +1,49 @@
+"""The reference results are what their records say, and the README shows these results."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from bench import tables
+from bench.complexity import count
+from bench.records import RecordFolder
+from melcnn import MelCNN
+
+ROOT = Path(__file__).parent.parent
+SUBSET = ROOT / "results" / "speech_commands_subset"
+
+
+def made_again(name):
+    """Rows from the records, for the configurations that the CSV names and the one run that timed them."""
+    with open(SUBSET / f"{name}.csv") as file:
+        wanted = [(int(row["n_mels"]), int(row["groups"])) for row in csv.DictReader(file)]
+    folder = RecordFolder(SUBSET / "records")
+
+    def key(trial):
+        return trial.front_end.n_mels, trial.model.groups
+
+    records = {(*key(r.trial), r.seed): r for r in folder.trials().values()}
+    (timing,) = [t for t in folder.timings().values() if [key(timed.trial) for timed in t.timed] == wanted]
+    return tables.rows([records[(*axes, seed)] for axes in wanted for seed in range(5)], timing)
+
+
+@pytest.mark.parametrize("name", ["groups", "mels"])
+def test_tables_are_made_of_the_records(name):
+    rows = made_again(name)
+    assert tables.to_csv(rows) == (SUBSET / f"{name}.csv").read_text()
+    assert tables.to_markdown(rows) == (SUBSET / f"{name}.md").read_text()
+    for row in rows:
+        counts = count(MelCNN(row.n_mels, row.groups), (1, row.n_mels, 101))
+        assert (row.params, row.macs, row.macs_all_layers) == tuple(counts.model_dump().values())
+
+
+def test_every_record_looked_at_the_same_clips_and_split_speakers():
+    records = list(RecordFolder(SUBSET / "records").trials().values())
+    assert len({r.data_fingerprint for r in records}) == 1
+    assert len({tuple(r.test.names) for r in records}) == 1
+    assert not set(records[0].test.speakers) & set(records[0].validation.speakers)
+
+
+def test_the_readme_shows_the_table():
+    assert (SUBSET / "groups.md").read_text().strip() in (ROOT / "README.md").read_text()
