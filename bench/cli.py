@@ -1,7 +1,7 @@
 """The command `melbench`: parses, calls, renders. Heavy imports wait until a command needs them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -9,23 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.formats import FORMATS, show, to_csv
 from melcnn.errors import InputError, TrainingDiverged
 
-app = typer.Typer(
-    name="melbench",
-    help="Finds the cheapest log-mel keyword-spotting network that still hears the word.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
+app.add_typer(data_app, name="data")
 
 # Standard output carries the result alone.
 stderr = Console(stderr=True)
-
-
-@app.callback()
-def root() -> None:
-    """Finds the cheapest log-mel keyword-spotting network that still hears the word."""
 
 
 def note(text: str) -> None:
@@ -34,17 +26,42 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Ends an interrupted command with how to go on."""
+def resumable(going_on: str) -> Iterator[None]:
+    """Ends an interrupted command with what is kept and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        note("interrupted: finished trials are kept, and the same command goes on where this one stopped")
+        note(f"interrupted: {going_on}")
         raise typer.Exit(130) from None
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from bench.environment import describe
+
+        print(describe())
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="What runs where, and exit.")
+    ] = False,
+) -> None:
+    """Finds the cheapest log-mel keyword-spotting network that still hears the word.
+
+    Start with: melbench sweep groups
+    """
+
+
 DataOption = Annotated[
-    str, typer.Option("--data", help="Speech Commands: a folder or an archive in the official layout.")
+    str,
+    typer.Option(
+        "--data",
+        help="auto, synthetic, or a folder or archive of word folders, such as Speech Commands. "
+        "auto: Speech Commands once 'melbench data prepare' has run, else synthetic.",
+    ),
 ]
 WordsOption = Annotated[str, typer.Option("--words", help="The words to tell apart, such as yes,no or go,stop.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -58,15 +75,15 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder of records; what 
 CsvOption = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
 FormatOption = Annotated[str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+CheckpointArgument = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
 
 
 @app.command(no_args_is_help=True)
 def sweep(
     axes: Annotated[
-        list[str],
-        typer.Argument(help="groups, mels, or any grid as name=value,value ...", show_default=False),
+        list[str], typer.Argument(help="groups, mels, or any grid as name=value,value ...", show_default=False)
     ],
-    data: DataOption,
+    data: DataOption = "auto",
     words: WordsOption = "yes,no",
     seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")] = 5,
     recipe: RecipeOption = "plain",
@@ -78,29 +95,27 @@ def sweep(
     format: FormatOption = "table",
     json: JsonOption = False,
 ) -> None:
-    """Train and time a grid of configurations, and show what each costs and how well it hears.
+    """Train and time a grid of configurations: what each costs, and how well it hears.
 
     groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any of n_mels, n_fft,
     hop_length, groups, channels, variant, recipe, batch_size and epochs.
 
     Examples:
 
-      melbench sweep groups --data speech_commands_v0.02
+      melbench sweep groups
 
       melbench sweep n_mels=20,40 groups=1,2,4 --data speech_commands_v0.02 --csv table.csv
     """
+    format = _format(format, json)
+    _check_writable(csv)
     from bench import tables
     from bench.environment import pick_device
     from bench.progress import SweepProgress
     from bench.records import RecordFolder
     from bench.sweep import parse_axes, plan
     from bench.sweep import sweep as run_sweep
-    from melcnn.data.speech_commands import load_clips
+    from melcnn.data.loading import load_clips
 
-    format = "json" if json else format
-    if format not in tables.FORMATS:
-        raise InputError(f"there is no format {format!r}: use one of {', '.join(tables.FORMATS)}")
-    _check_writable(csv)
     grid = parse_axes(axes)
     options = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
     # An axis and its option's default do not clash; an option that was given and an axis do.
@@ -110,22 +125,186 @@ def sweep(
     folder = RecordFolder(out)
     folder.prepare()
     clips = load_clips(data, _words(words), note)
-    with resumable(), SweepProgress(stderr) as listener:
+    going_on = f"finished trials are kept in {out}, and the same command goes on from there"
+    with resumable(going_on), SweepProgress(stderr) as listener:
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
-    rows = tables.rows(result.trials, result.timing)
+    sheet = tables.sheet(tables.rows(result.trials, result.timing))
     if csv:
-        csv.write_text(tables.to_csv(rows))
-    _print(rows, format)
+        csv.write_text(to_csv(sheet))
+    show([sheet], format)
 
 
-def _print(rows, format: str) -> None:
-    from bench import tables
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
+        "melbench.safetensors"
+    ),
+    n_mels: Annotated[int, typer.Option("--n-mels", help="Mel filters.")] = 80,
+    groups: Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")] = 1,
+    channels: Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")] = 32,
+    data: DataOption = "auto",
+    words: WordsOption = "yes,no",
+    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained; the best on validation is kept.")] = 1,
+    recipe: RecipeOption = "plain",
+    batch_size: BatchSizeOption = None,
+    epochs: EpochsOption = None,
+    device: DeviceOption = "auto",
+    format: FormatOption = "table",
+    json: JsonOption = False,
+) -> None:
+    """Train one configuration and keep the network.
 
-    if format == "table":
-        console = Console()
-        console.print(tables.table(rows, console.width))
+    Example:
+
+      melbench train --groups 4 --seeds 3 -o yesno.safetensors
+    """
+    format = _format(format, json)
+    _check_writable(output)
+    from bench import listings
+    from bench.environment import pick_device
+    from bench.progress import SweepProgress
+    from bench.sweep import train_best
+    from melcnn.checkpoint import checkpoint_of, save_checkpoint
+    from melcnn.config import configure
+    from melcnn.data.loading import load_clips
+
+    options = {"batch_size": batch_size, "epochs": epochs}
+    given = {k: v for k, v in options.items() if v is not None}
+    trial = configure(_words(words), n_mels=n_mels, groups=groups, channels=channels, recipe=recipe, **given)
+    chosen = pick_device(device)
+    clips = load_clips(data, _words(words), note)
+    with resumable("nothing was written"), SweepProgress(stderr) as listener:
+        runs, best = train_best(trial, seeds, clips, chosen, listener)
+    save_checkpoint(checkpoint_of(best, trial, clips), output)
+    show([listings.trained(runs, best, clips.dataset, output)], format)
+
+
+@app.command()
+def evaluate(
+    checkpoint: CheckpointArgument,
+    data: DataOption = "auto",
+    split: Annotated[str, typer.Option("--split", help="train, validation, test, or all clips.")] = "test",
+    device: DeviceOption = "auto",
+    format: FormatOption = "table",
+    json: JsonOption = False,
+) -> None:
+    """Show how well a checkpoint hears: accuracy with its interval, confusion, the clips most wrong.
+
+    Example:
+
+      melbench evaluate yesno.safetensors --data my_recordings --split all
+    """
+    format = _format(format, json)
+    from bench import listings
+    from bench.environment import pick_device
+    from melcnn import evaluation
+    from melcnn.checkpoint import load_checkpoint
+    from melcnn.data.clips import SPLITS
+    from melcnn.data.loading import load_clips
+
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"there is no split {split!r}: use {', '.join(SPLITS)} or all")
+    chosen = pick_device(device)
+    loaded = load_checkpoint(checkpoint)
+    clips = load_clips(data, loaded.trial.data.words, note)
+    found = evaluation.evaluate(loaded, clips, split, chosen)
+    about = {"checkpoint": str(checkpoint), "dataset": clips.dataset, "split": split}
+    show(listings.evaluated(found, about), format)
+
+
+@app.command()
+def predict(
+    checkpoint: CheckpointArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Audio files, folders of them, or - for standard input."),
+    ],
+    device: DeviceOption = "auto",
+    format: FormatOption = "table",
+    json: JsonOption = False,
+) -> None:
+    """Say which word each file holds, and how sure the network is.
+
+    Files may have any rate, channels and common format; of a long one the loudest second is heard.
+
+    Example:
+
+      melbench predict yesno.safetensors recording.wav my_recordings/
+    """
+    format = _format(format, json)
+    import numpy as np
+
+    from bench import listings
+    from bench.environment import pick_device
+    from melcnn import evaluation
+    from melcnn.checkpoint import load_checkpoint
+    from melcnn.data.audio import audio_files, read_clip
+
+    chosen = pick_device(device)
+    loaded = load_checkpoint(checkpoint)
+    names, waveforms, failures = [], [], 0
+    for name in audio_files(files):
+        try:
+            waveforms.append(read_clip(sys.stdin.buffer if name == "-" else name))
+            names.append(name)
+        except InputError as error:
+            note(f"left out: {error}")
+            failures += 1
+    if names:
+        probabilities = evaluation.predict(loaded, np.stack(waveforms), chosen)
+        show([listings.predicted(names, loaded.trial.data.words, probabilities)], format)
+    if failures:
+        raise InputError(f"{failures} of {failures + len(names)} files gave no clip: see above")
+
+
+@data_app.command()
+def prepare(data: DataOption = "auto", words: WordsOption = "yes,no") -> None:
+    """Get Speech Commands ready, once, for --data auto; downloads 2.4 GB unless --data names a copy.
+
+    Example:
+
+      melbench data prepare --words yes,no,go,stop
+    """
+    from bench.progress import DownloadProgress
+    from melcnn.config import check_words
+    from melcnn.data import prepared
+    from melcnn.data.loading import load_clips
+
+    wanted = _words(words)
+    check_words(tuple(wanted))
+    if data == "synthetic":
+        load_clips("synthetic", wanted, note)
     else:
-        sys.stdout.write(getattr(tables, f"to_{format}")(rows))
+        with resumable("what was downloaded is kept, and the same command goes on"), DownloadProgress(stderr) as heard:
+            prepared.prepare(None if data == "auto" else Path(data), wanted, heard)
+        data = "auto"
+    _show_contents(data, wanted, "table")
+
+
+@data_app.command()
+def info(
+    data: DataOption = "auto", words: WordsOption = "yes,no", format: FormatOption = "table", json: JsonOption = False
+) -> None:
+    """Show what a data set holds by word and split, and what looks broken in it.
+
+    Example:
+
+      melbench data info --data my_recordings --words hey,stop
+    """
+    _show_contents(data, _words(words), _format(format, json))
+
+
+def _show_contents(data: str, words: Sequence[str], format: str) -> None:
+    from bench import listings
+    from melcnn.data.loading import load_clips
+
+    show(listings.contents(load_clips(data, words, note)), format)
+
+
+def _format(format: str, json: bool) -> str:
+    if format not in FORMATS:
+        raise InputError(f"there is no format {format!r}: use one of {', '.join(FORMATS)}")
+    return "json" if json else format
 
 
 def _words(text: str) -> list[str]:

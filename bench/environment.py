@@ -1,5 +1,6 @@
 """What ran where: versions, machine and device, one small collector each; and the choice of a device."""
 
+import importlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from melcnn.data import prepared
 from melcnn.errors import InputError
 
 
@@ -39,6 +41,23 @@ def collect(device: str) -> Environment:
         python=platform.python_version(),
         cuda=torch.version.cuda if on_gpu else None,
         packages={name: _version(name) for name in ("melbench", "torch", "torchaudio", "numpy", "soundfile")},
+    )
+
+
+def describe() -> str:
+    """What runs where, for a person: versions, device, threads, prepared data."""
+    env = collect(pick_device("auto"))
+    packages = ", ".join(f"{name} {number}" for name, number in env.packages.items() if name != "melbench")
+    try:
+        importlib.import_module("torchaudio")
+        audio = ""
+    except (ImportError, OSError) as error:
+        audio = f"\ntorchaudio cannot be imported: {str(error).splitlines()[0]}"
+    words = prepared.words()
+    where = f"{prepared.folder()} ({', '.join(words)})" if words else "none (see: melbench data prepare)"
+    return (
+        f"melbench {env.packages['melbench']}\npython {env.python}, {packages}{audio}\n"
+        f"device: {env.device}, {env.cores} cores, {env.system}\nprepared speech: {where}"
     )
 
 

@@ -1,10 +1,18 @@
-"""What a person sees during a sweep: a live bar at a terminal, else a line a configuration; on standard error."""
+"""What a person sees while waiting: a live bar at a terminal, else a line now and then; on standard error."""
 
 import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from bench.sweep import Listener, Status
 
@@ -68,3 +76,35 @@ class SweepProgress:
             return ""
         seconds = (self.clock() - self.start) / status.done * (status.planned - status.done)
         return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
+
+
+class DownloadProgress:
+    """A context that shows how far a download is: `progress(bytes done, bytes in all)`."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.tenth = 0
+        self.bar = Progress(
+            TextColumn("downloading"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("downloading", total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._hear
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def _hear(self, done: int, total: int) -> None:
+        self.bar.start()
+        self.bar.update(self.task, completed=done, total=total)
+        if not self.console.is_terminal and done * 10 // total > self.tenth:
+            self.tenth = done * 10 // total
+            self.console.print(f"downloaded {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", highlight=False)

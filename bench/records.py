@@ -53,8 +53,8 @@ class Predictions(_Record):
 class TrialRecord(_Record):
     """One configuration and one seed: everything that is known of its training.
 
-    stack: the seeds that were trained side by side. kernels: whose convolutions ran. Curves hold one value
-    an epoch; kept_epoch counts from 1.
+    left_out_clips: files of these words that gave no clip. stack: the seeds that were trained side by side.
+    kernels: whose convolutions ran. Curves hold one value an epoch; kept_epoch counts from 1.
     """
 
     format_version: int = FORMAT_VERSION
@@ -66,6 +66,7 @@ class TrialRecord(_Record):
     dataset: str
     data_fingerprint: str
     train_clips: int
+    left_out_clips: int = 0
     complexity: Complexity
     train_loss: list[float]
     validation_loss: list[float]

@@ -110,8 +110,7 @@ def sweep(
 
     Records are written stack by stack, so that a kill loses at most the stack in flight.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds} is out of range: give 1 or more")
+    _check_seeds(seeds)
     folder.prepare()
     present = folder.trials()
     timings = folder.timings()
@@ -136,8 +135,7 @@ def sweep(
         label = describe(trial, trials)
 
         def on_epoch(epoch: Epoch, done: int = done, label: str = label) -> None:
-            accuracy = sum(epoch.best_accuracy) / len(epoch.best_accuracy)
-            listener.status(Status(done + epoch.number, planned, label, accuracy))
+            listener.status(Status(done + epoch.number, planned, label, _mean_best(epoch)))
 
         for run in fit(trial, features, stack, on_epoch):
             if identity(trial, run.seed) not in present:
@@ -153,6 +151,33 @@ def sweep(
         timed = time_epochs(trials, train_clips, clips.waveforms.shape[1], device, env)
         folder.write(timed)
     return Result([present[identity(trial, seed)] for trial in trials for seed in range(seeds)], timed)
+
+
+def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener) -> tuple[list[Run], Run]:
+    """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, and the one that validation likes best
+    (of equal accuracies, the one of lowest loss)."""
+    _check_seeds(seeds)
+    features = extract(clips, trial.front_end, device)
+    epochs = trial.training.epochs
+
+    def on_epoch(epoch: Epoch) -> None:
+        listener.status(Status(epoch.number, epochs, "training", _mean_best(epoch)))
+
+    runs = fit(trial, features, range(seeds), on_epoch)
+
+    def rank(run: Run) -> tuple[float, float]:
+        return run.validation_accuracy, -run.curves.validation_loss[run.kept_epoch - 1]
+
+    return runs, max(runs, key=rank)
+
+
+def _check_seeds(seeds: int) -> None:
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds} is out of range: give 1 or more")
+
+
+def _mean_best(epoch: Epoch) -> float:
+    return sum(epoch.best_accuracy) / len(epoch.best_accuracy)
 
 
 def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[int]]:
@@ -231,6 +256,7 @@ def _record(trial: Trial, run: Run, stack: list[int], clips: ClipSet, env: envir
         dataset=clips.dataset,
         data_fingerprint=clips.fingerprint,
         train_clips=clips.split("train").stop,
+        left_out_clips=len(clips.left_out),
         complexity=complexity.count(run.network, (1, trial.front_end.n_mels, frames)),
         train_loss=run.curves.train_loss,
         validation_loss=run.curves.validation_loss,

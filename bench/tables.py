@@ -1,19 +1,13 @@
-"""Tables from records: rows of summary figures, shown with rich or as CSV, JSON, Markdown or LaTeX."""
+"""Tables from records: a row of summary figures for each configuration."""
 
-import csv
-import io
-import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
-from rich import box
-from rich.table import Table
 
+from bench.formats import Sheet
 from bench.records import TimingRecord, TrialRecord
 from bench.statistics import mean_interval
-
-FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Row(BaseModel):
@@ -116,83 +110,21 @@ def _with_interval(mean: float, half_width: float | None) -> str:
     return f"{mean:.4f}" if half_width is None else f"{mean:.4f} ±{half_width:.4f}"
 
 
-def _cells(rows: Sequence[Row], leave_out: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
-    figures = {heading: text for heading, text in _FIGURES.items() if heading not in leave_out}
+def sheet(rows: Sequence[Row]) -> Sheet:
+    """The rows as a sheet: the settings that vary, then the figures; what all rows share is in the title."""
     varying = [name for name in _SETTINGS if len({getattr(row, name) for row in rows}) > 1] or ["groups"]
-    body = [[str(getattr(r, name)) for name in varying] + [text(r) for text in figures.values()] for r in rows]
-    return varying + list(figures), body
-
-
-def title(rows: Sequence[Row]) -> str:
-    """What all rows share: data set, words, clips, seeds, device."""
 
     def shared(name: str) -> str:
         return " / ".join(dict.fromkeys(str(getattr(row, name)) for row in rows))
 
-    return (
-        f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "
-        f"test clips), recipe {shared('recipe')}, {shared('seeds')} seeds, {shared('device')}"
-    )
-
-
-NOTE = "± is the 95% interval of the mean over seeds, for this very set of clips"
-
-
-def table(rows: Sequence[Row], width: int = 80) -> Table:
-    """The rich table, for a terminal of `width` columns; a narrow one is spared the second convention."""
-    headings, body = _cells(rows, leave_out=["MACs, all layers"] if width < 100 else [])
-    rendered = Table(
-        title=title(rows),
-        caption=NOTE,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for heading in headings:
-        rendered.add_column(heading, justify="right")
-    for cells in body:
-        rendered.add_row(*cells)
-    return rendered
-
-
-def to_csv(rows: Iterable[Row]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Row.model_fields)
-    writer.writerows([["" if v is None else v for v in row.model_dump().values()] for row in rows])
-    return out.getvalue()
-
-
-def to_json(rows: Iterable[Row]) -> str:
-    return json.dumps([row.model_dump() for row in rows], indent=2) + "\n"
-
-
-def to_markdown(rows: Sequence[Row]) -> str:
-    headings, body = _cells(rows)
-    lines = [headings, ["---:"] * len(headings), *body]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{title(rows)}\n\n{text}\n\n{NOTE}\n"
-
-
-def to_latex(rows: Sequence[Row]) -> str:
-    """A booktabs table."""
-    headings, body = _cells(rows)
-    special = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"}
-
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(special.get(c, c) for c in cell) for cell in cells) + r" \\"
-
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{'r' * len(headings)}}}",
-            r"\toprule",
-            line(headings),
-            r"\midrule",
-            *map(line, body),
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
+    return Sheet(
+        title=(
+            f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "
+            f"test clips), recipe {shared('recipe')}, {shared('seeds')} seeds, {shared('device')}"
+        ),
+        headings=varying + list(_FIGURES),
+        cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in _FIGURES.values()] for r in rows],
+        records=[row.model_dump() for row in rows],
+        note="± is the 95% interval of the mean over seeds, for this very set of clips",
+        spare=["MACs, all layers"],
     )

@@ -1,9 +1,20 @@
-"""What trained networks say: logits of every replica for every clip, and accuracy."""
+"""What trained networks say: logits of every replica for every clip, accuracy, and where a network errs."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from melcnn.data.clips import ClipSet
+from melcnn.errors import InputError
+from melcnn.features import log_mel
 from melcnn.model import MelCNN
+
+if TYPE_CHECKING:
+    from melcnn.checkpoint import Checkpoint
 
 CLIPS_PER_BATCH = 256
 
@@ -24,3 +35,65 @@ def logits(network: MelCNN, x: Tensor) -> Tensor:
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """The fraction of clips whose largest logit is the label's: `(..., clips, n_classes), (clips,) -> (...)`."""
     return (logits.argmax(-1) == labels).double().mean(-1)
+
+
+def predict(checkpoint: "Checkpoint", waveforms: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
+    """Probabilities of the checkpoint's words: int16 clips `(clips, samples)` to float32 `(clips, words)`."""
+    x = log_mel(waveforms, checkpoint.trial.front_end, device)
+    network = checkpoint.network.to(device)
+    return logits(network, x)[0].softmax(-1).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A checkpoint's predictions on labelled clips.
+
+    probabilities: `(clips, words)`. confusion: `(words, words)`, clips by spoken (rows) and heard word.
+    """
+
+    words: tuple[str, ...]
+    names: Sequence[str]
+    speakers: Sequence[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def heard(self) -> np.ndarray:
+        return self.probabilities.argmax(1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.heard == self.labels
+
+    @property
+    def confusion(self) -> np.ndarray:
+        counts = np.zeros((len(self.words),) * 2, np.int64)
+        np.add.at(counts, (self.labels, self.heard), 1)
+        return counts
+
+    def most_wrong(self, n: int = 10) -> list[int]:
+        """The misheard clips whose spoken word was given the least probability, worst first."""
+        spoken = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return [int(i) for i in np.argsort(spoken, kind="stable") if not self.correct[i]][:n]
+
+
+def evaluate(
+    checkpoint: "Checkpoint", clips: ClipSet, split: str = "test", device: str | torch.device = "cpu"
+) -> Evaluation:
+    """The checkpoint on one split of `clips`, or on split "all".
+
+    Raises `InputError` if the clips' words are not the checkpoint's.
+    """
+    if clips.words != checkpoint.trial.data.words:
+        raise InputError(
+            f"the checkpoint tells {','.join(checkpoint.trial.data.words)} apart, the clips are of "
+            f"{','.join(clips.words)}: load clips of the checkpoint's words"
+        )
+    part = slice(None) if split == "all" else clips.split(split)
+    return Evaluation(
+        words=clips.words,
+        names=clips.names[part].tolist(),
+        speakers=clips.speakers[part].tolist(),
+        labels=clips.labels[part],
+        probabilities=predict(checkpoint, clips.waveforms[part], device),
+    )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,6 @@ class Features:
         return self.x[part], self.labels[part]
 
 
-@torch.no_grad()
 def extract(clips: ClipSet, front_end: FrontEnd, device: str | torch.device = "cpu") -> Features:
     """Features of every clip. Raises `InputError` if the sample rates of clips and front-end differ."""
     if clips.sample_rate != front_end.sample_rate:
@@ -37,7 +37,13 @@ def extract(clips: ClipSet, front_end: FrontEnd, device: str | torch.device = "c
             f"the clips have {clips.sample_rate} Hz and the front-end expects {front_end.sample_rate} Hz: "
             "make the two equal"
         )
-    module = LogMelFilterBanks(**front_end.model_dump()).to(device)
-    batches = torch.from_numpy(clips.waveforms).split(CLIPS_PER_BATCH)
-    x = torch.cat([module(batch.to(device).float() / 32768.0) for batch in batches])
+    x = log_mel(clips.waveforms, front_end, device)
     return Features(front_end, clips, x, torch.from_numpy(clips.labels).to(device))
+
+
+@torch.no_grad()
+def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.device) -> Tensor:
+    """Features `(clips, n_mels, frames)` of int16 waveforms `(clips, samples)`."""
+    module = LogMelFilterBanks(**front_end.model_dump()).to(device)
+    batches = torch.from_numpy(waveforms).split(CLIPS_PER_BATCH)
+    return torch.cat([module(batch.to(device).float() / 32768.0) for batch in batches])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melcnn.data.speech_commands import load_clips
+from melcnn import load_clips
 
 CLIPS = {"train": 24, "validation": 8, "test": 8}
 PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0, "stop": 1500.0}

@@ -20,6 +20,7 @@ def test_order_padding_and_splits():
     ]  # fmt: skip
     assert clips.labels.tolist() == [0, 1, 1, 0, 1, 0, 1]
     assert clips.waveforms[0].tolist() == [1, 1, 1, 1, 0, 0] and clips.waveforms[2].tolist() == [5] * 6
+    assert clips.lengths.tolist() == [4, 4, 9, 4, 4, 4, 4]
     assert [clips.names[clips.split(s)].size for s in ("train", "validation", "test")] == [3, 2, 2]
 
 

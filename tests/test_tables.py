@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from bench import tables
+from bench import formats, tables
 from melcnn import configure
 from tests.test_records import timing_record, trial_record
 
@@ -37,7 +37,7 @@ def test_rows_by_hand(rows):
 
 
 def test_csv_columns_are_the_contract_and_only_ever_added(rows):
-    text = tables.to_csv(rows)
+    text = formats.to_csv(tables.sheet(rows))
     assert text.startswith(COLUMNS)
     first, second = csv.DictReader(io.StringIO(text))
     assert first["words"] == "yes,no" and first["epoch_time_s"] == "2.0" and second["val_accuracy_ci95"] == ""
@@ -46,15 +46,15 @@ def test_csv_columns_are_the_contract_and_only_ever_added(rows):
 def test_a_trial_that_was_not_timed_has_no_time():
     (row,) = tables.rows([trial_record()], timing_record(configure(groups=2)))
     assert row.epoch_time_s is None
-    assert tables.to_markdown([row]).count("|  |") == 1
+    assert formats.to_markdown(tables.sheet([row])).count("|  |") == 1
 
 
 def test_json_holds_the_rows(rows):
-    assert [tables.Row(**row) for row in json.loads(tables.to_json(rows))] == rows
+    assert [tables.Row(**row) for row in json.loads(formats.to_json(tables.sheet(rows)))] == rows
 
 
 def test_markdown(rows):
-    lines = tables.to_markdown(rows).splitlines()
+    lines = formats.to_markdown(tables.sheet(rows)).splitlines()
     assert lines[0].startswith("speech_commands: yes,no (10 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
     assert lines[2:6] == [
         "| groups | params | MACs | MACs, all layers | max val accuracy | test accuracy | epochs | epoch time |",
@@ -65,7 +65,7 @@ def test_markdown(rows):
 
 
 def test_latex(rows):
-    lines = tables.to_latex(rows).splitlines()
+    lines = formats.to_latex(tables.sheet(rows)).splitlines()
     assert lines[0] == r"\begin{tabular}{rrrrrrrr}" and lines[-1] == r"\end{tabular}"
     assert lines[4] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
 
@@ -73,7 +73,7 @@ def test_latex(rows):
 @pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])
 def test_the_table_fits_the_terminal(rows, width, second_convention):
     out = io.StringIO()
-    Console(file=out, width=width).print(tables.table(rows, width))
+    Console(file=out, width=width).print(formats.to_table(tables.sheet(rows), width))
     assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
     assert ("all layers" in out.getvalue()) == second_convention
     assert max(map(len, out.getvalue().splitlines())) <= width

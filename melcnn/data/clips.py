@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 
+from melcnn.data.audio import fit_length
 from melcnn.errors import InputError
 from melcnn.files import write_whole
 
 SPLITS = ("train", "validation", "test")
 
 # Raise when clips are decoded or stored differently: older cache files are then not found.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,9 @@ class ClipSet:
 
     waveforms: int16 `(clips, samples)`, zero-padded at the end. labels: int64 `(clips,)`, indices into
     `words`. splits: int8 `(clips,)`, indices into `SPLITS`. names: `word/file`. speakers: who speaks.
+    lengths: int64 `(clips,)`, samples before padding or cutting. resampled, mixed_down: clips that had
+    another rate, or several channels. left_out: files that gave no clip, each with its reason. remarks:
+    one-line notices for whoever uses these clips.
     """
 
     dataset: str
@@ -36,6 +41,11 @@ class ClipSet:
     splits: np.ndarray
     names: np.ndarray
     speakers: np.ndarray
+    lengths: np.ndarray
+    resampled: int = 0
+    mixed_down: int = 0
+    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,8 +76,10 @@ class Clip:
     waveform: np.ndarray
 
 
-def assemble(dataset: str, words: Sequence[str], sample_rate: int, samples: int, clips: Sequence[Clip]) -> ClipSet:
-    """A `ClipSet` of clips of `samples` samples each: shorter ones are zero-padded, longer ones cut.
+def assemble(
+    dataset: str, words: Sequence[str], sample_rate: int, samples: int, clips: Sequence[Clip], **remarks: Any
+) -> ClipSet:
+    """A `ClipSet` of clips fitted to `samples` samples each (`audio.fit_length`); remarks: further fields.
 
     Raises `InputError` if a word has no clip in a split.
     """
@@ -83,7 +95,7 @@ def assemble(dataset: str, words: Sequence[str], sample_rate: int, samples: int,
                 )
     waveforms = np.zeros((len(ordered), samples), np.int16)
     for row, clip in zip(waveforms, ordered, strict=True):
-        row[: len(clip.waveform)] = clip.waveform[:samples]
+        row[:] = fit_length(clip.waveform, samples)
     return ClipSet(
         dataset=dataset,
         words=words,
@@ -93,6 +105,8 @@ def assemble(dataset: str, words: Sequence[str], sample_rate: int, samples: int,
         splits=np.array([SPLITS.index(c.split) for c in ordered], np.int8),
         names=np.array([c.name for c in ordered]),
         speakers=np.array([c.speaker for c in ordered]),
+        lengths=np.array([len(c.waveform) for c in ordered], np.int64),
+        **remarks,
     )
 
 
@@ -135,8 +149,8 @@ def _read(path: Path) -> ClipSet:
         **{
             **arrays,
             "dataset": str(arrays["dataset"]),
-            "words": tuple(map(str, arrays["words"])),
-            "sample_rate": int(arrays["sample_rate"]),
+            **{name: tuple(map(str, arrays[name])) for name in ("words", "left_out", "remarks")},
+            **{name: int(arrays[name]) for name in ("sample_rate", "resampled", "mixed_down")},
         }
     )
     if clips.fingerprint != fingerprint:

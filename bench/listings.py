@@ -1,0 +1,134 @@
+"""Sheets of what is not a sweep: what a data set holds, how a checkpoint was trained, what it hears."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.formats import Sheet
+from bench.statistics import accuracy_interval
+from melcnn.data.clips import SPLITS, ClipSet
+from melcnn.evaluation import Evaluation
+from melcnn.training import Run
+
+# A clip whose loudest sample stays under a hundredth of full scale looks like one without a word.
+NEARLY_SILENT = 327
+
+
+def sheet_of(title: str, records: Sequence[dict[str, object]], note: str = "") -> Sheet:
+    """A sheet whose cells are the records' values, fractions with four digits."""
+    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in record.values()] for record in records]
+    headings = [name.replace("_", " ") for name in records[0]] if records else []
+    return Sheet(title, headings, cells, records, note)
+
+
+def contents(clips: ClipSet) -> list[Sheet]:
+    """What a clip set holds by word and split, and what looks broken in it."""
+    counts = []
+    for label, word in enumerate(clips.words):
+        for number, split in enumerate(SPLITS):
+            chosen = (clips.labels == label) & (clips.splits == number)
+            counts.append(
+                {
+                    "word": word,
+                    "split": split,
+                    "clips": int(chosen.sum()),
+                    "speakers": len(set(clips.speakers[chosen])),
+                    "seconds": round(int(clips.lengths[chosen].sum()) / clips.sample_rate),
+                }
+            )
+    samples = clips.waveforms.shape[1]
+    findings = {
+        "left out": list(clips.left_out),
+        "same recording in two splits": _across_splits(clips),
+        "nearly silent": clips.names[np.abs(clips.waveforms.astype(np.int32)).max(1) < NEARLY_SILENT].tolist(),
+        "shorter than a second (padded)": clips.names[clips.lengths < samples].tolist(),
+        "longer than a second (cut)": clips.names[clips.lengths > samples].tolist(),
+        "resampled to 16 kHz": clips.resampled,
+        "mixed down to mono": clips.mixed_down,
+    }
+    checks = [
+        {"finding": finding, "clips": found, "such_as": ""}
+        if isinstance(found, int)
+        else {"finding": finding, "clips": len(found), "such_as": "; ".join(found[:3])}
+        for finding, found in findings.items()
+    ]
+    about = {"dataset": clips.dataset, "words": ",".join(clips.words), "fingerprint": clips.fingerprint}
+    return [sheet_of("data", [about]), sheet_of("clips", counts), sheet_of("checks", checks)]
+
+
+def _across_splits(clips: ClipSet) -> list[str]:
+    homes: dict[bytes, tuple[int, str]] = {}
+    twice = []
+    for waveform, split, name in zip(clips.waveforms, clips.splits, clips.names, strict=True):
+        first_split, first_name = homes.setdefault(hashlib.sha256(waveform).digest(), (int(split), str(name)))
+        if first_split != split:
+            twice.append(f"{first_name} = {name}")
+    return twice
+
+
+def trained(runs: Sequence[Run], kept: Run, dataset: str, path: Path) -> Sheet:
+    """The networks that were trained, and which one was kept."""
+    records = [
+        {
+            "dataset": dataset,
+            "seed": run.seed,
+            "val_accuracy_max": round(run.validation_accuracy, 6),
+            "test_accuracy": round(run.test_accuracy, 6),
+            "epochs": run.kept_epoch,
+            "checkpoint": str(path) if run is kept else "",
+        }
+        for run in runs
+    ]
+    return sheet_of("trained", records)
+
+
+def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
+    """What an evaluation found; about: what was evaluated, which stands before the figures."""
+    right, confusion = evaluation.correct, evaluation.confusion
+    low, high = accuracy_interval(right.tolist(), evaluation.speakers)
+    summary = {
+        **about,
+        "clips": len(right),
+        "speakers": len(set(evaluation.speakers)),
+        "accuracy": round(float(right.mean()), 6),
+        "accuracy_low95": round(low, 6),
+        "accuracy_high95": round(high, 6),
+    }
+    words = []
+    for label, word in enumerate(evaluation.words):
+        spoken, heard, hit = confusion[label].sum(), confusion[:, label].sum(), confusion[label, label]
+        words.append(
+            {
+                "word": word,
+                "clips": int(spoken),
+                # A word that was never heard has no precision.
+                "precision": round(float(hit / heard), 6) if heard else "",
+                "recall": round(float(hit / spoken), 6) if spoken else "",
+            }
+        )
+    matrix = [
+        {"spoken": word, **{f"heard_{other}": int(n) for other, n in zip(evaluation.words, row, strict=True)}}
+        for word, row in zip(evaluation.words, confusion, strict=True)
+    ]
+    wrong = [
+        {
+            "clip": evaluation.names[i],
+            "heard": evaluation.words[evaluation.heard[i]],
+            "probability_of_spoken": round(float(evaluation.probabilities[i, evaluation.labels[i]]), 6),
+        }
+        for i in evaluation.most_wrong()
+    ]
+    note = "the interval is for other clips of other speakers like these (Korn and Graubard, by speaker)"
+    sheets = [sheet_of("evaluation", [summary], note), sheet_of("words", words), sheet_of("confusion", matrix)]
+    return [*sheets, sheet_of("most wrong", wrong)]
+
+
+def predicted(names: Sequence[str], words: Sequence[str], probabilities: np.ndarray) -> Sheet:
+    """The word heard in each file, with its probability."""
+    records = [
+        {"file": name, "word": words[int(row.argmax())], "probability": round(float(row.max()), 6)}
+        for name, row in zip(names, probabilities, strict=True)
+    ]
+    return sheet_of("predictions", records)

@@ -1,0 +1,143 @@
+"""A trained network in one file: its weights as safetensors, its configuration in the header.
+
+Loading reads numbers and JSON and executes nothing. Files that could execute something are refused.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+
+from melcnn.config import Trial
+from melcnn.data.clips import ClipSet
+from melcnn.errors import InputError
+from melcnn.files import write_whole
+from melcnn.model import MelCNN
+from melcnn.training import Run
+
+# Raise when the meaning of a checkpoint changes; older ones stay readable.
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained plain network (in evaluation mode) with what it was trained as and on.
+
+    dataset, data_fingerprint: of the clips, as in `ClipSet`. The accuracies are those of the kept epoch.
+    """
+
+    trial: Trial
+    network: MelCNN
+    seed: int
+    dataset: str
+    data_fingerprint: str
+    validation_accuracy: float
+    test_accuracy: float
+
+
+def checkpoint_of(run: Run, trial: Trial, clips: ClipSet) -> Checkpoint:
+    """The checkpoint of one result of `melcnn.fit`, trained as `trial` on `clips`."""
+    return Checkpoint(
+        trial=trial,
+        network=run.network,
+        seed=run.seed,
+        dataset=clips.dataset,
+        data_fingerprint=clips.fingerprint,
+        validation_accuracy=run.validation_accuracy,
+        test_accuracy=run.test_accuracy,
+    )
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Writes `checkpoint` to `path`, whole or not at all. Raises `InputError` if it cannot be written."""
+    about = {
+        "seed": checkpoint.seed,
+        "dataset": checkpoint.dataset,
+        "data_fingerprint": checkpoint.data_fingerprint,
+        "validation_accuracy": checkpoint.validation_accuracy,
+        "test_accuracy": checkpoint.test_accuracy,
+    }
+    metadata = {
+        "format": "melbench",
+        "format_version": str(FORMAT_VERSION),
+        "trial": checkpoint.trial.canonical(),
+        "about": json.dumps(about),
+    }
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+    content = safetensors.torch.save(weights, metadata)
+    try:
+        write_whole(Path(path), lambda file: file.write(content))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another file") from None
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote. Raises `InputError` for a file that is missing, damaged, of another format or
+    of a newer version, and for pickled files, which are not opened."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise InputError(f"the checkpoint {path} cannot be read ({error.strerror})") from None
+    # A zip (torch.save) or a pickle protocol mark: either could run code when loaded.
+    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        raise InputError(
+            f"{path} is a pickled file, which could execute code, and was not opened: give a checkpoint written by "
+            "'melbench train'"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} is no whole safetensors file ({reason}): give a checkpoint of 'melbench train'"
+        ) from None
+    return _rebuild(path, metadata, weights)
+
+
+def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tensor]) -> Checkpoint:
+    version = metadata.get("format_version", "")
+    if metadata.get("format") != "melbench" or not version.isdecimal():
+        raise InputError(
+            f"{path} holds tensors but no melbench configuration: give a checkpoint written by 'melbench train'"
+        )
+    if int(version) > FORMAT_VERSION:
+        raise InputError(
+            f"{path} has checkpoint format {version}, and this melbench reads up to {FORMAT_VERSION}: upgrade melbench"
+        )
+    try:
+        trial = Trial.model_validate_json(metadata["trial"])
+        arguments = {
+            "n_mels": trial.front_end.n_mels,
+            "groups": trial.model.groups,
+            "channels": trial.model.channels,
+            "n_classes": len(trial.data.words),
+        }
+        with torch.device("meta"):  # Shapes are compared before any memory is taken.
+            expected = MelCNN(**arguments).state_dict()
+        if {n: (t.shape, t.dtype) for n, t in expected.items()} != {n: (t.shape, t.dtype) for n, t in weights.items()}:
+            raise ValueError("weights and configuration do not belong together")
+        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+            raise ValueError("weights that are not numbers")
+        network = MelCNN(**arguments).eval()
+        network.load_state_dict(weights)
+        about = json.loads(metadata["about"])
+        return Checkpoint(
+            trial=trial,
+            network=network,
+            seed=int(about["seed"]),
+            dataset=str(about["dataset"]),
+            data_fingerprint=str(about["data_fingerprint"]),
+            validation_accuracy=float(about["validation_accuracy"]),
+            test_accuracy=float(about["test_accuracy"]),
+        )
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged ({reason}): give a checkpoint of 'melbench train'") from None

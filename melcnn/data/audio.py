@@ -1,0 +1,126 @@
+"""Audio files to one-second clips: any format, rate and channels that libsndfile reads, to 16 kHz mono int16.
+
+The only place that resamples (torchaudio does it), and that is imported for it.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from melcnn.errors import InputError
+
+SAMPLE_RATE = 16_000
+SAMPLES = 16_000
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
+
+# A clip is one word; a file this long is a mistake, or made to fill the memory.
+MAX_SECONDS = 600
+
+
+class BadAudio(InputError):
+    """A file that gives no clip. Its text says why, without the file's name: "is empty"."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file's audio at 16 kHz, mono, int16 `(samples,)`, and the rate and channels that it had."""
+
+    waveform: np.ndarray
+    rate: int
+    channels: int
+
+
+def decode(content: bytes) -> Decoded:
+    """The audio of a file's bytes. Raises `BadAudio` if it is none, empty, cut short, or all zeros."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.frames > MAX_SECONDS * file.samplerate:
+                raise BadAudio(f"is longer than {MAX_SECONDS} s: cut it into words")
+            # As float, because reading float files as integers would not scale them.
+            frames, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except soundfile.LibsndfileError as error:
+        raise BadAudio(f"is no audio that can be read ({error.error_string.strip(' .')})") from None
+    except RuntimeError as error:
+        raise BadAudio(f"is no audio that can be read ({str(error).splitlines()[0]})") from None
+    if _cut_short(content):
+        raise BadAudio("is cut short")
+    if not len(frames):
+        raise BadAudio("is empty")
+    if not np.isfinite(frames).all():
+        raise BadAudio("holds values that are not numbers")
+    waveform = frames.mean(1) if frames.shape[1] > 1 else frames[:, 0]
+    if rate != SAMPLE_RATE:
+        waveform = resample(waveform, rate)
+    samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    if not samples.any():
+        raise BadAudio("is all zeros")
+    return Decoded(samples, rate, frames.shape[1])
+
+
+def read_clip(file: str | Path | BinaryIO) -> np.ndarray:
+    """The one-second clip of a file, int16 `(16000,)`. Raises `InputError` that names the file."""
+    try:
+        content = Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
+        return fit_length(decode(content).waveform)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror})") from None
+    except BadAudio as error:
+        name = file if isinstance(file, str | Path) else "standard input"
+        raise InputError(f"{name} {error}") from None
+
+
+def audio_files(names: Sequence[str]) -> list[str]:
+    """`names` with each folder replaced by the audio files in it, at any depth, in order.
+
+    Raises `InputError` for a folder without any.
+    """
+    found: list[str] = []
+    for name in names:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise InputError(f"the folder {name} holds no audio file (of {', '.join(SUFFIXES)})")
+        found += inside
+    return found
+
+
+def fit_length(waveform: np.ndarray, samples: int = SAMPLES) -> np.ndarray:
+    """`waveform` as `samples` samples: a shorter one is zero-padded at the end, of a longer one the stretch
+    with the most energy is taken, as the makers of Speech Commands did (arXiv:1804.03209)."""
+    if len(waveform) <= samples:
+        return np.pad(waveform, (0, samples - len(waveform)))
+    energy = np.cumsum(np.concatenate([[0.0], waveform.astype(np.float64) ** 2]))
+    start = int(np.argmax(energy[samples:] - energy[:-samples]))
+    return waveform[start : start + samples]
+
+
+def resample(waveform: np.ndarray, rate: int) -> np.ndarray:
+    """`waveform` (float, `rate` Hz) at 16 kHz, with torchaudio's windowed-sinc filter."""
+    import torch
+
+    return _resampler(rate)(torch.from_numpy(waveform).double()).numpy()
+
+
+@lru_cache
+def _resampler(rate: int):
+    import torch
+    from torchaudio.transforms import Resample
+
+    # In float64, so that rounding to int16 gives the same clip on every machine.
+    return Resample(rate, SAMPLE_RATE, dtype=torch.float64)
+
+
+def _cut_short(content: bytes) -> bool:
+    """Whether a RIFF file ends before the size in its header; libsndfile reads such a file without a word."""
+    size = int.from_bytes(content[4:8], "little")
+    streamed = size in (0, 0xFFFFFFFF)  # written by programs that could not know the length
+    return content[:4] == b"RIFF" and not streamed and len(content) < size + 8

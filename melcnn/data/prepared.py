@@ -1,0 +1,76 @@
+"""Speech Commands made ready once for `--data auto`: the words asked for, the split lists and the noise."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from melcnn.data.clips import cache_folder
+from melcnn.data.download import SPEECH_COMMANDS, fetch
+from melcnn.data.source import LISTS, NOISE, members
+from melcnn.errors import InputError
+
+
+def folder() -> Path:
+    """Where prepared speech lies, whether or not it is there."""
+    return cache_folder() / "speech_commands"
+
+
+def words() -> list[str]:
+    """The words that are prepared."""
+    return sorted(path.name for path in folder().glob("[!._]*") if path.is_dir())
+
+
+def check_words(wanted: Sequence[str]) -> None:
+    """Raises `InputError`, with the command that helps, for words that are not prepared."""
+    if missing := [word for word in wanted if word not in words()]:
+        raise InputError(
+            f"the word {missing[0]!r} is not prepared (prepared are {', '.join(words())}): run "
+            f"'melbench data prepare --words {','.join(wanted)}', or give --data"
+        )
+
+
+def prepare(
+    source: Path | None, wanted: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """Makes `wanted` words of Speech Commands ready; words that were ready stay. Returns the folder.
+
+    source: a folder or archive in the official layout, or None to download the official archive, which is
+    kept so that more words cost no second download. progress: hears bytes done and bytes in all.
+
+    A word's folder is there whole or not at all. Raises `InputError` for a source that cannot be read, lacks
+    a word or the lists, and for a download that fails or is not the official file.
+    """
+    home = folder()
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            source = fetch(SPEECH_COMMANDS, home.parent, progress)
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=".prepare-") as temporary:
+            _copy(source, (*wanted, NOISE), Path(temporary))
+            home.mkdir(exist_ok=True)
+            for item in sorted(Path(temporary).iterdir(), key=lambda path: path.is_dir()):
+                target = home / item.name
+                if target.is_dir():
+                    # Moved aside first: a kill leaves the word missing, never half old and half new.
+                    shutil.rmtree(target.rename(Path(temporary) / f".old-{item.name}"))
+                item.replace(target)
+    except OSError as error:
+        raise InputError(
+            f"{home} cannot be written ({error.strerror}): set MELBENCH_CACHE to a folder that can"
+        ) from None
+    return home
+
+
+def _copy(source: Path, folders: Sequence[str], target: Path) -> None:
+    found: set[str] = set()
+    for name, content in members(source, folders):
+        path = target / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        found.add(name)
+    if missing := set(LISTS.values()) - found:
+        raise InputError(
+            f"{source} has no {', '.join(sorted(missing))}: prepare takes Speech Commands in its official layout; "
+            "give your own recordings with --data each time"
+        )

@@ -1,0 +1,110 @@
+"""Clips from word folders: Speech Commands (arXiv:1804.03209) in its official layout, or anybody's recordings.
+
+The layout: `word/speaker_nohash_k.wav`, and for Speech Commands `validation_list.txt`, `testing_list.txt`.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from melcnn.data.audio import SAMPLE_RATE, SAMPLES, BadAudio, Decoded, decode
+from melcnn.data.clips import Clip, ClipSet, assemble
+from melcnn.data.source import LISTS, members
+
+# The data set's rule for a file's split: its hash in 0 to 100 %, the first 10 validation, the next 10 test.
+MAX_NUM_WAVS_PER_CLASS = 2**27 - 1
+VALIDATION_PERCENTAGE = 10
+TESTING_PERCENTAGE = 10
+
+# File names of the data set: eight hexadecimal digits for the speaker, and a count.
+SPEAKER_PATTERN = re.compile(r"([0-9a-f]{8})_nohash_\d+$")
+
+
+def which_split(name: str) -> str:
+    """The data set's published rule (in its README): a hash of the speaker decides.
+
+    All of a speaker's files fall into one split, whatever files are added later.
+    """
+    speaker = re.sub(r"_nohash_.*$", "", PurePosixPath(name).name)
+    digest = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
+    percentage = (digest % (MAX_NUM_WAVS_PER_CLASS + 1)) * (100.0 / MAX_NUM_WAVS_PER_CLASS)
+    if percentage < VALIDATION_PERCENTAGE:
+        return "validation"
+    if percentage < VALIDATION_PERCENTAGE + TESTING_PERCENTAGE:
+        return "test"
+    return "train"
+
+
+def split_by_file(names: Sequence[str]) -> dict[str, str]:
+    """Splits of one word's files whose speakers are unknown: in the order of a hash of their names, the
+    first tenth is validation and the next tenth test, at least one file each."""
+    ordered = sorted(names, key=lambda name: hashlib.sha1(name.encode()).hexdigest())
+    n_validation = max(1, math.floor(len(ordered) * VALIDATION_PERCENTAGE / 100))
+    n_test = max(1, math.floor(len(ordered) * TESTING_PERCENTAGE / 100))
+    splits = ["validation"] * n_validation + ["test"] * n_test + ["train"] * len(ordered)
+    return dict(zip(ordered, splits, strict=False))
+
+
+def load(source: Path, words: tuple[str, ...]) -> ClipSet:
+    """All clips of `words` in `source`, a folder or a tar archive of word folders.
+
+    With both official lists the splits are theirs. Without, and with the data set's file names, its hash
+    rule decides by speaker; with other names the files are split one by one, which a remark says.
+    Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` and
+    `assemble` do.
+    """
+    decoded: dict[str, Decoded] = {}
+    lists: dict[str, frozenset[str]] = {}
+    left_out: list[str] = []
+    for name, content in members(source, words):
+        if name in LISTS.values():
+            lists[name] = frozenset(content.decode(errors="replace").split())
+            continue
+        try:
+            decoded[name] = decode(content)
+        except BadAudio as error:
+            left_out.append(f"{name} {error}")
+    remarks = []
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        remarks.append(
+            f"left out {len(left_out)} of {len(decoded) + len(left_out)} clips: {'; '.join(left_out[:3])}{more}"
+        )
+
+    speakers = {name: match[1] for name in decoded if (match := SPEAKER_PATTERN.search(PurePosixPath(name).stem))}
+    official = len(lists) == len(LISTS)
+    if official:
+        splits = {name: next((s for s, file in LISTS.items() if name in lists[file]), "train") for name in decoded}
+    elif len(speakers) == len(decoded):
+        splits = {name: which_split(name) for name in decoded}
+        remarks.append(f"without {' and '.join(LISTS.values())}, splits follow the data set's hash rule")
+    else:
+        splits = {}
+        for word in words:
+            splits |= split_by_file([name for name in decoded if name.startswith(f"{word}/")])
+        remarks.append(
+            "speakers are unknown, so splits are by file and accuracy may flatter; name files like "
+            "0a1b2c3d_nohash_0.wav (eight hexadecimal digits for the speaker) to split by speaker"
+        )
+    return assemble(
+        dataset="speech_commands" if official else "recordings",
+        words=words,
+        sample_rate=SAMPLE_RATE,
+        samples=SAMPLES,
+        clips=[
+            Clip(
+                name=name,
+                word=name.split("/")[0],
+                speaker=speakers.get(name, name),
+                split=splits[name],
+                waveform=audio.waveform,
+            )
+            for name, audio in decoded.items()
+        ],
+        resampled=sum(audio.rate != SAMPLE_RATE for audio in decoded.values()),
+        mixed_down=sum(audio.channels > 1 for audio in decoded.values()),
+        left_out=tuple(left_out),
+        remarks=tuple(remarks),
+    )

@@ -1,0 +1,114 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from melcnn import (
+    InputError,
+    checkpoint_of,
+    configure,
+    evaluate,
+    extract,
+    fit,
+    load_checkpoint,
+    predict,
+    save_checkpoint,
+)
+from melcnn.evaluation import Evaluation
+
+SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16, "epochs": 12}
+
+
+@pytest.fixture(scope="module")
+def trained(clips):
+    trial = configure(**SETTINGS)
+    features = extract(clips, trial.front_end)
+    (run,) = fit(trial, features, [3])
+    return checkpoint_of(run, trial, clips), run
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    save_checkpoint(trained[0], tmp_path / "a.safetensors")
+    return tmp_path / "a.safetensors"
+
+
+def test_round_trip(trained, saved, clips):
+    checkpoint, run = trained
+    loaded = load_checkpoint(saved)
+    assert loaded.trial == checkpoint.trial and loaded.seed == 3 and loaded.dataset == "speech_commands"
+    assert (loaded.test_accuracy, loaded.data_fingerprint) == (run.test_accuracy, clips.fingerprint)
+    test = clips.split("test")
+    probabilities = predict(loaded, clips.waveforms[test])
+    np.testing.assert_allclose(probabilities, run.test_logits.softmax(-1).numpy(), rtol=1e-4, atol=1e-6)
+    evaluation = evaluate(loaded, clips)
+    assert evaluation.correct.mean() == run.test_accuracy
+    assert evaluation.confusion.sum() == 16 and len(evaluate(loaded, clips, "all").labels) == len(clips)
+
+
+def test_an_evaluation_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]])
+    evaluation = Evaluation(("a", "b"), ["w", "x", "y", "z"], list("1122"), np.array([0, 0, 1, 0]), probabilities)
+    assert evaluation.heard.tolist() == [0, 1, 1, 1]
+    assert evaluation.confusion.tolist() == [[1, 2], [0, 1]]
+    # of the misheard x and z, x's spoken word has the smaller probability: 0.4 against 0.45
+    assert evaluation.most_wrong() == [1, 3] and evaluation.most_wrong(1) == [1]
+
+
+def test_words_that_are_not_the_checkpoints(trained, corpus):
+    from melcnn import load_clips
+
+    with pytest.raises(InputError, match="yes,no apart"):
+        evaluate(trained[0], load_clips(corpus, ("go", "stop")))
+
+
+class Bomb:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("executed",)
+
+
+def rewritten(saved, **changes):
+    with safetensors.safe_open(saved, "pt") as file:
+        metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file({**weights, **changes.pop("weights", {})}, saved, {**metadata, **changes})
+
+
+SPOILERS = {
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(Bomb())), "pickled"),
+    "old pickle": (lambda path: path.write_bytes(pickle.dumps(Bomb(), protocol=0)), "no whole safetensors"),
+    "torch.save": (lambda path: torch.save({"a": Bomb()}, path), "pickled"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "no whole safetensors"),
+    "empty": (lambda path: path.write_bytes(b""), "no whole safetensors"),
+    "text": (lambda path: path.write_text("hello, this is no checkpoint"), "no whole safetensors"),
+    "other tensors": (lambda path: safetensors.torch.save_file({"a": torch.zeros(2)}, path), "no melbench config"),
+    "newer": (lambda path: rewritten(path, format_version="2"), "upgrade melbench"),
+    "bad trial": (lambda path: rewritten(path, trial='{"model": {"depth": 9}}'), "is damaged"),
+    "other shapes": (lambda path: rewritten(path, trial=configure().canonical()), "do not belong together"),
+    "huge": (
+        lambda path: rewritten(path, trial=configure(channels=4096, n_mels=64, groups=1).canonical()),
+        "do not belong together",
+    ),
+    "nan": (lambda path: rewritten(path, weights={"classifier.bias": torch.full((2,), float("nan"))}), "not numbers"),
+    "no about": (lambda path: rewritten(path, about=json.dumps({})), "is damaged"),
+    "missing": (lambda path: path.unlink(), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("spoil, message", SPOILERS.values(), ids=SPOILERS)
+def test_files_that_are_no_checkpoint(saved, spoil, message, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    spoil(saved)
+    with pytest.raises(InputError, match=message) as caught:
+        load_checkpoint(saved)
+    assert "\n" not in str(caught.value)
+    assert not (saved.parent / "executed").exists()
+
+
+def test_a_place_that_cannot_be_written(trained, tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        save_checkpoint(trained[0], tmp_path / "nowhere" / "a.safetensors")

@@ -1,0 +1,132 @@
+"""train, evaluate, predict and data, as a person runs them."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """A checkpoint of `melbench train` on the small corpus."""
+    from bench import cli
+
+    path = tmp_path_factory.mktemp("trained") / "small.safetensors"
+    arguments = ["train", "--data", corpus, "--epochs", 25, "--seeds", 2, "--batch-size", 16, "-o", path]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit:
+        patch.setattr(sys, "argv", ["melbench", *map(str, arguments)])
+        cli.main()
+    assert not exit.value.code
+    return path
+
+
+def test_train_keeps_the_best_of_its_seeds(melbench, corpus, tmp_path):
+    path = tmp_path / "a.safetensors"
+    arguments = ["train", "--data", corpus, "--epochs", 2, "--seeds", 3, "--n-mels", 16, "--groups", 4, "-o", path]
+    code, out, _ = melbench(*arguments, "--json")
+    rows = json.loads(out)
+    assert code == 0 and [row["seed"] for row in rows] == [0, 1, 2]
+    (kept,) = [row for row in rows if row["checkpoint"]]
+    assert kept["val_accuracy_max"] == max(row["val_accuracy_max"] for row in rows) and path.exists()
+
+
+def test_evaluate(melbench, trained, corpus):
+    code, out, _ = melbench("evaluate", trained, "--data", corpus, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["clips"] == 16 and found["dataset"] == "speech_commands"
+    # Each clip of the corpus is of its own speaker.
+    assert found["speakers"] == 16 and found["accuracy_low95"] <= found["accuracy"] <= found["accuracy_high95"]
+    right = sum(row[f"heard_{row['spoken']}"] for row in found["confusion"])
+    assert right / 16 == found["accuracy"] >= 0.75
+    recalls = [row["recall"] for row in found["words"]]
+    assert recalls == [row[f"heard_{row['spoken']}"] / 8 for row in found["confusion"]]
+    whole = json.loads(melbench("evaluate", trained, "--data", corpus, "--split", "all", "--json")[1])
+    assert whole["clips"] == 80
+    table = melbench("evaluate", trained, "--data", corpus)[1]
+    assert "confusion" in table and "precision" in table
+
+
+def test_predict_files_folders_and_standard_input(melbench, trained, clips, corpus, tmp_path, monkeypatch):
+    names = clips.names[clips.split("test")]
+    for name in (names[0], names[-1]):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        shutil.copy(corpus / name, tmp_path / "own" / name.replace("/", "_"))
+    wave, rate = soundfile.read(corpus / names[0])
+    stereo = io.BytesIO()
+    soundfile.write(stereo, np.stack([wave, wave], 1), rate, format="OGG")
+    monkeypatch.setattr(sys, "stdin", type("In", (), {"buffer": io.BytesIO(stereo.getvalue())}))
+    code, out, _ = melbench("predict", trained, corpus / names[-1], tmp_path / "own", "-", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0 and len(rows) == 4 and rows[3]["file"] == "-"
+    assert rows[0]["word"] == "no" and rows[0]["probability"] == rows[1]["probability"]  # no_... before yes_...
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_predict_says_what_it_left_out(melbench, trained, clips, corpus, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio")
+    code, out, err = melbench("predict", trained, tmp_path / "bad.wav", corpus / clips.names[0], "--json")
+    assert code == 2 and len(json.loads(out)) == 1
+    assert "bad.wav is no audio" in err and "1 of 2 files" in err
+
+
+def test_data_info(melbench, corpus, tmp_path):
+    copy = shutil.copytree(corpus, tmp_path / "copy")
+    test, train = ((copy / "testing_list.txt").read_text().split(), sorted(p.name for p in (copy / "yes").iterdir()))
+    train = next(f"yes/{name}" for name in train if name.startswith("00") and name[6:8] == "00")
+    shutil.copy(copy / test[0], copy / train)  # the same recording in two splits
+    (copy / test[1]).write_bytes(b"")  # broken
+    soundfile.write(copy / test[2], np.full(16_000, 0.001), 16_000, subtype="PCM_16")  # nearly silent
+    code, out, err = melbench("data", "info", "--data", copy, "--words", "yes,no", "--json")
+    found = json.loads(out)
+    checks = {check["finding"]: check for check in found["checks"]}
+    assert code == 0 and "left out 1 of 80" in err
+    assert checks["same recording in two splits"]["clips"] == 1
+    assert checks["same recording in two splits"]["such_as"] == f"{train} = {test[0]}"
+    assert checks["left out"]["clips"] == 1 and checks["nearly silent"]["clips"] == 1
+    yes_test = next(row for row in found["clips"] if (row["word"], row["split"]) == ("yes", "test"))
+    assert yes_test["clips"] == yes_test["speakers"] == 7
+
+
+def test_data_prepare_then_auto(melbench, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "cache"))
+    code, out, err = melbench("data", "prepare", "--data", corpus, "--words", "yes,go")
+    assert code == 0 and "go" in out and "prepared in" in err
+    code, out, err = melbench("data", "info", "--words", "yes,no")
+    assert code == 2 and "melbench data prepare --words yes,no" in err
+    assert "(go, yes)" in melbench("--version")[1]
+
+
+def test_version(melbench):
+    code, out, _ = melbench("--version")
+    assert code == 0 and "torch 2." in out and "threads" in out and "prepared speech" in out
+
+
+BAD = {
+    "checkpoint": (["evaluate", "nowhere.safetensors"], "cannot be read"),
+    "split": (["evaluate", "x", "--split", "exam"], "no split 'exam'"),
+    "predict": (["predict", "nowhere.safetensors", "a.wav"], "cannot be read"),
+    "groups": (["train", "--groups", "3"], "one of 1, 2, 4, 8, 16"),
+    "output": (["train", "-o", "{tmp}/nowhere/a.safetensors"], "cannot be written"),
+    "seeds": (["train", "--data", "{corpus}", "--seeds", "0", "-o", "{tmp}/a"], "--seeds"),
+    "word": (["data", "prepare", "--words", "yes"], "one word alone"),
+    "info": (["data", "info", "--data", "nowhere"], "does not exist"),
+    "format": (["data", "info", "--format", "xml"], "use one of table"),
+}
+
+
+@pytest.mark.parametrize("arguments, message", BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_2(melbench, corpus, tmp_path, arguments, message):
+    code, out, err = melbench(*(a.format(tmp=tmp_path, corpus=corpus) for a in arguments))
+    assert code == 2 and not out and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_command_has_an_example(melbench):
+    for command in (["sweep"], ["train"], ["evaluate"], ["predict"], ["data", "prepare"], ["data", "info"]):
+        code, out, _ = melbench(*command, "--help")
+        assert code == 0 and f"melbench {' '.join(command)}" in out.split("Example", 1)[1]
