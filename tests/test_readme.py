@@ -1,8 +1,8 @@
-"""What the README tells a person to do works: its Python, its commands."""
+"""What the README tells a person to do works: its Python, its commands, in order, in one folder."""
 
-import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,30 +17,54 @@ def blocks(language):
 
 
 @pytest.fixture
-def folder(corpus, tmp_path, monkeypatch):
-    """A folder with the README's data set in it, small."""
+def folder(corpus, clips, tmp_path, monkeypatch):
+    """A folder with the README's data sets and recording in it, small."""
     (tmp_path / "speech_commands_v0.02").symlink_to(corpus)
+    for word, source in (("hey", "go"), ("stop", "stop")):
+        shutil.copytree(corpus / source, tmp_path / "my_recordings" / word)
+    for number, path in enumerate(sorted((tmp_path / "my_recordings").glob("*/*.wav"))):
+        path.rename(path.with_name(f"take {number}.wav"))
+    shutil.copy(corpus / clips.names[0], tmp_path / "recording.wav")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_the_python_lines(folder):
-    (code,) = blocks("python")
+    code = "\n".join(blocks("python"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    accuracies = ast.literal_eval(done.stdout)
-    assert len(accuracies) == 3 and all(0 <= accuracy <= 1 for accuracy in accuracies)
+    numbers = [float(number) for number in re.findall(r"[\d.]*\d[\d.]*(?:e-?\d+)?", done.stdout)]
+    # three accuracies; accuracy and confusion of 2 x 2; two probabilities
+    assert len(numbers) == 3 + 1 + 4 + 2
+    assert numbers[3] == numbers[0] and sum(numbers[4:8]) == 16 and sum(numbers[8:]) == pytest.approx(1, abs=1e-3)
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("melbench")]
+def commands():
+    lines = [line.split("#")[0] for block in blocks("sh") for line in block.splitlines()]
+    return [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("melbench")]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands(folder, melbench, command):
-    arguments = shlex.split(command, comments=True)[1:]
-    if arguments[0] == "sweep":  # in a short form
-        arguments += ["--epochs", "1", "--seeds", "1"]
-    code, out, err = melbench(*arguments)
-    assert code == 0, err
-    assert out
-    assert ("--csv" in arguments) <= (folder / "groups.csv").exists()
+def test_the_commands(folder, melbench, monkeypatch):
+    monkeypatch.setenv("MELBENCH_CACHE", str(folder / "cache"))
+    seen = []
+    for command in commands():
+        arguments = shlex.split(command)[1:]
+        seen.append(arguments[0] if arguments[0] != "data" else f"data {arguments[1]}")
+        if arguments[0] in ("sweep", "train"):  # in a short form
+            arguments += ["--epochs", "1", "--seeds", "1"]
+        if arguments[:2] == ["data", "prepare"]:  # without the download
+            arguments += ["--data", "speech_commands_v0.02"]
+        code, out, err = melbench(*arguments)
+        assert code == 0 and out, (command, err)
+        # The first command has nothing prepared, those after `data prepare` have.
+        if arguments[0] == "sweep":
+            assert ("synthetic" in out) == ("data prepare" not in seen)
+    assert set(seen) == {"sweep", "data prepare", "data info", "train", "evaluate", "predict"}
+    assert (folder / "groups.csv").exists()
+
+
+def test_commands_in_the_text_exist(melbench):
+    for command in re.findall(r"`melbench ([^`]*)`", README):
+        name = [word for word in command.split() if not word.startswith("-")][:1]
+        if name:
+            assert melbench(*name, "--help")[0] == 0
