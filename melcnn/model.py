@@ -13,19 +13,17 @@ EMBEDDING = 128
 
 
 class StackedLinear(nn.Linear):
-    """R linear layers side by side: `(batch, R * in) -> (batch, R * out)`; R = 1 is `nn.Linear`.
+    """R linear layers side by side: `(batch, R * in) -> (batch, R * out)`.
 
     weight `(R * out, in)` and bias `(R * out)`: like a grouped convolution's, replica r's rows are the
     r-th block of the first dimension.
     """
 
-    def __init__(self, in_features: int, out_features: int, replicas: int = 1):
+    def __init__(self, in_features: int, out_features: int, replicas: int):
         super().__init__(in_features, replicas * out_features)
         self.replicas = replicas
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.replicas == 1:
-            return super().forward(x)
         x = x.unflatten(1, (self.replicas, -1)).transpose(0, 1)  # (R, batch, in)
         weight = self.weight.unflatten(0, (self.replicas, -1)).transpose(1, 2)  # (R, in, out)
         bias = self.bias.unflatten(0, (self.replicas, 1, -1))  # (R, 1, out)
@@ -68,11 +66,11 @@ class MelCNN(nn.Module):
         )
         self.embedding = nn.Sequential(
             nn.Flatten(),
-            StackedLinear(channels, EMBEDDING, r),
+            _linear(channels, EMBEDDING, r),
             nn.BatchNorm1d(r * EMBEDDING),
             nn.ReLU(),
         )
-        self.classifier = StackedLinear(EMBEDDING, n_classes, r)
+        self.classifier = _linear(EMBEDDING, n_classes, r)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.classifier(self.embedding(self.blocks(features)))
@@ -99,6 +97,13 @@ def stack(networks: Sequence[MelCNN]) -> MelCNN:
         {name: torch.cat([s[name] for s in states]) if t.dim() else t for name, t in states[0].items()}
     )
     return stacked.train(networks[0].training)
+
+
+def _linear(in_features: int, out_features: int, replicas: int) -> nn.Linear:
+    # The plain network has the library's own layer: some counters and tools know layers by their exact type.
+    if replicas == 1:
+        return nn.Linear(in_features, out_features)
+    return StackedLinear(in_features, out_features, replicas)
 
 
 def _without_drawing(**arguments: int) -> MelCNN:
