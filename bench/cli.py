@@ -65,6 +65,9 @@ DataOption = Annotated[
 ]
 WordsOption = Annotated[str, typer.Option("--words", help="The words to tell apart, such as yes,no or go,stop.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+NMelsOption = Annotated[int, typer.Option("--n-mels", help="Mel filters.")]
+GroupsOption = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
+ChannelsOption = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="How networks are trained: plain.")]
 BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", help="Clips in a training step.  [default: 64]")]
 EpochsOption = Annotated[
@@ -139,9 +142,9 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
         "melbench.safetensors"
     ),
-    n_mels: Annotated[int, typer.Option("--n-mels", help="Mel filters.")] = 80,
-    groups: Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")] = 1,
-    channels: Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")] = 32,
+    n_mels: NMelsOption = 80,
+    groups: GroupsOption = 1,
+    channels: ChannelsOption = 32,
     data: DataOption = "auto",
     words: WordsOption = "yes,no",
     seeds: Annotated[int, typer.Option("--seeds", help="Networks trained; the best on validation is kept.")] = 1,
@@ -255,6 +258,51 @@ def predict(
         show([listings.predicted(names, loaded.trial.data.words, probabilities)], format)
     if failures:
         raise InputError(f"{failures} of {failures + len(names)} files gave no clip: see above")
+
+
+@app.command()
+def profile(
+    n_mels: NMelsOption = 80,
+    groups: GroupsOption = 1,
+    channels: ChannelsOption = 32,
+    words: WordsOption = "yes,no",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Anybody's model instead, as package.module:factory; runs its code.")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one a tensor.")
+    ] = None,
+    allow_uncounted: Annotated[
+        bool, typer.Option("--allow-uncounted", help="Show an operator without a formula instead of stopping.")
+    ] = False,
+    format: FormatOption = "table",
+    json: JsonOption = False,
+) -> None:
+    """Count what a network costs, layer by layer, beside what other counters say.
+
+    Examples:
+
+      melbench profile --groups 4
+
+      melbench profile --model my_models:SmallNet --input 1,80,101
+    """
+    format = _format(format, json)
+    if (model is None) != (not input):
+        raise InputError("--model and --input go together: give both, such as --model my_models:Net --input 1,80,101")
+    from bench import costs
+    from bench.operators import UncountedOperator
+    from bench.reconciliation import UnexplainedDifference
+    from melcnn.config import configure
+
+    try:
+        if model is None:
+            sheets = costs.of_trial(configure(_words(words), n_mels=n_mels, groups=groups, channels=channels))
+        else:
+            shapes = [costs.parse_shape(shape) for shape in input]
+            sheets = costs.of_model(model, costs.load_model(model), shapes, allow_uncounted)
+    except (UncountedOperator, UnexplainedDifference) as error:
+        raise InputError(str(error)) from error
+    show(sheets, format)
 
 
 @data_app.command()

@@ -20,7 +20,7 @@ FORMATS = ("table", "json", "csv", "markdown", "latex")
 class Sheet:
     """One table: `headings` and `cells` for a person, `records` (equal keys, raw values) for a program.
 
-    spare: headings that a narrow terminal is spared.
+    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it.
     """
 
     title: str
@@ -29,13 +29,13 @@ class Sheet:
     records: Sequence[dict[str, Any]]
     note: str = ""
     spare: Sequence[str] = ()
+    single: bool = False
 
 
 def show(sheets: Sequence[Sheet], format: str) -> None:
     """Prints `sheets` on standard output.
 
-    As JSON a single sheet is its records; of several the first, which has one record, is the object that the
-    others' records stand in under their titles.
+    As JSON a single sheet is its records; several are an object with each sheet's records under its title.
     """
     filled = [sheet for sheet in sheets if sheet.records]
     if format == "table":
@@ -43,8 +43,7 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
         for sheet in filled:
             console.print(to_table(sheet, console.width))
     elif format == "json" and len(sheets) > 1:
-        about, *others = sheets
-        content = {**about.records[0], **{sheet.title.replace(" ", "_"): sheet.records for sheet in others}}
+        content = {s.title.replace(" ", "_"): s.records[0] if s.single else s.records for s in sheets}
         sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     else:
         sys.stdout.write("\n".join(_TEXT[format](sheet) for sheet in filled))

@@ -16,11 +16,19 @@ from melcnn.training import Run
 NEARLY_SILENT = 327
 
 
-def sheet_of(title: str, records: Sequence[dict[str, object]], note: str = "") -> Sheet:
-    """A sheet whose cells are the records' values, fractions with four digits."""
-    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in record.values()] for record in records]
+def sheet_of(
+    title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
+) -> Sheet:
+    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas."""
+    cells = [[_cell(value) for value in record.values()] for record in records]
     headings = [name.replace("_", " ") for name in records[0]] if records else []
-    return Sheet(title, headings, cells, records, note)
+    return Sheet(title, headings, cells, records, note, spare, single)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def contents(clips: ClipSet) -> list[Sheet]:
@@ -55,7 +63,7 @@ def contents(clips: ClipSet) -> list[Sheet]:
         for finding, found in findings.items()
     ]
     about = {"dataset": clips.dataset, "words": ",".join(clips.words), "fingerprint": clips.fingerprint}
-    return [sheet_of("data", [about]), sheet_of("clips", counts), sheet_of("checks", checks)]
+    return [sheet_of("data", [about], single=True), sheet_of("clips", counts), sheet_of("checks", checks)]
 
 
 def _across_splits(clips: ClipSet) -> list[str]:
@@ -121,7 +129,11 @@ def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
         for i in evaluation.most_wrong()
     ]
     note = "the interval is for other clips of other speakers like these (Korn and Graubard, by speaker)"
-    sheets = [sheet_of("evaluation", [summary], note), sheet_of("words", words), sheet_of("confusion", matrix)]
+    sheets = [
+        sheet_of("evaluation", [summary], note, single=True),
+        sheet_of("words", words),
+        sheet_of("confusion", matrix),
+    ]
     return [*sheets, sheet_of("most wrong", wrong)]
 
 

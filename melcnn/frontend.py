@@ -53,7 +53,7 @@ class LogMelFilterBanks(nn.Module):
         filters = mel_filters(self.config)
         empty = int((filters.amax(0) == 0).sum())
         if empty:
-            warnings.warn(_remedy(self.config, empty), stacklevel=2)
+            warnings.warn(empty_filters_remedy(self.config, empty), stacklevel=2)
         # Both follow from the configuration, so no state dict carries them.
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
@@ -107,7 +107,9 @@ def mel_filters(config: FrontEnd) -> Tensor:
         )
 
 
-def _remedy(config: FrontEnd, empty: int) -> str:
+def empty_filters_remedy(config: FrontEnd, empty: int) -> str:
+    """One line that says that `empty` filters see no FFT bin, and which settings would mend it."""
+
     def all_see_a_bin(**change: int) -> bool:
         return bool((mel_filters(config.model_copy(update=change)).amax(0) > 0).all())
 

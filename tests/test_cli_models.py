@@ -37,16 +37,17 @@ def test_train_keeps_the_best_of_its_seeds(melbench, corpus, tmp_path):
 
 def test_evaluate(melbench, trained, corpus):
     code, out, _ = melbench("evaluate", trained, "--data", corpus, "--json")
-    found = json.loads(out)
+    sheets = json.loads(out)
+    found = sheets["evaluation"]
     assert code == 0 and found["clips"] == 16 and found["dataset"] == "speech_commands"
     # Each clip of the corpus is of its own speaker.
     assert found["speakers"] == 16 and found["accuracy_low95"] <= found["accuracy"] <= found["accuracy_high95"]
-    right = sum(row[f"heard_{row['spoken']}"] for row in found["confusion"])
+    right = sum(row[f"heard_{row['spoken']}"] for row in sheets["confusion"])
     assert right / 16 == found["accuracy"] >= 0.75
-    recalls = [row["recall"] for row in found["words"]]
-    assert recalls == [row[f"heard_{row['spoken']}"] / 8 for row in found["confusion"]]
+    recalls = [row["recall"] for row in sheets["words"]]
+    assert recalls == [row[f"heard_{row['spoken']}"] / 8 for row in sheets["confusion"]]
     whole = json.loads(melbench("evaluate", trained, "--data", corpus, "--split", "all", "--json")[1])
-    assert whole["clips"] == 80
+    assert whole["evaluation"]["clips"] == 80
     table = melbench("evaluate", trained, "--data", corpus)[1]
     assert "confusion" in table and "precision" in table
 

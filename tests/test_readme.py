@@ -25,6 +25,7 @@ def folder(corpus, clips, tmp_path, monkeypatch):
     for number, path in enumerate(sorted((tmp_path / "my_recordings").glob("*/*.wav"))):
         path.rename(path.with_name(f"take {number}.wav"))
     shutil.copy(corpus / clips.names[0], tmp_path / "recording.wav")
+    (tmp_path / "my_models.py").write_text("from melcnn import MelCNN as SmallNet\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +60,7 @@ def test_the_commands(folder, melbench, monkeypatch):
         # The first command has nothing prepared, those after `data prepare` have.
         if arguments[0] == "sweep":
             assert ("synthetic" in out) == ("data prepare" not in seen)
-    assert set(seen) == {"sweep", "data prepare", "data info", "train", "evaluate", "predict"}
+    assert set(seen) == {"sweep", "data prepare", "data info", "train", "evaluate", "predict", "profile"}
     assert (folder / "groups.csv").exists()
 
 
