@@ -201,14 +201,13 @@ def evaluate(
     from bench import listings
     from bench.environment import pick_device
     from melcnn import evaluation
-    from melcnn.checkpoint import load_checkpoint
     from melcnn.data.clips import SPLITS
     from melcnn.data.loading import load_clips
 
     if split not in (*SPLITS, "all"):
         raise InputError(f"there is no split {split!r}: use {', '.join(SPLITS)} or all")
     chosen = pick_device(device)
-    loaded = load_checkpoint(checkpoint)
+    loaded = _load(checkpoint)
     clips = load_clips(data, loaded.trial.data.words, note)
     found = evaluation.evaluate(loaded, clips, split, chosen)
     about = {"checkpoint": str(checkpoint), "dataset": clips.dataset, "split": split}
@@ -240,11 +239,10 @@ def predict(
     from bench import listings
     from bench.environment import pick_device
     from melcnn import evaluation
-    from melcnn.checkpoint import load_checkpoint
     from melcnn.data.audio import audio_files, read_clip
 
     chosen = pick_device(device)
-    loaded = load_checkpoint(checkpoint)
+    loaded = _load(checkpoint)
     names, waveforms, failures = [], [], 0
     for name in audio_files(files):
         try:
@@ -347,6 +345,15 @@ def _show_contents(data: str, words: Sequence[str], format: str) -> None:
     from melcnn.data.loading import load_clips
 
     show(listings.contents(load_clips(data, words, note)), format)
+
+
+def _load(path: Path):
+    from melcnn.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path)
+    if loaded.dataset == "synthetic":
+        note(f"{path} was trained on synthetic words, not on real speech")
+    return loaded
 
 
 def _format(format: str, json: bool) -> str:

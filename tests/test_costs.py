@@ -1,6 +1,7 @@
 """`melbench profile`, as a person runs it."""
 
 import json
+import sys
 import textwrap
 
 import pytest
@@ -51,7 +52,7 @@ def my_models(tmp_path, monkeypatch):
     )
     (tmp_path / "broken_models.py").write_text("import this_is_nowhere\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "my_models", raising=False)
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
 
 
 def test_a_configuration(melbench):

@@ -26,6 +26,7 @@ def folder(corpus, clips, tmp_path, monkeypatch):
         path.rename(path.with_name(f"take {number}.wav"))
     shutil.copy(corpus / clips.names[0], tmp_path / "recording.wav")
     (tmp_path / "my_models.py").write_text("from melcnn import MelCNN as SmallNet\n")
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)  # another test may have had one of its own
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
