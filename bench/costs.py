@@ -150,12 +150,10 @@ def _sheets(
         "peak_activation_bytes": found.peak_bytes,
         "training_macs": found.training_macs,
     }
-    shown = [{"figure": name, "total": f"{value:,}" if value is not None else "none"} for name, value in totals.items()]
-    total_sheet = sheet_of("totals", shown, f"{about}; macs is the figure to quote")
     kinds = [{"kind": kind, "macs_all_layers": amount} for kind, amount in found.by_kind.items() if amount]
     kinds += [{"kind": f"{name} (no formula)", "macs_all_layers": ""} for name in found.uncounted]
     return [
-        Sheet(total_sheet.title, total_sheet.headings, total_sheet.cells, [totals], total_sheet.note, single=True),
+        sheet_of("totals", [totals], f"{about}; macs is the figure to quote", single=True),
         sheet_of("layers", [_layer(layer) for layer in found.layers], spare=_SPARE),
         sheet_of("kinds", kinds),
         sheet_of("front end", stages, "FFT: 2.5 N log2 N FLOPs for N real points, half of that as MACs: a model"),

@@ -40,8 +40,8 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
     filled = [sheet for sheet in sheets if sheet.records]
     if format == "table":
         console = Console()
-        for sheet in filled:
-            console.print(to_table(sheet, console.width))
+        for number, sheet in enumerate(filled):
+            console.print(*[""] * (number > 0), to_table(sheet, console.width), sep="\n")
     elif format == "json" and len(sheets) > 1:
         content = {s.title.replace(" ", "_"): s.records[0] if s.single else s.records for s in sheets}
         sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -63,7 +63,7 @@ def to_table(sheet: Sheet, width: int) -> Table:
     )
     for i in kept:
         numeric = all(cells[i][:1].isdigit() or not cells[i] for cells in sheet.cells)
-        table.add_column(Text(sheet.headings[i]), justify="right" if numeric else "left")
+        table.add_column(Text(sheet.headings[i]), justify="right" if numeric else "left", overflow="fold")
     for cells in sheet.cells:
         table.add_row(*(Text(cells[i]) for i in kept))
     return table

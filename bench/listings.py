@@ -19,10 +19,15 @@ NEARLY_SILENT = 327
 def sheet_of(
     title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
 ) -> Sheet:
-    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas."""
+    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas.
+
+    single: of one record, which people read from top to bottom.
+    """
+    if single:
+        return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, note, single=True)
     cells = [[_cell(value) for value in record.values()] for record in records]
     headings = [name.replace("_", " ") for name in records[0]] if records else []
-    return Sheet(title, headings, cells, records, note, spare, single)
+    return Sheet(title, headings, cells, records, note, spare)
 
 
 def _cell(value: object) -> str:
@@ -42,7 +47,7 @@ def contents(clips: ClipSet) -> list[Sheet]:
                     "word": word,
                     "split": split,
                     "clips": int(chosen.sum()),
-                    "speakers": len(set(clips.speakers[chosen])),
+                    "speakers": _n_speakers(clips.speakers[chosen].tolist(), clips.names[chosen].tolist()),
                     "seconds": round(int(clips.lengths[chosen].sum()) / clips.sample_rate),
                 }
             )
@@ -64,6 +69,11 @@ def contents(clips: ClipSet) -> list[Sheet]:
     ]
     about = {"dataset": clips.dataset, "words": ",".join(clips.words), "fingerprint": clips.fingerprint}
     return [sheet_of("data", [about], single=True), sheet_of("clips", counts), sheet_of("checks", checks)]
+
+
+def _n_speakers(speakers: Sequence[str], names: Sequence[str]) -> int | str:
+    # Recordings whose names do not tell the speaker have the file's name in its place.
+    return "unknown" if list(speakers) == list(names) else len(set(speakers))
 
 
 def _across_splits(clips: ClipSet) -> list[str]:
@@ -99,7 +109,7 @@ def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
     summary = {
         **about,
         "clips": len(right),
-        "speakers": len(set(evaluation.speakers)),
+        "speakers": _n_speakers(evaluation.speakers, evaluation.names),
         "accuracy": round(float(right.mean()), 6),
         "accuracy_low95": round(low, 6),
         "accuracy_high95": round(high, 6),
@@ -128,7 +138,8 @@ def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
         }
         for i in evaluation.most_wrong()
     ]
-    note = "the interval is for other clips of other speakers like these (Korn and Graubard, by speaker)"
+    known = "by speaker" if summary["speakers"] != "unknown" else "taking each clip for another speaker's"
+    note = f"low95 and high95: for other clips of other speakers like these (Korn and Graubard's interval, {known})"
     sheets = [
         sheet_of("evaluation", [summary], note, single=True),
         sheet_of("words", words),
