@@ -1,20 +1,25 @@
 """The command `melbench`: parses, calls, renders. Heavy imports wait until a command needs them."""
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from bench.formats import FORMATS, show, to_csv
 from melcnn.errors import InputError, TrainingDiverged
+from melcnn.files import write_whole
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
 app.add_typer(data_app, name="data")
+
+# What typer raises for a missing or malformed option, whichever click it is built on.
+USAGE_ERROR = typer.BadParameter.__mro__[1]
 
 # Standard output carries the result alone.
 stderr = Console(stderr=True)
@@ -133,7 +138,7 @@ def sweep(
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
     sheet = tables.sheet(tables.rows(result.trials, result.timing))
     if csv:
-        csv.write_text(to_csv(sheet))
+        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
     show([sheet], format)
 
 
@@ -208,7 +213,9 @@ def evaluate(
         raise InputError(f"there is no split {split!r}: use {', '.join(SPLITS)} or all")
     chosen = pick_device(device)
     loaded = _load(checkpoint)
-    clips = load_clips(data, loaded.trial.data.words, note)
+    clips = load_clips(data, loaded.trial.data.words, note, every_split=split != "all")
+    if clips.dataset == loaded.dataset and clips.fingerprint != loaded.data_fingerprint:
+        note(f"the data is not what {checkpoint} was trained on: it may have been trained on some of these clips")
     found = evaluation.evaluate(loaded, clips, split, chosen)
     about = {"checkpoint": str(checkpoint), "dataset": clips.dataset, "split": split}
     show(listings.evaluated(found, about), format)
@@ -240,6 +247,7 @@ def predict(
     from bench.environment import pick_device
     from melcnn import evaluation
     from melcnn.data.audio import audio_files, read_clip
+    from melcnn.data.source import printable
 
     chosen = pick_device(device)
     loaded = _load(checkpoint)
@@ -247,7 +255,7 @@ def predict(
     for name in audio_files(files):
         try:
             waveforms.append(read_clip(sys.stdin.buffer if name == "-" else name))
-            names.append(name)
+            names.append(printable(name))
         except InputError as error:
             note(f"left out: {error}")
             failures += 1
@@ -344,7 +352,7 @@ def _show_contents(data: str, words: Sequence[str], format: str) -> None:
     from bench import listings
     from melcnn.data.loading import load_clips
 
-    show(listings.contents(load_clips(data, words, note)), format)
+    show(listings.contents(load_clips(data, words, note, every_split=False)), format)
 
 
 def _load(path: Path):
@@ -359,6 +367,8 @@ def _load(path: Path):
 def _format(format: str, json: bool) -> str:
     if format not in FORMATS:
         raise InputError(f"there is no format {format!r}: use one of {', '.join(FORMATS)}")
+    if json and format not in ("table", "json"):
+        raise InputError(f"--json and --format {format} are both given: use one of them")
     return "json" if json else format
 
 
@@ -370,20 +380,38 @@ def _check_writable(path: Path | None) -> None:
     """Hours of training must not end at a file that cannot be written."""
     if path is None:
         return
-    existed = path.exists()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file")
     try:
-        with path.open("a"):
-            pass
+        probe = path.with_name(f".{path.name}.probe")  # beside it, as the file itself will first be written
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): choose another file") from None
-    if not existed:
-        path.unlink()
 
 
 def main() -> None:
     """The console script: exit code 0 good, 1 failed, 2 bad input, 130 interrupted."""
     try:
-        app()
+        with warnings.catch_warnings():
+            # A warning is a notice like others: one line, without the place in the code.
+            warnings.showwarning = lambda message, *_, **__: note(" ".join(str(message).split()))
+            code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except (InputError, TrainingDiverged) as error:
-        stderr.print(f"melbench: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        _end(str(error), 2 if isinstance(error, InputError) else 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("interrupted", 130)
+    except OSError as error:
+        # A closed folder, a full disk, a name too long: finished records are safe, and the system says what it is.
+        _end(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+    except USAGE_ERROR as error:
+        if not error.format_message():  # a command without arguments has shown its help
+            sys.exit(2)
+        _end(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'melbench'} --help)", 2)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    line = " ".join(message.splitlines())
+    stderr.print(f"melbench: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -57,7 +57,7 @@ def describe() -> str:
     where = f"{prepared.folder()} ({', '.join(words)})" if words else "none (see: melbench data prepare)"
     return (
         f"melbench {env.packages['melbench']}\npython {env.python}, {packages}{audio}\n"
-        f"device: {env.device}, {env.cores} cores, {env.system}\nprepared speech: {where}"
+        f"device: {env.device} ({env.cores} cores, {env.threads} threads, {env.system})\nprepared speech: {where}"
     )
 
 

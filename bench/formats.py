@@ -96,13 +96,20 @@ _LATEX = {c: "\\" + c for c in "_%&#${}"} | {
 
 
 def to_latex(sheet: Sheet) -> str:
-    """A booktabs table."""
+    """A booktabs table; the caption says what the title and the note say."""
 
     def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in cells) + r" \\"
+        return " & ".join(map(escaped, cells)) + r" \\"
 
+    def escaped(text: str) -> str:
+        return "".join(_LATEX.get(c, c) for c in text)
+
+    caption = "; ".join(part for part in (sheet.title, sheet.note) if part)
     return "\n".join(
         [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escaped(caption)}}}",
             rf"\begin{{tabular}}{{{'r' * len(sheet.headings)}}}",
             r"\toprule",
             line(sheet.headings),
@@ -110,6 +117,7 @@ def to_latex(sheet: Sheet) -> str:
             *map(line, sheet.cells),
             r"\bottomrule",
             r"\end{tabular}",
+            r"\end{table}",
             "",
         ]
     )

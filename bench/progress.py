@@ -40,8 +40,9 @@ class SweepProgress:
         self.bar.start()
         return Listener(note=self._note, status=self._status)
 
-    def __exit__(self, *exception: object) -> None:
-        self._line(None)
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:  # A configuration that was cut off has no result to show.
+            self._line(None)
         self.bar.stop()
 
     def _note(self, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from bench.complexity import Complexity
 from bench.environment import Environment
@@ -33,7 +33,8 @@ Logits = list[Annotated[list[float], PlainSerializer(_shortest)]]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A loss that is no number stays one: JSON as Python writes and reads it.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Predictions(_Record):
@@ -43,6 +44,13 @@ class Predictions(_Record):
     speakers: list[str]
     labels: list[int]
     logits: Logits
+
+    @model_validator(mode="after")
+    def _check(self) -> "Predictions":
+        lengths = {len(self.names), len(self.speakers), len(self.labels), len(self.logits)}
+        if len(lengths) > 1 or len({len(row) for row in self.logits}) != 1:
+            raise ValueError("names, speakers, labels and rows of logits differ in number")
+        return self
 
     @property
     def accuracy(self) -> float:
@@ -92,7 +100,7 @@ class TimedTrial(_Record):
 
     trial: Trial
     train_clips: int
-    epoch_seconds: list[float]
+    epoch_seconds: Annotated[list[float], Field(min_length=1)]
 
 
 class TimingRecord(_Record):
@@ -100,7 +108,7 @@ class TimingRecord(_Record):
 
     format_version: int = FORMAT_VERSION
     results_version: int = RESULTS_VERSION
-    timed: list[TimedTrial]
+    timed: Annotated[list[TimedTrial], Field(min_length=1)]
     environment: Environment
     finished_at: str
 
@@ -161,9 +169,9 @@ class RecordFolder:
 
 def _read(path: Path, kind: type[Record]) -> Record:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         written_by = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a whole melbench record ({type(error).__name__}): move it away; the same command "
             "makes it again"
@@ -174,7 +182,13 @@ def _read(path: Path, kind: type[Record]) -> Record:
             "upgrade melbench or choose another --out"
         )
     try:
-        return kind.model_validate(content)
+        record = kind.model_validate(content)
+        if record.file_name != path.name:
+            raise InputError(
+                f"{path} holds what belongs into {record.file_name}: it was changed or renamed; move it away, and the "
+                "same command makes it again"
+            )
+        return record
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

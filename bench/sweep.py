@@ -23,6 +23,9 @@ PRESETS = {"groups": ("groups", (1, 2, 4, 8, 16)), "mels": ("n_mels", (20, 40, 8
 # gradients) and lose more to a kill; the time a seed hardly falls any more.
 SEEDS_PER_STACK = 16
 
+# More would be a slip of the keyboard: at a second a seed, three hours.
+MOST_SEEDS = 10_000
+
 # Passes timed for each configuration after the cold one: an odd number, so that the median is a sample.
 TIMING_ROUNDS = 9
 
@@ -90,6 +93,8 @@ def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list
             impossible.append((chosen, error))
     if not trials:
         raise impossible[0][1]
+    if len({trial.canonical() for trial in trials}) < len(trials):
+        raise InputError("the axes name a configuration twice, such as groups=1,01: name each once")
     for chosen, error in impossible:
         note(f"left out {' '.join(f'{k}={v}' for k, v in chosen.items())}: {error}")
     return trials
@@ -123,6 +128,9 @@ def sweep(
         return {seed: present[key] for seed in range(seeds) if (key := identity(trial, seed)) in present}
 
     stacks = [(trial, stack) for trial in trials for stack in stacks_to_train(seeds, finished(trial))]
+    # One front-end after the other, so that each set of features is computed once and one is held at a time.
+    front_ends = [trial.front_end for trial in trials]
+    stacks.sort(key=lambda item: front_ends.index(item[0].front_end))
     if found := sum(len(finished(trial)) for trial in trials):
         listener.note(f"{found} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
 
@@ -132,7 +140,7 @@ def sweep(
     for trial, stack in stacks:
         if features is None or features.front_end != trial.front_end:
             features = extract(clips, trial.front_end, device)
-        label = describe(trial, trials)
+        label = describe(trial, trials) + (f" seeds {stack[0]} to {stack[-1]}" if len(stack) < seeds else "")
 
         def on_epoch(epoch: Epoch, done: int = done, label: str = label) -> None:
             listener.status(Status(done + epoch.number, planned, label, _mean_best(epoch)))
@@ -163,7 +171,7 @@ def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: 
     def on_epoch(epoch: Epoch) -> None:
         listener.status(Status(epoch.number, epochs, "training", _mean_best(epoch)))
 
-    runs = fit(trial, features, range(seeds), on_epoch)
+    runs = [run for stack in stacks_to_train(seeds, {}) for run in fit(trial, features, stack, on_epoch)]
 
     def rank(run: Run) -> tuple[float, float]:
         return run.validation_accuracy, -run.curves.validation_loss[run.kept_epoch - 1]
@@ -172,8 +180,8 @@ def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: 
 
 
 def _check_seeds(seeds: int) -> None:
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds} is out of range: give 1 or more")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"--seeds {seeds} is out of range: give 1 to {MOST_SEEDS}")
 
 
 def _mean_best(epoch: Epoch) -> float:

@@ -49,13 +49,14 @@ class Row(BaseModel):
 def rows(records: Sequence[TrialRecord], timing: TimingRecord | None = None) -> list[Row]:
     """A row for each configuration, in the order in which the configurations first appear."""
     times = {t.trial.canonical(): statistics.median(t.epoch_seconds) for t in timing.timed} if timing else {}
+    timed_on = {timing.environment.device} if timing else set()
     by_trial: dict[str, list[TrialRecord]] = {}
     for record in records:
         by_trial.setdefault(record.trial.canonical(), []).append(record)
-    return [_row(group, times.get(canonical)) for canonical, group in by_trial.items()]
+    return [_row(group, times.get(canonical), timed_on) for canonical, group in by_trial.items()]
 
 
-def _row(records: Sequence[TrialRecord], epoch_time: float | None) -> Row:
+def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str]) -> Row:
     first = records[0]
     trial = first.trial
     validation, validation_ci = mean_interval([r.validation.accuracy for r in records])
@@ -82,7 +83,7 @@ def _row(records: Sequence[TrialRecord], epoch_time: float | None) -> Row:
         epochs=_rounded(statistics.mean(r.kept_epoch for r in records)),
         epoch_time_s=_rounded(epoch_time),
         kernels=" + ".join(sorted({r.kernels for r in records})),
-        device=" + ".join(sorted({r.environment.device for r in records})),
+        device=" + ".join(sorted({r.environment.device for r in records} | timed_on)),
         n_fft=trial.front_end.n_fft,
         hop_length=trial.front_end.hop_length,
     )

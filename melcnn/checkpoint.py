@@ -104,7 +104,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tensor]) -> Checkpoint:
     version = metadata.get("format_version", "")
-    if metadata.get("format") != "melbench" or not version.isdecimal():
+    if metadata.get("format") != "melbench" or not version.isdecimal() or len(version) > 9:
         raise InputError(
             f"{path} holds tensors but no melbench configuration: give a checkpoint written by 'melbench train'"
         )
@@ -138,6 +138,6 @@ def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tens
             validation_accuracy=float(about["validation_accuracy"]),
             test_accuracy=float(about["test_accuracy"]),
         )
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
+    except (ValidationError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): give a checkpoint of 'melbench train'") from None

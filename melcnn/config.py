@@ -91,8 +91,8 @@ class Training(Config):
 
     recipe: Literal["plain"] = "plain"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     patience: Annotated[int, Field(ge=1)] = 15
 
 
@@ -118,6 +118,12 @@ class Trial(Config):
     @model_validator(mode="after")
     def _check(self) -> "Trial":
         check_groups(self.front_end.n_mels, self.model.channels, self.model.groups)
+        # Clips last one second; two poolings by 2 need four frames of it.
+        if self.front_end.sample_rate // self.front_end.hop_length + 1 < 4:
+            raise ValueError(
+                f"hop_length {self.front_end.hop_length} is out of range: the network needs 4 frames or more of a "
+                f"second, so hop_length must be 1 to {self.front_end.sample_rate // 3}"
+            )
         return self
 
     def canonical(self) -> str:

@@ -41,7 +41,7 @@ def predict(checkpoint: "Checkpoint", waveforms: np.ndarray, device: str | torch
     """Probabilities of the checkpoint's words: int16 clips `(clips, samples)` to float32 `(clips, words)`."""
     x = log_mel(waveforms, checkpoint.trial.front_end, device)
     network = checkpoint.network.to(device)
-    return logits(network, x)[0].softmax(-1).cpu().numpy()
+    return logits(network, x)[0].softmax(-1).cpu().numpy()  # Here the host waits for the device.
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,8 @@ class Evaluation:
     def most_wrong(self, n: int = 10) -> list[int]:
         """The misheard clips whose spoken word was given the least probability, worst first."""
         spoken = self.probabilities[np.arange(len(self.labels)), self.labels]
-        return [int(i) for i in np.argsort(spoken, kind="stable") if not self.correct[i]][:n]
+        wrong = ~self.correct
+        return [int(i) for i in np.argsort(spoken, kind="stable") if wrong[i]][:n]
 
 
 def evaluate(

@@ -113,11 +113,19 @@ def empty_filters_remedy(config: FrontEnd, empty: int) -> str:
     def all_see_a_bin(**change: int) -> bool:
         return bool((mel_filters(config.model_copy(update=change)).amax(0) > 0).all())
 
-    fewer = next((n for n in range(config.n_mels - 1, 0, -1) if all_see_a_bin(n_mels=n)), None)
+    remedies = []
+    # By bisection, and only what was checked is named: on the way the answer may change more than once.
+    enough, too_many = 0, config.n_mels
+    while too_many - enough > 1:
+        middle = (enough + too_many) // 2
+        enough, too_many = (middle, too_many) if all_see_a_bin(n_mels=middle) else (enough, middle)
+    if enough:
+        remedies.append(f"n_mels {enough}")
     # FFT lengths of 5-smooth size, which FFT libraries are fast at.
     lengths = sorted(2**i * 3**j * 5**k for i in range(4, 15) for j in range(3) for k in range(3))
     longer = next((n for n in lengths if config.n_fft < n <= 16_384 and all_see_a_bin(n_fft=n)), None)
-    remedies = [f"n_mels {fewer} or fewer"] * bool(fewer) + [f"n_fft {longer} or more"] * bool(longer)
+    if longer:
+        remedies.append(f"n_fft {longer}")
     return (
         f"{empty} of {config.n_mels} mel filters see no FFT bin (n_fft {config.n_fft}) and are constant: "
         f"use {' or '.join(remedies) or 'a wider band from f_min to f_max'}"

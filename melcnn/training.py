@@ -71,8 +71,9 @@ class Stack:
         Returns the mean training loss `(replicas,)`, still on the device: nothing here waits for it.
         """
         replicas = self.network.replicas
+        # The epoch's one copy to the device, of R x clips indices; nothing waits for it.
         order = torch.stack([torch.randperm(len(x), generator=g) for g in self.generators], 1).to(x.device)
-        total = torch.zeros(replicas, device=x.device)
+        total, seen = torch.zeros(replicas, device=x.device), 0
         for batch in order.split(self.batch_size):
             if len(batch) == 1:
                 break  # BatchNorm has no statistics of one clip, so this one waits for another epoch.
@@ -84,7 +85,8 @@ class Stack:
             losses.sum().backward()
             self.optimizer.step()
             total += losses.detach() * len(batch)
-        return total / len(x)
+            seen += len(batch)
+        return total / seen
 
 
 def fit(
@@ -134,6 +136,7 @@ def fit(
             f"training diverged (validation loss never finite) for seed {', '.join(map(str, diverged))}: "
             f"lower learning_rate (it is {training.learning_rate:g})"
         )
+    # Training is over: from here on the host waits for each result that it takes.
     stacked.network.load_state_dict(kept)
     stacked.network.eval()
     validation_logits = evaluation.logits(stacked.network, validation_x)

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from melcnn import InputError, read_clip
-from melcnn.data.audio import audio_files, decode, fit_length, resample
+from melcnn.data.audio import BadAudio, audio_files, decode, fit_length, resample
 
 
 def encoded(samples, rate=16_000, **format):
@@ -42,6 +42,15 @@ def test_the_stretch_with_the_most_energy():
     # a window of 5 that holds samples 12 to 14 has energy 30000, the lone peak 22500
     assert fit_length(wave, 5).tolist().count(100) == 3
     assert fit_length(np.array([1, 2], np.int16), 4).tolist() == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "AU", "FLAC", "MP3", "OGG"])
+def test_a_file_cut_in_half_is_not_taken_for_a_short_one(format):
+    tone = 0.3 * np.sin(np.arange(16_000) * 0.2)
+    whole = encoded(tone, format=format, subtype=None)
+    assert len(decode(whole).waveform) >= 16_000
+    with pytest.raises(BadAudio):
+        decode(whole[: len(whole) // 2])
 
 
 def test_a_streamed_wav_without_a_length_is_no_damage():

@@ -46,10 +46,24 @@ def test_evaluate(melbench, trained, corpus):
     assert right / 16 == found["accuracy"] >= 0.75
     recalls = [row["recall"] for row in sheets["words"]]
     assert recalls == [row[f"heard_{row['spoken']}"] / 8 for row in sheets["confusion"]]
-    whole = json.loads(melbench("evaluate", trained, "--data", corpus, "--split", "all", "--json")[1])
-    assert whole["evaluation"]["clips"] == 80
+    for split, clips in (("all", 80), ("train", 48), ("validation", 16)):
+        part = json.loads(melbench("evaluate", trained, "--data", corpus, "--split", split, "--json")[1])
+        assert part["evaluation"]["clips"] == clips
     table = melbench("evaluate", trained, "--data", corpus)[1]
     assert "confusion" in table and "precision" in table
+
+
+def test_evaluate_on_other_clips_says_so_and_needs_no_splits(melbench, trained, corpus, tmp_path):
+    for word in ("yes", "no"):
+        (tmp_path / "own" / word).mkdir(parents=True)
+        shutil.copy(next((corpus / word).iterdir()), tmp_path / "own" / word / "take.wav")
+    code, out, err = melbench("evaluate", trained, "--data", tmp_path / "own", "--split", "all", "--json")
+    assert code == 0 and json.loads(out)["evaluation"]["clips"] == 2 and "trained on some" not in err
+    assert json.loads(out)["evaluation"]["speakers"] == "unknown"
+    fewer = shutil.copytree(corpus, tmp_path / "fewer")
+    next((fewer / "yes").iterdir()).unlink()
+    code, _, err = melbench("evaluate", trained, "--data", fewer)
+    assert code == 0 and "is not what" in err
 
 
 def test_predict_files_folders_and_standard_input(melbench, trained, clips, corpus, tmp_path, monkeypatch):
@@ -88,6 +102,10 @@ def test_data_info(melbench, corpus, tmp_path):
     assert code == 0 and "left out 1 of 80" in err
     assert checks["same recording in two splits"]["clips"] == 1
     assert checks["same recording in two splits"]["such_as"] == f"{train} = {test[0]}"
+    again = [path for path in sorted((copy / "no").iterdir()) if path.name[6:8] == "00"][:2]
+    shutil.copy(again[0], again[1])  # twice in one split is no leak
+    found_again = json.loads(melbench("data", "info", "--data", copy, "--words", "yes,no", "--json")[1])
+    assert found_again["checks"][1]["clips"] == 1
     assert checks["left out"]["clips"] == 1 and checks["nearly silent"]["clips"] == 1
     yes_test = next(row for row in found["clips"] if (row["word"], row["split"]) == ("yes", "test"))
     assert yes_test["clips"] == yes_test["speakers"] == 7

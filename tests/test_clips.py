@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,16 +29,26 @@ def test_order_padding_and_splits():
 def test_the_fingerprint_is_of_content_alone():
     a, b = (assemble("d", ("a", "b"), 8, 6, clips) for clips in (every_split("ab"), every_split("ba")))
     assert a.fingerprint == b.fingerprint
-    louder = [*every_split("ab")[:-1], clip("b", "validation", "validation-b", value=2)]
-    moved = [*every_split("ab"), clip("b", "train", "x")]
-    others = [assemble("d", ("a", "b"), 8, 6, clips) for clips in (louder, moved)]
-    others.append(assemble("d", ("b", "a"), 8, 6, every_split("ab")))
-    assert len({a.fingerprint, *(o.fingerprint for o in others)}) == 4
+    changes = {
+        "dataset": "e",
+        "words": ("b", "a"),
+        "sample_rate": 9,
+        "waveforms": a.waveforms * 2,
+        "labels": 1 - a.labels,
+        "splits": np.sort(a.splits)[::-1],
+        "names": np.char.add(a.names, "x"),
+        "speakers": np.char.add(a.speakers, "x"),
+    }
+    others = {replace(a, **{name: value}).fingerprint for name, value in changes.items()}
+    assert len(others | {a.fingerprint}) == len(changes) + 1
+    assert replace(a, lengths=a.lengths + 1, remarks=("seen",)).fingerprint == a.fingerprint
 
 
 def test_a_word_without_clips_in_a_split():
+    clips = assemble("d", ("a", "b"), 8, 6, every_split("a") + every_split("b")[1:])
     with pytest.raises(InputError, match="'b' has no clip in the test split"):
-        assemble("d", ("a", "b"), 8, 6, every_split("a") + every_split("b")[1:])
+        clips.check_splits()
+    assemble("d", ("a", "b"), 8, 6, every_split("ab")).check_splits()
 
 
 def test_cache(monkeypatch, tmp_path):
@@ -62,6 +74,19 @@ def test_cache(monkeypatch, tmp_path):
         assert cached("key", make, notes.append).fingerprint == first.fingerprint
         assert "damaged" in notes.pop()
         assert cached("key", make, notes.append).fingerprint == first.fingerprint and not notes
+
+
+def test_a_cache_file_of_other_content_is_made_again(monkeypatch, tmp_path):
+    """Whole as a file, but its clips are not those that its fingerprint is of."""
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
+    cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), print)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **{**arrays, "labels": 1 - arrays["labels"]})
+    notes = []
+    clips = cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), notes.append)
+    assert clips.labels.tolist() == arrays["labels"].tolist() and "damaged" in notes[0]
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning(monkeypatch, tmp_path):

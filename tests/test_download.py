@@ -64,6 +64,15 @@ def lies_short(handler):
     send(handler, lambda whole: whole[:50_000], length=50_000)
 
 
+def wrong_range(handler):
+    """Answers a request for the rest with the beginning, and says so in Content-Range."""
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}")
+    handler.send_header("Content-Length", str(len(CONTENT)))
+    handler.end_headers()
+    handler.wfile.write(CONTENT)
+
+
 def another_file(handler):
     send(handler, lambda whole: whole, content=CONTENT[::-1])
 
@@ -112,6 +121,7 @@ def serve():
         [breaks_off, honest],
         [breaks_off] * 4 + [honest],
         [breaks_off, starts_over],
+        [breaks_off, wrong_range],
         [lies_short, honest],
         [refuses, honest],
         [lies_short, refuses, breaks_off, refuses, honest],
@@ -155,6 +165,7 @@ def test_a_server_that_stalls_or_is_not_there(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     server = serve(stalls, honest)
     assert fetch(server.file, tmp_path, pause=lambda s: None).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-"], "what came before the stall was kept"
     gone = RemoteFile("http://127.0.0.1:1/gone.tar.gz", 10, "00")
     with pytest.raises(InputError, match="cannot be fetched .*refused"):
         fetch(gone, tmp_path, pause=lambda s: None)

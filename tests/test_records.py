@@ -93,6 +93,9 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(folder, monkey
         (lambda text: json.dumps({**json.loads(text), "format_version": FORMAT_VERSION + 1}), "upgrade melbench"),
         (lambda text: json.dumps({**json.loads(text), "seed": "seven"}), "no melbench TrialRecord .seed"),
         (lambda text: json.dumps({**json.loads(text), "surprise": 1}), "no melbench TrialRecord .surprise"),
+        (lambda text: json.dumps({**json.loads(text), "seed": 7}), "holds what belongs into .*seed7"),
+        (lambda text: text.replace('"labels":[1,0]', '"labels":[1,0,1]'), "differ in number"),
+        (lambda text: "[" * 100_000, "not a whole melbench record"),
     ],
 )
 def test_records_that_cannot_be_trusted(folder, spoil, message):
@@ -103,6 +106,22 @@ def test_records_that_cannot_be_trusted(folder, spoil, message):
     with pytest.raises(InputError, match=message) as caught:
         folder.trials()
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_no_number_stays_one(folder):
+    folder.write(trial_record(train_loss=[float("nan")], validation_loss=[float("inf")]))
+    (read,) = folder.trials().values()
+    assert read.train_loss[0] != read.train_loss[0] and read.validation_loss == [float("inf")]
+
+
+def test_timings_are_found_by_work_and_environment(folder):
+    one, two = configure(), configure(groups=2)
+    names = {timing_record(one).file_name, timing_record(two).file_name, timing_record(one, two).file_name}
+    other = collect("cpu").model_copy(update={"threads": 99})
+    names.add(timing_record(one).model_copy(update={"environment": other}).file_name)
+    assert len(names) == 4
+    assert timing_record(one, two).file_name == timing_record(two, one).file_name
+    assert timing_record(one, seconds=(3.0,)).file_name == timing_record(one).file_name
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

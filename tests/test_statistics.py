@@ -35,6 +35,8 @@ def test_clips_of_one_speaker_count_less():
     narrow = accuracy_interval(correct, list("abcdefghij"))
     wide = accuracy_interval(correct, list("aabbccddee"))
     assert wide[0] < narrow[0] and wide[1] > narrow[1]
+    # Which clips are whose matters, not only how many speakers there are.
+    assert accuracy_interval(correct, list("abcdeabcde")) != wide
 
 
 def test_no_error_and_one_speaker():
@@ -53,4 +55,4 @@ def test_the_interval_covers_as_often_as_it_says():
         speakers = np.repeat(np.arange(60), 4)
         low, high = accuracy_interval((rng.random(240) < rates[speakers]).tolist(), speakers)
         covered += low <= 0.9 <= high
-    assert covered / 2000 > 0.92
+    assert 0.92 < covered / 2000 < 0.98

@@ -1,16 +1,29 @@
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from bench.environment import collect
 from bench.progress import SweepProgress
 from bench.records import RecordFolder
-from bench.sweep import SEEDS_PER_STACK, Listener, Status, parse_axes, plan, stacks_to_train, sweep
-from melcnn import InputError, configure
+from bench.sweep import (
+    SEEDS_PER_STACK,
+    Listener,
+    Status,
+    parse_axes,
+    plan,
+    stacks_to_train,
+    sweep,
+    time_epochs,
+    train_best,
+)
+from melcnn import InputError, configure, load_clips
 from tests.test_records import trial_record
 
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
@@ -51,6 +64,37 @@ def test_a_grid_of_which_nothing_can_exist():
         plan(parse_axes(["epochs=1,2"]), print, epochs=3)
 
 
+def test_a_configuration_named_twice():
+    with pytest.raises(InputError, match="twice"):
+        plan(parse_axes(["groups=1,01"]), print)
+
+
+def test_the_best_of_several_seeds_is_validations_choice(clips, monkeypatch):
+    def run(seed, validation, test, losses, kept):
+        curves = SimpleNamespace(validation_loss=losses)
+        return SimpleNamespace(
+            seed=seed, validation_accuracy=validation, test_accuracy=test, curves=curves, kept_epoch=kept
+        )
+
+    made = [run(0, 0.9, 1.0, [0.1], 1), run(1, 0.95, 0.2, [0.9, 0.4], 2), run(2, 0.95, 0.9, [0.3, 0.5], 2)]
+    monkeypatch.setattr("bench.sweep.fit", lambda trial, features, seeds, on_epoch: made)
+    _, best = train_best(plan(parse_axes(SMALL), print)[0], 3, clips, "cpu", Listener())
+    # 1 and 2 are equal on validation; at their kept epochs 1 has the lower loss. Test would choose 0.
+    assert best.seed == 1
+
+
+def test_epochs_are_timed_on_the_device_of_the_sweep(monkeypatch):
+    heard = []
+    monkeypatch.setattr(
+        "bench.sweep.timing.interleave",
+        lambda passes, rounds, device: heard.append(device) or {name: [1.0] for name in passes},
+    )
+    trials = plan(parse_axes(SMALL), print)
+    for device in ("cpu", "meta"):
+        time_epochs(trials, 4, 16_000, device, collect("cpu"))
+    assert heard == ["cpu", "meta"]
+
+
 def test_stacks():
     assert stacks_to_train(3, {}) == [[0, 1, 2]]
     assert stacks_to_train(3, {s: trial_record(s, stack=[0, 1, 2]) for s in range(3)}) == []
@@ -85,7 +129,7 @@ def test_a_record_holds_what_the_run_gave(clips, tmp_path):
     assert len(record.test.logits) == 16 and len(record.validation.logits) == 16
     assert len(record.train_loss) == len(record.validation_loss) == 3 and 1 <= record.kept_epoch <= 3
     assert record.validation.accuracy == record.validation_accuracy[record.kept_epoch - 1]
-    assert record.train_clips == 48 and record.environment.threads > 0
+    assert record.train_clips == 48 and record.left_out_clips == 0 and record.environment.threads > 0
     (timed,) = result.timing.timed
     assert timed.train_clips == 48 and len(timed.epoch_seconds) == 9 and min(timed.epoch_seconds) > 0
 
@@ -125,6 +169,31 @@ def test_killed_and_started_again_gives_the_undisturbed_table(corpus, tmp_path):
         assert (tmp_path / "killed" / name).read_bytes() == content
 
 
+def test_a_record_counts_what_was_left_out(corpus, tmp_path):
+    copy = shutil.copytree(corpus, tmp_path / "copy")
+    name = (copy / "testing_list.txt").read_text().split()[0]
+    train = next(p for p in sorted((copy / "yes").iterdir()) if p.name[6:8] == "00")
+    for path in (copy / name, train):
+        path.write_bytes(b"")
+    trials = plan(parse_axes(SMALL), print, epochs=1)
+    (record,) = sweep(trials, 1, load_clips(copy), RecordFolder(tmp_path / "runs"), "cpu", Listener()).trials
+    assert record.left_out_clips == 2 and record.train_clips == 47 and len(record.test.labels) == 15
+
+
+def test_each_front_end_is_computed_once(clips, tmp_path, monkeypatch):
+    import bench.sweep as module
+
+    extracted = []
+    original = module.extract
+    monkeypatch.setattr(module, "extract", lambda *a: extracted.append(a[1].n_mels) or original(*a))
+    trials = plan(parse_axes(["groups=1,2", "n_mels=16,20", *SMALL[1:]]), print, epochs=1)
+    result = sweep(trials, 1, clips, RecordFolder(tmp_path), "cpu", Listener())
+    assert extracted == [16, 20]
+    assert [(r.trial.model.groups, r.trial.front_end.n_mels) for r in result.trials] == [
+        (1, 16), (1, 20), (2, 16), (2, 20),
+    ]  # fmt: skip
+
+
 def test_progress_without_a_terminal_is_a_line_a_configuration():
     import io
 
@@ -144,8 +213,6 @@ def test_progress_without_a_terminal_is_a_line_a_configuration():
 
 
 def test_words_of_the_trial_reach_the_labels(corpus, tmp_path):
-    from melcnn import load_clips
-
     trials = [configure(("go", "yes", "no"), n_mels=16, n_fft=256, hop_length=800, epochs=1)]
     result = sweep(trials, 1, load_clips(corpus, ("go", "yes", "no")), RecordFolder(tmp_path), "cpu", Listener())
     assert len(result.trials[0].test.logits[0]) == 3

@@ -32,8 +32,36 @@ def test_what_is_drawn(spoken):
 def test_levels_vary_and_nothing_clips(spoken):
     peaks = np.abs(spoken.waveforms.astype(np.int32)).max(1)
     assert np.percentile(peaks, 95) > 4 * np.percentile(peaks, 5)
-    assert np.mean(peaks >= 32767) < 0.05
-    assert peaks.min() > 100
+    # -30 to -1 dB of full scale
+    assert peaks.min() >= 32767 * 10 ** (-30 / 20) - 1 and peaks.max() <= 32767 * 10 ** (-1 / 20) + 1
+
+
+def test_the_noise_is_as_loud_as_said(monkeypatch):
+    """A word at 40 dB over the noise stands out of it, at -40 dB it does not; its place and level vary."""
+    rng = np.random.default_rng(0)
+    word = np.sin(np.arange(4000) * 0.3)
+    outside = {}
+    for snr in (40.0, -40.0):
+        monkeypatch.setattr(synthetic, "SNR_DB", (snr, snr))
+        monkeypatch.setattr(synthetic, "NOISE_POLE", (0.0, 0.0))
+        clip = np.sort(np.abs(synthetic._in_noise(word, rng).astype(float)))
+        outside[snr] = np.sqrt(np.mean(clip[:8000] ** 2)) / clip[-1]
+    assert outside[40.0] < 0.02 < 0.05 < outside[-40.0]
+
+
+def test_voice_rate_and_pitch_are_heard(spoken):
+    plain = {"text": "yes", "voice": "en-us+Andy", "rate": 160, "pitch": 50}
+    changes = [{}, {"pitch": 80}, {"rate": 220}, {"voice": "en-us+Linda"}, {"text": "no"}]
+    monkey = [{**plain, **change} for change in changes]
+    monkey[3]["voice"] = "en-us+linda"
+    assert len({sound.tobytes() for sound in synthetic._speak(monkey)}) == len(changes)
+    slow, fast = (synthetic._speak([{**plain, "rate": rate}])[0] for rate in (120, 240))
+    assert len(fast) < len(slow)
+
+
+def test_words_that_sound_alike(spoken):
+    with pytest.raises(InputError, match="'no' and 'know' alike"):
+        synthetic.synthesize(("no", "know"))
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(spoken):

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from bench import formats, tables
+from bench.environment import collect
 from melcnn import configure
 from tests.test_records import timing_record, trial_record
 
@@ -43,6 +44,12 @@ def test_csv_columns_are_the_contract_and_only_ever_added(rows):
     assert first["words"] == "yes,no" and first["epoch_time_s"] == "2.0" and second["val_accuracy_ci95"] == ""
 
 
+def test_the_device_names_what_trained_and_what_timed():
+    elsewhere = collect("cpu").model_copy(update={"device": "Some GPU"})
+    (row,) = tables.rows([trial_record(environment=elsewhere)], timing_record(configure()))
+    assert row.device == " + ".join(sorted(["Some GPU", collect("cpu").device]))
+
+
 def test_a_trial_that_was_not_timed_has_no_time():
     (row,) = tables.rows([trial_record()], timing_record(configure(groups=2)))
     assert row.epoch_time_s is None
@@ -66,8 +73,10 @@ def test_markdown(rows):
 
 def test_latex(rows):
     lines = formats.to_latex(tables.sheet(rows)).splitlines()
-    assert lines[0] == r"\begin{tabular}{rrrrrrrr}" and lines[-1] == r"\end{tabular}"
-    assert lines[4] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
+    assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
+    assert lines[2].startswith(r"\caption{speech\_commands: yes,no (10 training and 2 test clips)")
+    assert lines[3] == r"\begin{tabular}{rrrrrrrr}"
+    assert lines[7] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
 
 
 @pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])

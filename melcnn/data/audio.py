@@ -4,6 +4,7 @@ The only place that resamples (torchaudio does it), and that is imported for it.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,10 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", "
 
 # A clip is one word; a file this long is a mistake, or made to fill the memory.
 MAX_SECONDS = 600
+MAX_VALUES = 2 * 48_000 * MAX_SECONDS
+
+# The resampling filter grows with the reduced rate: 441 for 44.1 kHz, but 44101 for 44101 Hz (5 GB).
+MAX_RATIO = 1_000
 
 
 class BadAudio(InputError):
@@ -41,15 +46,18 @@ def decode(content: bytes) -> Decoded:
 
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            if file.frames > MAX_SECONDS * file.samplerate:
+            rate, expected = file.samplerate, file.frames
+            if expected > MAX_SECONDS * rate or expected * file.channels > MAX_VALUES:
                 raise BadAudio(f"is longer than {MAX_SECONDS} s: cut it into words")
+            if rate // math.gcd(rate, SAMPLE_RATE) > MAX_RATIO:
+                raise BadAudio(f"has the odd sample rate {rate} Hz: convert it to a usual one, such as 16000 Hz")
             # As float, because reading float files as integers would not scale them.
-            frames, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            frames = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise BadAudio(f"is no audio that can be read ({error.error_string.strip(' .')})") from None
     except RuntimeError as error:
         raise BadAudio(f"is no audio that can be read ({str(error).splitlines()[0]})") from None
-    if _cut_short(content):
+    if _cut_short(content) or 0 < len(frames) < expected:
         raise BadAudio("is cut short")
     if not len(frames):
         raise BadAudio("is empty")
@@ -120,7 +128,17 @@ def _resampler(rate: int):
 
 
 def _cut_short(content: bytes) -> bool:
-    """Whether a RIFF file ends before the size in its header; libsndfile reads such a file without a word."""
-    size = int.from_bytes(content[4:8], "little")
-    streamed = size in (0, 0xFFFFFFFF)  # written by programs that could not know the length
-    return content[:4] == b"RIFF" and not streamed and len(content) < size + 8
+    """Whether a WAV, AIFF or AU file ends before the size in its header; libsndfile does not mind."""
+    kind = content[:4]
+    if kind == b"RIFF":
+        expected = int.from_bytes(content[4:8], "little")
+    elif kind == b"FORM":
+        expected = int.from_bytes(content[4:8], "big")
+    elif kind == b".snd":
+        expected = int.from_bytes(content[4:8], "big") + int.from_bytes(content[8:12], "big") - 8
+        if content[8:12] == b"\xff" * 4:
+            return False
+    else:
+        return False
+    streamed = expected in (0, 0xFFFFFFFF)  # written by programs that could not know the length
+    return not streamed and len(content) < expected + 8

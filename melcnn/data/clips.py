@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -55,6 +54,17 @@ class ClipSet:
         first, last = np.searchsorted(self.splits, [SPLITS.index(name), SPLITS.index(name) + 1])
         return slice(int(first), int(last))
 
+    def check_splits(self) -> None:
+        """Raises `InputError` if a word has no clip in a split."""
+        present = {(int(label), int(split)) for label, split in zip(self.labels, self.splits, strict=True)}
+        for label, word in enumerate(self.words):
+            for number, split in enumerate(SPLITS):
+                if (label, number) not in present:
+                    raise InputError(
+                        f"the word {word!r} has no clip in the {split} split: every word needs clips for "
+                        "train, validation and test; add some or leave the word out"
+                    )
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that a result can depend on; where the clips lay is no part of it."""
@@ -79,20 +89,9 @@ class Clip:
 def assemble(
     dataset: str, words: Sequence[str], sample_rate: int, samples: int, clips: Sequence[Clip], **remarks: Any
 ) -> ClipSet:
-    """A `ClipSet` of clips fitted to `samples` samples each (`audio.fit_length`); remarks: further fields.
-
-    Raises `InputError` if a word has no clip in a split.
-    """
+    """A `ClipSet` of clips fitted to `samples` samples each (`audio.fit_length`); remarks: further fields."""
     words = tuple(words)
     ordered = sorted(clips, key=lambda c: (SPLITS.index(c.split), words.index(c.word), c.name))
-    present = {(clip.word, clip.split) for clip in clips}
-    for word in words:
-        for split in SPLITS:
-            if (word, split) not in present:
-                raise InputError(
-                    f"the word {word!r} has no clip in the {split} split: every word needs clips for "
-                    "train, validation and test; add some or leave the word out"
-                )
     waveforms = np.zeros((len(ordered), samples), np.int16)
     for row, clip in zip(waveforms, ordered, strict=True):
         row[:] = fit_length(clip.waveform, samples)
@@ -122,10 +121,10 @@ def cached(key: str, make: Callable[[], ClipSet], warn: Callable[[str], None]) -
     """
     name = hashlib.sha256(f"{CACHE_VERSION}\n{key}".encode()).hexdigest()[:24]
     path = cache_folder() / f"clips-{name}.npz"
-    if path.exists():
+    if os.path.exists(path):
         try:
             return _read(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except Exception:  # Damage can surface as nearly anything; whatever it is, the file is of no use.
             warn(f"the cache file {path} is damaged and is made again")
     clips = make()
     try:

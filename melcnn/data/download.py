@@ -92,7 +92,8 @@ def _receive(file: RemoteFile, part: Path, done: int, progress: Callable[[int, i
         if done and not resumed:
             done = 0  # This server always starts from the beginning, and so do we.
         with part.open("ab" if done else "wb") as out:
-            while done <= file.size and (chunk := response.read(CHUNK)):
+            # read1 gives what has come; read would drop it where the server stalls before a whole chunk.
+            while done <= file.size and (chunk := response.read1(CHUNK)):
                 out.write(chunk)
                 done += len(chunk)
                 progress(min(done, file.size), file.size)

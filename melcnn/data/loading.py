@@ -12,12 +12,16 @@ Note = Callable[[str], None]
 
 
 def load_clips(
-    source: str | Path = "auto", words: Sequence[str] = ("yes", "no"), note: Note = lambda text: None
+    source: str | Path = "auto",
+    words: Sequence[str] = ("yes", "no"),
+    note: Note = lambda text: None,
+    every_split: bool = True,
 ) -> ClipSet:
     """All clips of `words` from `source`.
 
     source: "synthetic" (made here, needs no download), a folder or tar archive of word folders, or "auto":
-    Speech Commands if `prepare` has run before, else synthetic. note: receives one-line notices.
+    Speech Commands if `prepare` has run before, else synthetic. note: receives one-line notices. every_split:
+    each word must have clips for training, validation and test.
 
     Raises `InputError`: source missing, unreadable or without such words, fewer than two words, a word
     with no clip in a split.
@@ -40,4 +44,6 @@ def load_clips(
         clips = cached(f"recordings\n{words}\n{content_hash(path, words)}", lambda: recordings.load(path, words), note)
     for remark in clips.remarks:
         note(remark)
+    if every_split:
+        clips.check_splits()
     return clips

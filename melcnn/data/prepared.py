@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from melcnn.data.clips import cache_folder
 from melcnn.data.download import SPEECH_COMMANDS, fetch
 from melcnn.data.source import LISTS, NOISE, members
 from melcnn.errors import InputError
+
+# Where the prepared words came from, beside them.
+ORIGIN = ".origin"
+
+# No run takes a day: an older temporary folder is of one that was killed.
+STALE_S = 24 * 3600
 
 
 def folder() -> Path:
@@ -39,16 +46,23 @@ def prepare(
     kept so that more words cost no second download. progress: hears bytes done and bytes in all.
 
     A word's folder is there whole or not at all. Raises `InputError` for a source that cannot be read, lacks
-    a word or the lists, and for a download that fails or is not the official file.
+    a word or the lists, is another than the words that are ready came from, and for a download that fails or
+    is not the official file.
     """
     home = folder()
+    origin = "the official archive" if source is None else str(source.resolve())
     try:
+        _check_origin(home, origin)
         home.parent.mkdir(parents=True, exist_ok=True)
         if source is None:
             source = fetch(SPEECH_COMMANDS, home.parent, progress)
+        for stale in home.parent.glob(".prepare-*"):  # of a run that was killed
+            if time.time() - stale.stat().st_mtime > STALE_S:
+                shutil.rmtree(stale, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix=".prepare-") as temporary:
             _copy(source, (*wanted, NOISE), Path(temporary))
             home.mkdir(exist_ok=True)
+            (home / ORIGIN).write_text(origin)
             for item in sorted(Path(temporary).iterdir(), key=lambda path: path.is_dir()):
                 target = home / item.name
                 if target.is_dir():
@@ -60,6 +74,15 @@ def prepare(
             f"{home} cannot be written ({error.strerror}): set MELBENCH_CACHE to a folder that can"
         ) from None
     return home
+
+
+def _check_origin(home: Path, origin: str) -> None:
+    """Words of two sources, a part of the data set and the whole of it say, must not pass for one data set."""
+    before = (home / ORIGIN).read_text() if (home / ORIGIN).exists() else origin
+    if before != origin:
+        raise InputError(
+            f"{home} was prepared from {before}, not from {origin}: remove that folder to start anew, or give --data"
+        )
 
 
 def _copy(source: Path, folders: Sequence[str], target: Path) -> None:

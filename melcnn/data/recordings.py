@@ -4,7 +4,6 @@ The layout: `word/speaker_nohash_k.wav`, and for Speech Commands `validation_lis
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -38,20 +37,21 @@ def which_split(name: str) -> str:
 
 
 def split_by_file(names: Sequence[str]) -> dict[str, str]:
-    """Splits of one word's files whose speakers are unknown: in the order of a hash of their names, the
-    first tenth is validation and the next tenth test, at least one file each."""
+    """Splits of one word's files whose speakers are unknown: a hash of each name decides, so that files added
+    later move none. A small set whose validation or test split would be empty gets its lowest hash there."""
+    splits = {name: which_split(name) for name in names}
     ordered = sorted(names, key=lambda name: hashlib.sha1(name.encode()).hexdigest())
-    n_validation = max(1, math.floor(len(ordered) * VALIDATION_PERCENTAGE / 100))
-    n_test = max(1, math.floor(len(ordered) * TESTING_PERCENTAGE / 100))
-    splits = ["validation"] * n_validation + ["test"] * n_test + ["train"] * len(ordered)
-    return dict(zip(ordered, splits, strict=False))
+    for split in ("validation", "test"):
+        if split not in splits.values() and (spare := [n for n in ordered if splits[n] == "train"]):
+            splits[spare[0]] = split
+    return splits
 
 
 def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     """All clips of `words` in `source`, a folder or a tar archive of word folders.
 
-    With both official lists the splits are theirs. Without, and with the data set's file names, its hash
-    rule decides by speaker; with other names the files are split one by one, which a remark says.
+    With both official lists the splits are theirs. Without, the data set's hash rule decides by speaker; files
+    whose names do not tell the speaker are split one by one, which a remark says.
     Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` and
     `assemble` do.
     """
@@ -60,7 +60,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     left_out: list[str] = []
     for name, content in members(source, words):
         if name in LISTS.values():
-            lists[name] = frozenset(content.decode(errors="replace").split())
+            lists[name] = frozenset(line.strip() for line in content.decode(errors="replace").splitlines())
             continue
         try:
             decoded[name] = decode(content)
@@ -77,17 +77,18 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     official = len(lists) == len(LISTS)
     if official:
         splits = {name: next((s for s, file in LISTS.items() if name in lists[file]), "train") for name in decoded}
-    elif len(speakers) == len(decoded):
-        splits = {name: which_split(name) for name in decoded}
-        remarks.append(f"without {' and '.join(LISTS.values())}, splits follow the data set's hash rule")
     else:
-        splits = {}
+        splits = {name: which_split(name) for name in speakers}
+        unknown = [name for name in decoded if name not in speakers]
         for word in words:
-            splits |= split_by_file([name for name in decoded if name.startswith(f"{word}/")])
-        remarks.append(
-            "speakers are unknown, so splits are by file and accuracy may flatter; name files like "
-            "0a1b2c3d_nohash_0.wav (eight hexadecimal digits for the speaker) to split by speaker"
-        )
+            splits |= split_by_file([name for name in unknown if name.startswith(f"{word}/")])
+        if speakers:
+            remarks.append(f"without {' and '.join(LISTS.values())}, splits follow the data set's hash rule")
+        if unknown:
+            remarks.append(
+                f"the speakers of {len(unknown)} of {len(decoded)} clips are unknown: these are split by file, and "
+                "accuracy may flatter; name files like 0a1b2c3d_nohash_0.wav (eight hexadecimal digits for the speaker)"
+            )
     return assemble(
         dataset="speech_commands" if official else "recordings",
         words=words,

@@ -48,12 +48,14 @@ def synthesize(words: Sequence[str], seed: int = 0) -> ClipSet:
     words = tuple(words)
     rng = np.random.default_rng([seed, VERSION])
     requests = _requests(words, rng)
-    sounds = _speak([request for _, request in requests])
+    # Each word once in the same way, by which silent words and words that sound alike are found.
+    plain = [{"text": word, "voice": f"{ACCENTS[0]}+{VOICES[0]}", "rate": 160, "pitch": 50} for word in words]
+    sounds = _speak(plain + [request for _, request in requests])
+    _check_sounds(words, sounds[: len(words)])
+    sounds = sounds[len(words) :]
     clips = []
     for number, ((split, request), sound) in enumerate(zip(requests, sounds, strict=True)):
         word, voice = request["text"], request["voice"]
-        if not sound.any():
-            raise InputError(f"eSpeak NG cannot speak the word {word!r}: choose a word of letters or digits")
         accent, variant = voice.split("+")
         clips.append(
             Clip(
@@ -65,6 +67,15 @@ def synthesize(words: Sequence[str], seed: int = 0) -> ClipSet:
             )
         )
     return assemble("synthetic", words, SAMPLE_RATE, SAMPLES, clips)
+
+
+def _check_sounds(words: tuple[str, ...], sounds: list[np.ndarray]) -> None:
+    heard: dict[bytes, str] = {}
+    for word, sound in zip(words, sounds, strict=True):
+        if not sound.any():
+            raise InputError(f"eSpeak NG cannot speak the word {word!r}: choose a word of letters or digits")
+        if (twin := heard.setdefault(sound.tobytes(), word)) != word:
+            raise InputError(f"eSpeak NG speaks {twin!r} and {word!r} alike: choose words that sound different")
 
 
 def _requests(words: tuple[str, ...], rng: np.random.Generator) -> list[tuple[str, dict]]:
