@@ -37,12 +37,16 @@ def of_profile(profile: Profile) -> list[str]:
     """Findings about layers that ran: what they compute changes nothing."""
     findings = []
     computing = [o for o in profile.operations if o.cost]
-    for before, after in itertools.pairwise(computing):
-        if before.cost.bias and after.operator in NORMS and after.inputs and after.inputs[0] == before.output:
-            findings.append(
-                f"the bias of {before.layer} is pure overhead: the normalisation {after.layer} right after it takes "
-                "every constant away again; build the layer with bias=False"
-            )
+    biased = [
+        before.layer
+        for before, after in itertools.pairwise(computing)
+        if before.cost.bias and after.operator in NORMS and after.inputs and after.inputs[0] == before.output
+    ]
+    if biased:
+        findings.append(
+            f"the bias of {_some(biased)} is pure overhead: the normalisation right after it takes every constant "
+            "away again; build the layer with bias=False"
+        )
     findings += [
         f"the pooling {o.layer} leaves its input's shape {'x'.join(map(str, o.output))}: with one element a window it "
         "changes nothing; remove it"
