@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from bench import options
 from bench.formats import FORMATS, show, to_csv
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.files import write_whole
@@ -60,48 +61,22 @@ def root(
     """
 
 
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="auto, synthetic, or a folder or archive of word folders, such as Speech Commands. "
-        "auto: Speech Commands once 'melbench data prepare' has run, else synthetic.",
-    ),
-]
-WordsOption = Annotated[str, typer.Option("--words", help="The words to tell apart, such as yes,no or go,stop.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-NMelsOption = Annotated[int, typer.Option("--n-mels", help="Mel filters.")]
-GroupsOption = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
-ChannelsOption = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
-RecipeOption = Annotated[str, typer.Option("--recipe", help="How networks are trained: plain.")]
-BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", help="Clips in a training step.  [default: 64]")]
-EpochsOption = Annotated[
-    int | None,
-    typer.Option("--epochs", help="The most epochs; a network stops before once it has converged.  [default: 30]"),
-]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
-CsvOption = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
-FormatOption = Annotated[str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
-CheckpointArgument = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
-
-
 @app.command(no_args_is_help=True)
 def sweep(
     axes: Annotated[
         list[str], typer.Argument(help="groups, mels, or any grid as name=value,value ...", show_default=False)
     ],
-    data: DataOption = "auto",
-    words: WordsOption = "yes,no",
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
     seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")] = 5,
-    recipe: RecipeOption = "plain",
-    batch_size: BatchSizeOption = None,
-    epochs: EpochsOption = None,
-    device: DeviceOption = "auto",
-    out: OutOption = Path("runs"),
-    csv: CsvOption = None,
-    format: FormatOption = "table",
-    json: JsonOption = False,
+    recipe: options.Recipe = "plain",
+    batch_size: options.BatchSize = None,
+    epochs: options.Epochs = None,
+    device: options.Device = "auto",
+    out: options.Out = Path("runs"),
+    csv: options.Csv = None,
+    format: options.Format = "table",
+    json: options.Json = False,
 ) -> None:
     """Train and time a grid of configurations: what each costs, and how well it hears.
 
@@ -125,9 +100,9 @@ def sweep(
     from melcnn.data.loading import load_clips
 
     grid = parse_axes(axes)
-    options = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
+    given = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
     # An axis and its option's default do not clash; an option that was given and an axis do.
-    settings = {k: v for k, v in options.items() if v is not None and not (k == "recipe" and k in grid)}
+    settings = {k: v for k, v in given.items() if v is not None and not (k == "recipe" and k in grid)}
     trials = plan(grid, note, words=_words(words), **settings)
     chosen = pick_device(device)
     folder = RecordFolder(out)
@@ -147,18 +122,18 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
         "melbench.safetensors"
     ),
-    n_mels: NMelsOption = 80,
-    groups: GroupsOption = 1,
-    channels: ChannelsOption = 32,
-    data: DataOption = "auto",
-    words: WordsOption = "yes,no",
+    n_mels: options.NMels = 80,
+    groups: options.Groups = 1,
+    channels: options.Channels = 32,
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
     seeds: Annotated[int, typer.Option("--seeds", help="Networks trained; the best on validation is kept.")] = 1,
-    recipe: RecipeOption = "plain",
-    batch_size: BatchSizeOption = None,
-    epochs: EpochsOption = None,
-    device: DeviceOption = "auto",
-    format: FormatOption = "table",
-    json: JsonOption = False,
+    recipe: options.Recipe = "plain",
+    batch_size: options.BatchSize = None,
+    epochs: options.Epochs = None,
+    device: options.Device = "auto",
+    format: options.Format = "table",
+    json: options.Json = False,
 ) -> None:
     """Train one configuration and keep the network.
 
@@ -176,9 +151,9 @@ def train(
     from melcnn.config import configure
     from melcnn.data.loading import load_clips
 
-    options = {"batch_size": batch_size, "epochs": epochs}
-    given = {k: v for k, v in options.items() if v is not None}
-    trial = configure(_words(words), n_mels=n_mels, groups=groups, channels=channels, recipe=recipe, **given)
+    given = {"batch_size": batch_size, "epochs": epochs}
+    settings = {k: v for k, v in given.items() if v is not None}
+    trial = configure(_words(words), n_mels=n_mels, groups=groups, channels=channels, recipe=recipe, **settings)
     chosen = pick_device(device)
     clips = load_clips(data, _words(words), note)
     with resumable("nothing was written"), SweepProgress(stderr) as listener:
@@ -189,12 +164,12 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: CheckpointArgument,
-    data: DataOption = "auto",
+    checkpoint: options.Checkpoint,
+    data: options.Data = "auto",
     split: Annotated[str, typer.Option("--split", help="train, validation, test, or all clips.")] = "test",
-    device: DeviceOption = "auto",
-    format: FormatOption = "table",
-    json: JsonOption = False,
+    device: options.Device = "auto",
+    format: options.Format = "table",
+    json: options.Json = False,
 ) -> None:
     """Show how well a checkpoint hears: accuracy with its interval, confusion, the clips most wrong.
 
@@ -223,14 +198,14 @@ def evaluate(
 
 @app.command()
 def predict(
-    checkpoint: CheckpointArgument,
+    checkpoint: options.Checkpoint,
     files: Annotated[
         list[str],
         typer.Argument(metavar="FILE...", help="Audio files, folders of them, or - for standard input."),
     ],
-    device: DeviceOption = "auto",
-    format: FormatOption = "table",
-    json: JsonOption = False,
+    device: options.Device = "auto",
+    format: options.Format = "table",
+    json: options.Json = False,
 ) -> None:
     """Say which word each file holds, and how sure the network is.
 
@@ -268,10 +243,10 @@ def predict(
 
 @app.command()
 def profile(
-    n_mels: NMelsOption = 80,
-    groups: GroupsOption = 1,
-    channels: ChannelsOption = 32,
-    words: WordsOption = "yes,no",
+    n_mels: options.NMels = 80,
+    groups: options.Groups = 1,
+    channels: options.Channels = 32,
+    words: options.Words = "yes,no",
     model: Annotated[
         str | None, typer.Option("--model", help="Anybody's model instead, as package.module:factory; runs its code.")
     ] = None,
@@ -281,8 +256,8 @@ def profile(
     allow_uncounted: Annotated[
         bool, typer.Option("--allow-uncounted", help="Show an operator without a formula instead of stopping.")
     ] = False,
-    format: FormatOption = "table",
-    json: JsonOption = False,
+    format: options.Format = "table",
+    json: options.Json = False,
 ) -> None:
     """Count what a network costs, layer by layer, beside what other counters say.
 
@@ -312,7 +287,7 @@ def profile(
 
 
 @data_app.command()
-def prepare(data: DataOption = "auto", words: WordsOption = "yes,no") -> None:
+def prepare(data: options.Data = "auto", words: options.Words = "yes,no") -> None:
     """Get Speech Commands ready, once, for --data auto; downloads 2.4 GB unless --data names a copy.
 
     Example:
@@ -337,7 +312,10 @@ def prepare(data: DataOption = "auto", words: WordsOption = "yes,no") -> None:
 
 @data_app.command()
 def info(
-    data: DataOption = "auto", words: WordsOption = "yes,no", format: FormatOption = "table", json: JsonOption = False
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    format: options.Format = "table",
+    json: options.Json = False,
 ) -> None:
     """Show what a data set holds by word and split, and what looks broken in it.
 

@@ -196,7 +196,7 @@ def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[in
     """
     stacks: list[list[int]] = []
     missing = [seed for seed in range(seeds) if seed not in present]
-    for stack in {tuple(record.stack) for record in present.values()}:
+    for stack in sorted({tuple(record.stack) for record in present.values()}):
         if cut_short := set(stack) & set(missing):
             stacks.append(list(stack))
             missing = [seed for seed in missing if seed not in cut_short]

@@ -1,0 +1,31 @@
+"""The command line's options that several commands share: one name, one meaning, one help text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="auto, synthetic, or a folder or archive of word folders, such as Speech Commands. "
+        "auto: Speech Commands once 'melbench data prepare' has run, else synthetic.",
+    ),
+]
+Words = Annotated[str, typer.Option("--words", help="The words to tell apart, such as yes,no or go,stop.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+NMels = Annotated[int, typer.Option("--n-mels", help="Mel filters.")]
+Groups = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
+Channels = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
+Recipe = Annotated[str, typer.Option("--recipe", help="How networks are trained: plain.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Clips in a training step.  [default: 64]")]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="The most epochs; a network stops before once it has converged.  [default: 30]"),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
+Format = Annotated[str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex.")]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+Checkpoint = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
