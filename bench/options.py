@@ -19,10 +19,14 @@ NMels = Annotated[int, typer.Option("--n-mels", help="Mel filters.")]
 Groups = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
 Channels = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
 Recipe = Annotated[str, typer.Option("--recipe", help="How networks are trained: plain.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Clips in a training step.  [default: 64]")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Clips in a training step; the recipe's unless given (64).")
+]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", help="The most epochs; a network stops before once it has converged.  [default: 30]"),
+    typer.Option(
+        "--epochs", help="The most epochs, the recipe's unless given (30); a network that has converged stops before."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
