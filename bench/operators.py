@@ -239,7 +239,9 @@ FORMULAS: dict[str, Callable[..., Cost]] = {
         "add sub rsub mul div pow square sqrt rsqrt exp expm1 exp2 log log2 log10 log1p abs neg sign sin cos tan "
         "atan2 erf reciprocal clamp clamp_min clamp_max maximum minimum floor ceil round remainder fmod where lerp "
         "addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not "
-        "isnan isinf upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d view_as_real_copy",
+        "isnan isinf upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d view_as_real_copy "
+        "upsample_nearest1d_backward upsample_nearest2d_backward upsample_linear1d_backward "
+        "upsample_bilinear2d_backward _weight_norm_interface _weight_norm_interface_backward",
     ),
     **_named(
         _reduction,

@@ -273,17 +273,20 @@ def _ptflops(model: nn.Module, inputs: tuple[Tensor, ...], ours: Profile) -> tup
     everything, layers_alone = total(True), total(False)
     # Of layers, ptflops' way is the study's: multiply-accumulates, biases, normalisation, activations, pooling.
     items: dict[str, float] = defaultdict(float)
-    classes = {name: type(module) for name, module in model.named_modules()}
+    modules = dict(model.named_modules())
     for operation in ours.operations:
         if not (cost := operation.cost):
             continue
-        if classes[operation.layer] in known:
+        layer = modules[operation.layer]
+        if type(layer) in known:
             items["bias"] += cost.bias
-            items[cost.kind] += cost.elementary
+            # It counts a normalisation's shift and scale only where the layer has the attribute `affine`, set.
+            plain = cost.kind == "normalisation" and not getattr(layer, "affine", False)
+            items[cost.kind] += cost.elementary / 2 if plain else cost.elementary
         else:
             items["functional calls and layers unknown to ptflops"] -= cost.macs
     rest = layers_alone - ours.total("macs") - sum(items.values())
-    if rest and any(issubclass(classes[operation.layer], _COMPOUND) for operation in ours.operations):
+    if rest and any(isinstance(modules[operation.layer], _COMPOUND) for operation in ours.operations):
         items[_COMPOUND_ITEM] += rest
     items["functional calls, on top of the layers that make them"] += everything - layers_alone
     return everything, dict(items)

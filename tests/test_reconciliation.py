@@ -201,6 +201,76 @@ def test_every_difference_has_a_name_on_a_mixed_model(batch):
     assert isinstance(found["ptflops"], Missing) == (batch == 2)
 
 
+class Cells(nn.Module):
+    """Recurrent cells, called step by step."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.lstm = nn.GRUCell(4, 5), nn.LSTMCell(5, 3)
+
+    def forward(self, x):
+        h = hc = None
+        for step in x.unbind(2):
+            h = self.gru(step, h)
+            hc = self.lstm(h, hc)
+        return hc[0]
+
+
+class Attention(nn.Module):
+    """A transformer over frames with a class token, as keyword transformers are."""
+
+    def __init__(self):
+        super().__init__()
+        self.project, self.token = nn.Linear(4, 16), nn.Parameter(torch.zeros(1, 1, 16))
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu")
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = self.project(x.transpose(1, 2))
+        return self.head(self.encoder(torch.cat([self.token.expand(len(y), -1, -1), y], 1))[:, 0])
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation, by functional calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv1d(4, 2, 1), nn.Conv1d(2, 4, 1)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.up(nn.functional.silu(self.down(x.mean(2, keepdim=True)))))
+
+
+SHARED = nn.Conv1d(4, 4, 3, padding=1)
+COMMON = {
+    "activations and norms": nn.Sequential(
+        nn.Conv1d(4, 6, 3), nn.PReLU(), nn.GroupNorm(2, 6), nn.InstanceNorm1d(6, affine=True), nn.AvgPool1d(2),
+        nn.Dropout(), nn.Upsample(scale_factor=2), nn.Softmax(1), nn.Hardswish(), nn.ELU(), nn.LeakyReLU(), nn.Mish(),
+    ),
+    "norms without parameters": nn.Sequential(
+        nn.Conv1d(4, 8, 3, padding="same"), nn.BatchNorm1d(8, affine=False), nn.GLU(1),
+    ),
+    "transposed": nn.Sequential(nn.ConvTranspose1d(4, 6, 4, 2, groups=2), nn.ConvTranspose1d(6, 3, 3, padding=1)),
+    "weight norm": nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3)), nn.ReLU()),
+    "shared": nn.Sequential(SHARED, nn.ReLU(), SHARED),
+    "linear over channels": nn.Sequential(nn.Linear(20, 5), nn.LayerNorm(5), nn.Linear(5, 4, bias=False)),
+    "2-D": nn.Sequential(
+        nn.Unflatten(1, (1, 4)), nn.Conv2d(1, 3, (2, 3), padding=1), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(), nn.Linear(3, 2),
+    ),
+    "cells": Cells(),
+    "attention": Attention(),
+    "gate": Gate(),
+    "alone": nn.Conv1d(4, 4, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_every_difference_has_a_name_on_common_layers(name):
+    found = reconciled(COMMON[name], (1, 4, 20))
+    assert set(found) == set(STUDY) and all(isinstance(r, Reconciled) for r in found.values())
+
+
 def test_an_unexplained_remainder_is_an_error(monkeypatch):
     monkeypatch.setattr(reconciliation, "_flop_counter_mode", lambda *_: (1_010_433.0, {}))
     with pytest.raises(UnexplainedDifference, match=r"\+1 of the difference has no name"):
