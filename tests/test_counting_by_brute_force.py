@@ -72,13 +72,11 @@ def networks(draw):
     layers, x = [], torch.zeros(shape)
     for _ in range(draw(st.integers(1, 3))):
         layer = draw(convolutions(dims, x.shape[1]))
-        if (
-            isinstance(layer, nn.Conv1d | nn.Conv2d)
-            and x.shape[-1] < layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
-        ):
+        try:
+            x = layer(x)
+        except RuntimeError:  # nothing would be left of an input this short
             continue
         layers.append(layer)
-        x = layer(x)
         if draw(st.booleans()):
             layers.append((nn.BatchNorm1d, nn.BatchNorm2d)[dims - 1](x.shape[1]))
         if draw(st.booleans()):
@@ -90,7 +88,7 @@ def networks(draw):
     return nn.Sequential(*layers).eval(), shape
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(networks(), st.integers(0, 2**31))
 def test_random_networks_forward_and_backward(made, seed):
     network, shape = made
