@@ -40,9 +40,10 @@ def load_model(text: str) -> nn.Module:
         for part in attribute.split("."):
             factory = getattr(factory, part)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"--model {text}: there is no module {error.name!r} (looked here and in site-packages)"
-        ) from error
+        hint = (
+            "write the module's name without .py" if module_name.endswith(".py") else "looked here and in site-packages"
+        )
+        raise InputError(f"--model {text}: there is no module {error.name!r} ({hint})") from error
     except AttributeError:
         raise InputError(f"--model {text}: {module_name} has no {attribute!r}") from None
     except Exception as error:

@@ -52,9 +52,12 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
 def to_table(sheet: Sheet, width: int) -> Table:
     """The rich table for a terminal of `width` columns. Words from files are shown as they are, not as markup."""
     kept = [i for i, heading in enumerate(sheet.headings) if width >= 100 or heading not in sheet.spare]
+    hidden = [heading for i, heading in enumerate(sheet.headings) if i not in kept]
+    more = f"a wider terminal, and --format csv, show {', '.join(hidden)} too" if hidden else ""
+    note = "; ".join(part for part in (sheet.note, more) if part)
     table = Table(
         title=Text(sheet.title),
-        caption=Text(sheet.note) if sheet.note else None,
+        caption=Text(note) if note else None,
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,

@@ -8,8 +8,10 @@ import numpy as np
 
 from bench.formats import Sheet
 from bench.statistics import accuracy_interval
+from melcnn.config import Trial
 from melcnn.data.clips import SPLITS, ClipSet
 from melcnn.evaluation import Evaluation
+from melcnn.model import n_params
 from melcnn.training import Run
 
 # A clip whose loudest sample stays under a hundredth of full scale looks like one without a word.
@@ -86,7 +88,7 @@ def _across_splits(clips: ClipSet) -> list[str]:
     return twice
 
 
-def trained(runs: Sequence[Run], kept: Run, dataset: str, path: Path) -> Sheet:
+def trained(runs: Sequence[Run], kept: Run, trial: Trial, dataset: str, path: Path) -> Sheet:
     """The networks that were trained, and which one was kept."""
     records = [
         {
@@ -99,7 +101,10 @@ def trained(runs: Sequence[Run], kept: Run, dataset: str, path: Path) -> Sheet:
         }
         for run in runs
     ]
-    return sheet_of("trained", records)
+    about = f"{','.join(trial.data.words)}: n_mels={trial.front_end.n_mels} groups={trial.model.groups}"
+    return sheet_of(
+        "trained", records, f"{about} channels={trial.model.channels}, {n_params(kept.network):,} parameters"
+    )
 
 
 def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:

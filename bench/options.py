@@ -16,6 +16,8 @@ Data = Annotated[
 Words = Annotated[str, typer.Option("--words", help="The words to tell apart, such as yes,no or go,stop.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 NMels = Annotated[int, typer.Option("--n-mels", help="Mel filters.")]
+NFft = Annotated[int, typer.Option("--n-fft", help="Samples of a Fourier transform.")]
+HopLength = Annotated[int, typer.Option("--hop-length", help="Samples from one frame to the next.")]
 Groups = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
 Channels = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
 Recipe = Annotated[str, typer.Option("--recipe", help="How networks are trained: plain.")]

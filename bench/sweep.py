@@ -61,8 +61,8 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list]:
         if not equals:
             if name not in PRESETS:
                 raise InputError(
-                    f"there is no axis {text!r}: use {', '.join(PRESETS)}, or name=value,value with a name of "
-                    + ", ".join(SETTINGS)
+                    f"there is no axis {text!r}: use {', '.join(PRESETS)}, or name=value,value, such as groups=1,2, "
+                    "with a name of " + ", ".join(SETTINGS)
                 )
             name, parsed = PRESETS[name][0], list(PRESETS[name][1])
         elif name not in SETTINGS:
@@ -84,6 +84,8 @@ def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list
     and left out. Raises `InputError` if none can exist."""
     if clash := next((name for name in axes if name in settings), None):
         raise InputError(f"{clash} is both an axis and an option: give it once")
+    # In the order of the settings, front-end first: the features of one front-end are then needed in one go.
+    axes = {name: axes[name] for name in SETTINGS if name in axes}
     trials, impossible = [], []
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
@@ -128,9 +130,6 @@ def sweep(
         return {seed: present[key] for seed in range(seeds) if (key := identity(trial, seed)) in present}
 
     stacks = [(trial, stack) for trial in trials for stack in stacks_to_train(seeds, finished(trial))]
-    # One front-end after the other, so that each set of features is computed once and one is held at a time.
-    front_ends = [trial.front_end for trial in trials]
-    stacks.sort(key=lambda item: front_ends.index(item[0].front_end))
     if found := sum(len(finished(trial)) for trial in trials):
         listener.note(f"{found} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
 
@@ -207,12 +206,13 @@ def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[in
 
 
 def describe(trial: Trial, trials: Sequence[Trial]) -> str:
-    """The settings in which `trial` differs from others of the sweep, as `groups=4 n_mels=80`."""
+    """The settings in which `trial` differs from others of the sweep or the defaults, as `groups=4 n_mels=80`."""
 
     def settings(trial: Trial) -> dict[str, object]:
         return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
 
     everyone = [settings(other) for other in trials]
+    everyone.append(settings(Trial()))
     varying = {name: v for name, v in settings(trial).items() if any(other[name] != v for other in everyone)}
     shown = varying or {"groups": trial.model.groups}
     return " ".join(f"{name}={value}" for name, value in shown.items())

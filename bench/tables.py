@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.formats import Sheet
 from bench.records import TimingRecord, TrialRecord
 from bench.statistics import mean_interval
+from melcnn.config import SETTINGS, Trial
 
 
 class Row(BaseModel):
@@ -94,8 +95,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-# What a person reads: heading, and a row's text under it. Settings that do not vary stand in the title.
+# What a person reads: heading, and a row's text under it.
 _SETTINGS = ("n_mels", "n_fft", "hop_length", "groups", "channels", "variant", "recipe", "batch_size")
+_DEFAULTS = {name: getattr(getattr(Trial(), SETTINGS[name]), name) for name in _SETTINGS}
 _FIGURES = {
     "params": lambda row: f"{row.params:,}",
     "MACs": lambda row: f"{row.macs:,}",
@@ -112,20 +114,27 @@ def _with_interval(mean: float, half_width: float | None) -> str:
 
 
 def sheet(rows: Sequence[Row]) -> Sheet:
-    """The rows as a sheet: the settings that vary, then the figures; what all rows share is in the title."""
-    varying = [name for name in _SETTINGS if len({getattr(row, name) for row in rows}) > 1] or ["groups"]
+    """The rows as a sheet: the settings that vary, then the figures. What all rows share is in the title, and
+    so are settings that are not the defaults."""
+    values = {name: {getattr(row, name) for row in rows} for name in _SETTINGS}
+    varying = [name for name in _SETTINGS if len(values[name]) > 1] or ["groups"]
+    # A setting that is in no column and not the default must be said; the recipe always is.
+    silent = [name for name in _SETTINGS if name not in (*varying, "recipe") and values[name] != {_DEFAULTS[name]}]
+    fixed = [f"{name}={getattr(rows[0], name)}" for name in silent]
 
     def shared(name: str) -> str:
         return " / ".join(dict.fromkeys(str(getattr(row, name)) for row in rows))
 
+    seeds = "seed" if all(row.seeds == 1 for row in rows) else "seeds"
     return Sheet(
         title=(
             f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "
-            f"test clips), recipe {shared('recipe')}, {shared('seeds')} seeds, {shared('device')}"
+            f"test clips), recipe {shared('recipe')}, {shared('seeds')} {seeds}, "
+            f"{', '.join([*fixed, shared('device')])}"
         ),
         headings=varying + list(_FIGURES),
         cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in _FIGURES.values()] for r in rows],
         records=[row.model_dump() for row in rows],
-        note="± is the 95% interval of the mean over seeds, for this very set of clips",
+        note="± is the 95% interval of the mean over seeds, for this very set of clips" if rows[0].seeds > 1 else "",
         spare=["MACs, all layers"],
     )

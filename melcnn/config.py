@@ -32,7 +32,7 @@ def check_words(words: tuple[str, ...]) -> None:
     """Raises `InputError` unless there are two or more different words."""
     if len(words) < 2:
         raise InputError(
-            f"one word alone ({words[0]!r}) cannot be told apart: give two or more, such as yes,no"
+            f"one word alone ({words[0]!r}) cannot be told apart: give two or more with commas, such as yes,no"
             if words
             else "no words given: give two or more, such as yes,no"
         )

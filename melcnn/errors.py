@@ -22,7 +22,7 @@ def one_line(subject: str) -> Iterator[None]:
     except ValidationError as error:
         problems = []
         for problem in error.errors(include_url=False):
-            where = ".".join(str(part) for part in problem["loc"])
+            where = str(problem["loc"][-1]) if problem["loc"] else ""
             # Our own checks speak for themselves; pydantic prefixes them with "Value error, ".
             what = problem["msg"].removeprefix("Value error, ")
             value = "" if problem["type"] in ("missing", "value_error") else f" (got {problem['input']!r:.60})"

@@ -190,7 +190,7 @@ def test_each_front_end_is_computed_once(clips, tmp_path, monkeypatch):
     result = sweep(trials, 1, clips, RecordFolder(tmp_path), "cpu", Listener())
     assert extracted == [16, 20]
     assert [(r.trial.model.groups, r.trial.front_end.n_mels) for r in result.trials] == [
-        (1, 16), (1, 20), (2, 16), (2, 20),
+        (1, 16), (2, 16), (1, 20), (2, 20),
     ]  # fmt: skip
 
 

@@ -50,6 +50,12 @@ def test_the_device_names_what_trained_and_what_timed():
     assert row.device == " + ".join(sorted(["Some GPU", collect("cpu").device]))
 
 
+def test_settings_that_are_not_the_defaults_are_named():
+    sheet = tables.sheet(tables.rows([trial_record(trial=configure(n_fft=512, batch_size=32))]))
+    assert ", n_fft=512, batch_size=32, " in sheet.title and sheet.headings[0] == "groups" and not sheet.note
+    assert "1 seed," in sheet.title
+
+
 def test_a_trial_that_was_not_timed_has_no_time():
     (row,) = tables.rows([trial_record()], timing_record(configure(groups=2)))
     assert row.epoch_time_s is None
@@ -84,5 +90,7 @@ def test_the_table_fits_the_terminal(rows, width, second_convention):
     out = io.StringIO()
     Console(file=out, width=width).print(formats.to_table(tables.sheet(rows), width))
     assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
-    assert ("all layers" in out.getvalue()) == second_convention
+    text = " ".join(out.getvalue().split())
+    assert ("a wider terminal, and --format csv, show MACs, all layers too" in text) != second_convention
+    assert ("MACs, all layers max val accuracy" in text) == second_convention
     assert max(map(len, out.getvalue().splitlines())) <= width

@@ -34,7 +34,7 @@ class RemoteFile:
 
 # Address, size and checksum of the official archive, as TensorFlow Datasets lists them.
 SPEECH_COMMANDS = RemoteFile(
-    url="http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+    url="https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
     size=2_428_923_189,
     sha256="af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
 )

@@ -56,7 +56,8 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
         raise InputError(f"{source} holds no word folder with audio files: expected word/clip.wav")
     for folder in folders:
         if folder not in seen and folder != NOISE:
-            raise InputError(f"the word {folder!r} is not in {source}: it has {', '.join(known)}")
+            meant = f" (did you mean {folder.lower()!r}?)" if folder.lower() in known else ""
+            raise InputError(f"the word {folder!r} is not in {source}: it has {', '.join(known)}{meant}")
 
 
 def printable(name: str) -> str:
