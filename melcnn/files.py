@@ -7,6 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from melcnn.errors import InputError
+
+
+def check_writable(path: Path) -> None:
+    """Raises `InputError` if `write_whole` could not write `path`: asked before hours of work, not after."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file")
+    try:
+        probe = path.with_name(f".{path.name}.probe")  # beside it, as the file itself will first be written
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another file") from None
+
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Gives `write` a temporary file beside `path`, then renames it to `path` once it is on the disk.

@@ -83,6 +83,16 @@ def test_the_best_of_several_seeds_is_validations_choice(clips, monkeypatch):
     assert best.seed == 1
 
 
+def test_few_validation_clips_are_said(corpus, tmp_path):
+    copy = shutil.copytree(corpus, tmp_path / "copy")
+    for name in (copy / "validation_list.txt").read_text().split():
+        if int(name.split("/")[1][2:6], 16) > 3:  # keeps four a word
+            (copy / name).unlink()
+    trials, notes = plan(parse_axes(SMALL), print, epochs=1), []
+    sweep(trials, 1, load_clips(copy), RecordFolder(tmp_path / "runs"), "cpu", Listener(note=notes.append))
+    assert notes == ["only 8 validation clips: which epoch and which seed is kept rests on these few; add recordings"]
+
+
 def test_epochs_are_timed_on_the_device_of_the_sweep(monkeypatch):
     heard = []
     monkeypatch.setattr(
