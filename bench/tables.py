@@ -15,8 +15,8 @@ class Row(BaseModel):
     """One configuration's summary; the fields are the CSV's columns, in order, and are only ever added.
 
     Accuracies are fractions, means over seeds; `_ci95` is the half-width of Student's t interval of that
-    mean, conditional on this very test set, None for one seed. epochs: mean epoch kept. epoch_time_s:
-    median seconds of one training pass over `train_clips` by a single network.
+    mean, conditional on this very test set, None for one seed. epochs: mean epoch kept, of at most
+    `max_epochs`. epoch_time_s: median seconds of one training pass over `train_clips` by a single network.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +45,7 @@ class Row(BaseModel):
     device: str
     n_fft: int
     hop_length: int
+    max_epochs: int
 
 
 def rows(records: Sequence[TrialRecord], timing: TimingRecord | None = None) -> list[Row]:
@@ -87,6 +88,7 @@ def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set
         device=" + ".join(sorted({r.environment.device for r in records} | timed_on)),
         n_fft=trial.front_end.n_fft,
         hop_length=trial.front_end.hop_length,
+        max_epochs=trial.training.epochs,
     )
 
 
@@ -96,8 +98,9 @@ def _rounded(value: float | None) -> float | None:
 
 
 # What a person reads: heading, and a row's text under it.
-_SETTINGS = ("n_mels", "n_fft", "hop_length", "groups", "channels", "variant", "recipe", "batch_size")
-_DEFAULTS = {name: getattr(getattr(Trial(), SETTINGS[name]), name) for name in _SETTINGS}
+_SETTINGS = ("n_mels", "n_fft", "hop_length", "groups", "channels", "variant", "recipe", "batch_size", "max_epochs")
+_DEFAULTS = {name: getattr(getattr(Trial(), section), name) for name, section in SETTINGS.items()}
+_DEFAULTS["max_epochs"] = _DEFAULTS.pop("epochs")  # the column `epochs` is the mean epoch kept
 _FIGURES = {
     "params": lambda row: f"{row.params:,}",
     "MACs": lambda row: f"{row.macs:,}",

@@ -51,9 +51,18 @@ def test_the_device_names_what_trained_and_what_timed():
 
 
 def test_settings_that_are_not_the_defaults_are_named():
-    sheet = tables.sheet(tables.rows([trial_record(trial=configure(n_fft=512, batch_size=32))]))
-    assert ", n_fft=512, batch_size=32, " in sheet.title and sheet.headings[0] == "groups" and not sheet.note
+    sheet = tables.sheet(tables.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
+    assert (
+        ", n_fft=512, batch_size=32, max_epochs=2, " in sheet.title and sheet.headings[0] == "groups" and not sheet.note
+    )
     assert "1 seed," in sheet.title
+
+
+def test_most_epochs_as_an_axis_tell_rows_apart():
+    short, long = configure(epochs=5), configure(epochs=50)
+    sheet = tables.sheet(tables.rows([trial_record(trial=short), trial_record(trial=long)]))
+    assert sheet.headings[0] == "max_epochs" and [cells[0] for cells in sheet.cells] == ["5", "50"]
+    assert [record["max_epochs"] for record in sheet.records] == [5, 50]
 
 
 def test_a_trial_that_was_not_timed_has_no_time():

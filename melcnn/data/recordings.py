@@ -52,8 +52,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
 
     With both official lists the splits are theirs. Without, the data set's hash rule decides by speaker; files
     whose names do not tell the speaker are split one by one, which a remark says.
-    Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` and
-    `assemble` do.
+    Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` does.
     """
     decoded: dict[str, Decoded] = {}
     lists: dict[str, frozenset[str]] = {}
