@@ -2,44 +2,27 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from bench import options
-from bench.formats import FORMATS, show, to_csv
-from melcnn.errors import InputError, TrainingDiverged
+from bench.cli_timing import timing_app
+from bench.formats import show, to_csv
+from bench.terminal import chosen_format, note, resumable, split_words, stderr
+from melcnn.errors import Failed, InputError
 from melcnn.files import check_writable, write_whole
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
 app.add_typer(data_app, name="data")
+app.add_typer(timing_app)
 
 # What typer raises for a missing or malformed option, whichever click it is built on.
 USAGE_ERROR = typer.BadParameter.__mro__[1]
-
-# Standard output carries the result alone.
-stderr = Console(stderr=True)
-
-
-def note(text: str) -> None:
-    """A one-line notice for the person, apart from the result."""
-    stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def resumable(going_on: str) -> Iterator[None]:
-    """Ends an interrupted command with what is kept and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        note(f"interrupted: {going_on}")
-        raise typer.Exit(130) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,7 +73,7 @@ def sweep(
 
       melbench sweep n_mels=20,40 groups=1,2,4 --data speech_commands_v0.02 --csv table.csv
     """
-    format = _format(format, json)
+    format = chosen_format(format, json)
     if csv:
         check_writable(csv)
     from bench import tables
@@ -105,11 +88,11 @@ def sweep(
     given = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
     # An axis and its option's default do not clash; an option that was given and an axis do.
     settings = {k: v for k, v in given.items() if v is not None and not (k == "recipe" and k in grid)}
-    trials = plan(grid, note, words=_words(words), **settings)
+    trials = plan(grid, note, words=split_words(words), **settings)
     chosen = pick_device(device)
     folder = RecordFolder(out)
     folder.prepare()
-    clips = load_clips(data, _words(words), note)
+    clips = load_clips(data, split_words(words), note)
     going_on = f"finished trials are kept in {out}, and the same command goes on from there"
     with resumable(going_on), SweepProgress(stderr) as listener:
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
@@ -145,7 +128,7 @@ def train(
 
       melbench train --groups 4 --seeds 3 -o yesno.safetensors
     """
-    format = _format(format, json)
+    format = chosen_format(format, json)
     check_writable(output)
     from bench import listings
     from bench.environment import pick_device
@@ -158,9 +141,9 @@ def train(
     given = {"batch_size": batch_size, "epochs": epochs}
     settings = {k: v for k, v in given.items() if v is not None}
     network = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length, "groups": groups, "channels": channels}
-    trial = configure(_words(words), recipe=recipe, **network, **settings)
+    trial = configure(split_words(words), recipe=recipe, **network, **settings)
     chosen = pick_device(device)
-    clips = load_clips(data, _words(words), note)
+    clips = load_clips(data, split_words(words), note)
     with resumable("nothing was written"), SweepProgress(stderr) as listener:
         runs, best = train_best(trial, seeds, clips, chosen, listener)
     save_checkpoint(checkpoint_of(best, trial, clips), output)
@@ -182,7 +165,7 @@ def evaluate(
 
       melbench evaluate yesno.safetensors --data my_recordings --split all
     """
-    format = _format(format, json)
+    format = chosen_format(format, json)
     from bench import listings
     from bench.environment import pick_device
     from melcnn import evaluation
@@ -224,7 +207,7 @@ def predict(
 
       melbench predict yesno.safetensors recording.wav my_recordings/
     """
-    format = _format(format, json)
+    format = chosen_format(format, json)
     import numpy as np
 
     from bench import listings
@@ -258,12 +241,8 @@ def profile(
     groups: options.Groups = 1,
     channels: options.Channels = 32,
     words: options.Words = "yes,no",
-    model: Annotated[
-        str | None, typer.Option("--model", help="Anybody's model instead, as package.module:factory; runs its code.")
-    ] = None,
-    input: Annotated[
-        list[str] | None, typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one a tensor.")
-    ] = None,
+    model: options.Model = None,
+    input: options.Input = None,
     allow_uncounted: Annotated[
         bool, typer.Option("--allow-uncounted", help="Show an operator without a formula instead of stopping.")
     ] = False,
@@ -278,9 +257,8 @@ def profile(
 
       melbench profile --model my_models:SmallNet --input 1,80,101
     """
-    format = _format(format, json)
-    if (model is None) != (not input):
-        raise InputError("--model and --input go together: give both, such as --model my_models:Net --input 1,80,101")
+    format = chosen_format(format, json)
+    options.check_model(model, input)
     from bench import costs
     from bench.operators import UncountedOperator
     from bench.reconciliation import UnexplainedDifference
@@ -289,7 +267,7 @@ def profile(
     try:
         if model is None:
             front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-            sheets = costs.of_trial(configure(_words(words), **front_end, groups=groups, channels=channels))
+            sheets = costs.of_trial(configure(split_words(words), **front_end, groups=groups, channels=channels))
         else:
             shapes = [costs.parse_shape(shape) for shape in input]
             sheets = costs.of_model(model, costs.load_model(model), shapes, allow_uncounted)
@@ -311,7 +289,7 @@ def prepare(data: options.Data = "auto", words: options.Words = "yes,no") -> Non
     from melcnn.data import prepared
     from melcnn.data.loading import load_clips
 
-    wanted = _words(words)
+    wanted = split_words(words)
     check_words(tuple(wanted))
     if data == "synthetic":
         load_clips("synthetic", wanted, note)
@@ -335,7 +313,7 @@ def info(
 
       melbench data info --data my_recordings --words hey,stop
     """
-    _show_contents(data, _words(words), _format(format, json))
+    _show_contents(data, split_words(words), chosen_format(format, json))
 
 
 def _show_contents(data: str, words: Sequence[str], format: str) -> None:
@@ -354,18 +332,6 @@ def _load(path: Path):
     return loaded
 
 
-def _format(format: str, json: bool) -> str:
-    if format not in FORMATS:
-        raise InputError(f"there is no format {format!r}: use one of {', '.join(FORMATS)}")
-    if json and format not in ("table", "json"):
-        raise InputError(f"--json and --format {format} are both given: use one of them")
-    return "json" if json else format
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def main() -> None:
     """The console script: exit code 0 good, 1 failed, 2 bad input, 130 interrupted."""
     try:
@@ -374,7 +340,7 @@ def main() -> None:
             warnings.showwarning = lambda message, *_, **__: note(" ".join(str(message).split()))
             code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except (InputError, TrainingDiverged) as error:
+    except (InputError, Failed) as error:
         _end(str(error), 2 if isinstance(error, InputError) else 1)
     except (KeyboardInterrupt, typer.Abort):
         _end("interrupted", 130)

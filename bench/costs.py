@@ -14,7 +14,7 @@ from bench.formats import Sheet
 from bench.listings import sheet_of
 from bench.reconciliation import Missing, Reconciled, reconcile
 from melcnn.config import Trial
-from melcnn.errors import InputError
+from melcnn.errors import InputError, first_line
 from melcnn.frontend import LogMelFilterBanks
 from melcnn.model import MelCNN
 
@@ -47,14 +47,14 @@ def load_model(text: str) -> nn.Module:
     except AttributeError:
         raise InputError(f"--model {text}: {module_name} has no {attribute!r}") from None
     except Exception as error:
-        raise InputError(f"--model {text}: importing {module_name} raised {_line(error)}") from error
+        raise InputError(f"--model {text}: importing {module_name} raised {first_line(error)}") from error
     if not isinstance(factory, nn.Module):
         if not callable(factory):
             raise InputError(f"--model {text} is a {type(factory).__name__}, expected a factory of an nn.Module")
         try:
             made = factory()
         except Exception as error:
-            raise InputError(f"--model {text} raised {_line(error)}") from error
+            raise InputError(f"--model {text} raised {first_line(error)}") from error
         if not isinstance(made, nn.Module):
             raise InputError(f"--model {text} made a {type(made).__name__}, expected an nn.Module")
         factory = made
@@ -186,7 +186,3 @@ def _differences(counter: Reconciled | Missing) -> list[dict[str, object]]:
         return [{"counter": counter.counter, "item": counter.reason, "macs": ""}]
     lines = {"our macs": counter.macs, **counter.items, "its total": counter.total}
     return [{"counter": counter.counter, "item": item, "macs": amount} for item, amount in lines.items()]
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from melcnn.errors import InputError
+
 Data = Annotated[
     str,
     typer.Option(
@@ -34,4 +36,20 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is fin
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
 Format = Annotated[str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex.")]
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+MaxTime = Annotated[
+    float | None,
+    typer.Option("--max-time", help="Seconds allowed to each interleaved run (3; to a comparison 10).", min=0.001),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Anybody's model instead, as package.module:factory; runs its code.")
+]
+Input = Annotated[
+    list[str] | None, typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one a tensor.")
+]
 Checkpoint = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
+
+
+def check_model(model: str | None, input: list[str] | None) -> None:
+    """Raises `InputError` unless both or neither of --model and --input are given."""
+    if (model is None) != (not input):
+        raise InputError("--model and --input go together: give both, such as --model my_models:Net --input 1,80,101")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
+from scipy.special import bdtr, betaincinv, stdtrit
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
@@ -49,3 +49,42 @@ def accuracy_interval(
     low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
     return low, high
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """The median and the interval of it that assumes no distribution: (median, low, high).
+
+    The r-th smallest and r-th largest value enclose the median unless fewer than r of n values fall on one
+    side of it, which a fair coin decides: r is the largest with 2 P(Binomial(n, 1/2) < r) <= 1 - confidence.
+    Fewer than 6 values hold no 95% interval: low and high are then infinite.
+    """
+    ordered = np.sort(np.asarray(values, float))
+    n = len(ordered)
+    if not n:
+        raise ValueError("no values have no median")
+    # bdtr(k, n, p) is P(Binomial(n, p) <= k), so the ranks that will do are as many as terms pass.
+    rank = int(np.sum(2 * bdtr(np.arange(n // 2), n, 0.5) <= 1 - confidence))
+    low, high = (float(ordered[rank - 1]), float(ordered[n - rank])) if rank else (-math.inf, math.inf)
+    return float(np.median(ordered)), low, high
+
+
+def difference_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """mean(b) - mean(a) of independent values and its interval by Welch's t: (difference, low, high).
+
+    Degrees of freedom by Welch and Satterthwaite (Biometrika 34, 1947). Needs two values of each; with fewer
+    low and high are infinite.
+    """
+    difference = float(np.mean(b) - np.mean(a))
+    if min(len(a), len(b)) < 2:
+        return difference, -math.inf, math.inf
+    parts = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
+    if not sum(parts):
+        return difference, difference, difference
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(sum(parts))
+    return difference, difference - half, difference + half
+
+
+def significant(value: float | None) -> float | None:
+    """Six significant digits: no clock knows more, and more would be noise in a file."""
+    return None if value is None else float(f"{value:.6g}")

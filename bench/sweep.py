@@ -8,13 +8,15 @@ from datetime import datetime, timezone
 
 import torch
 
-from bench import complexity, environment, records, timing
+from bench import complexity, environment, records, timing, works
+from bench.clocks import clock_for
 from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
-from melcnn.config import SETTINGS, Trial, configure
+from bench.works import Work
+from melcnn.config import SETTINGS, Trial, configure, describe
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
 from melcnn.features import Features, extract
-from melcnn.training import Epoch, Run, Stack, fit
+from melcnn.training import Epoch, Run, fit
 
 # The study's two axes, by the names that the command line knows them by.
 PRESETS = {"groups": ("groups", (1, 2, 4, 8, 16)), "mels": ("n_mels", (20, 40, 80))}
@@ -159,7 +161,7 @@ def sweep(
     key = records.timing_identity(list(trials), train_clips, env)
     if (timed := timings.get(f"timing-{key}.json")) is None:
         listener.status(Status(planned, planned, "timing epochs"))
-        timed = time_epochs(trials, train_clips, clips.waveforms.shape[1], device, env)
+        timed = time_epochs(trials, train_clips, device, env)
         folder.write(timed)
     return Result([present[identity(trial, seed)] for trial in trials for seed in range(seeds)], timed)
 
@@ -216,39 +218,18 @@ def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[in
     return stacks + [missing[a:b] for a, b in itertools.pairwise(bounds)]
 
 
-def describe(trial: Trial, trials: Sequence[Trial]) -> str:
-    """The settings in which `trial` differs from others of the sweep or the defaults, as `groups=4 n_mels=80`."""
-
-    def settings(trial: Trial) -> dict[str, object]:
-        return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
-
-    everyone = [settings(other) for other in trials]
-    everyone.append(settings(Trial()))
-    varying = {name: v for name, v in settings(trial).items() if any(other[name] != v for other in everyone)}
-    shown = varying or {"groups": trial.model.groups}
-    return " ".join(f"{name}={value}" for name, value in shown.items())
-
-
-def time_epochs(
-    trials: Sequence[Trial], train_clips: int, samples: int, device: str, env: environment.Environment
-) -> TimingRecord:
-    """Times one training pass over `train_clips` clips for a single network of each configuration.
-
-    The clips are random features of the right shape: a pass takes as long for noise as for speech.
-    """
-    noise: dict[tuple[int, int], torch.Tensor] = {}
-    passes: dict[str, Callable[[], object]] = {}
-    for trial in trials:
-        shape = trial.front_end.n_mels, samples // trial.front_end.hop_length + 1
-        if shape not in noise:
-            noise[shape] = torch.randn(train_clips, *shape).to(device)
-        labels = torch.arange(train_clips, device=device) % len(trial.data.words)
-        stack = Stack(trial, [0], device)
-        passes[trial.canonical()] = lambda stack=stack, x=noise[shape], labels=labels: stack.epoch(x, labels)
-    seconds = timing.interleave(passes, TIMING_ROUNDS, device)
+def time_epochs(trials: Sequence[Trial], train_clips: int, device: str, env: environment.Environment) -> TimingRecord:
+    """Times one training pass over `train_clips` clips for a single network of each configuration."""
+    passes = {
+        trial.canonical(): works.build(
+            Work(what="epoch", clips=train_clips, batch_size=trial.training.batch_size, trial=trial), device
+        ).call
+        for trial in trials
+    }
+    run = timing.interleave(passes, timing.fixed(TIMING_ROUNDS), clock_for(device))
     return TimingRecord(
         timed=[
-            TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=seconds[trial.canonical()])
+            TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=run.series[trial.canonical()].seconds)
             for trial in trials
         ],
         environment=env,

@@ -5,6 +5,7 @@ An unknown key is an error; `Trial.canonical()` is the text that a trial's ident
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -157,3 +158,16 @@ def configure(words: tuple[str, ...] | list[str] = ("yes", "no"), **settings: An
         sections[SETTINGS[name]][name] = value
     with one_line("configuration"):
         return Trial(data=Data(words=tuple(words)), **sections)
+
+
+def describe(trial: Trial, trials: Sequence[Trial]) -> str:
+    """The settings in which `trial` differs from others or the defaults, as `groups=4 n_mels=80`."""
+
+    def settings(trial: Trial) -> dict[str, object]:
+        return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
+
+    everyone = [settings(other) for other in trials]
+    everyone.append(settings(Trial()))
+    varying = {name: v for name, v in settings(trial).items() if any(other[name] != v for other in everyone)}
+    shown = varying or {"groups": trial.model.groups}
+    return " ".join(f"{name}={value}" for name, value in shown.items())

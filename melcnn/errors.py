@@ -10,8 +10,17 @@ class InputError(ValueError):
     """Bad input. Its text is one line: what was wrong, what was expected, what to do."""
 
 
-class TrainingDiverged(RuntimeError):
-    """A network's validation loss was never finite. Its text is one line and names the seeds."""
+class Failed(RuntimeError):
+    """Work that could not be finished, through no fault of the input. Its text is one line."""
+
+
+class TrainingDiverged(Failed):
+    """A network's validation loss was never finite. Its text names the seeds."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another's exception says, in one line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no more is said'])[0]}"
 
 
 @contextmanager

@@ -54,14 +54,18 @@ def test_the_commands(folder, melbench, monkeypatch):
         seen.append(arguments[0] if arguments[0] != "data" else f"data {arguments[1]}")
         if arguments[0] in ("sweep", "train"):  # in a short form
             arguments += ["--epochs", "1", "--seeds", "1"]
+        if arguments[0] == "time":
+            arguments += ["--launches", "1"] + ([] if "--what" in arguments else ["--what", "latency"])
         if arguments[:2] == ["data", "prepare"]:  # without the download
             arguments += ["--data", "speech_commands_v0.02"]
         code, out, err = melbench(*arguments)
-        assert code == 0 and out, (command, err)
+        # Whether one machine is slower at one moment than at another is not the README's to say.
+        assert code in ((0, 1) if arguments[0] == "compare" else (0,)) and out, (command, err)
         # The first command has nothing prepared, those after `data prepare` have.
         if arguments[0] == "sweep":
             assert ("synthetic" in out) == ("data prepare" not in seen)
-    assert set(seen) == {"sweep", "data prepare", "data info", "train", "evaluate", "predict", "profile"}
+    trained = {"sweep", "train", "evaluate", "predict"}
+    assert set(seen) == trained | {"data prepare", "data info", "profile", "time", "compare"}
     assert (folder / "groups.csv").exists()
 
 

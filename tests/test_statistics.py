@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from bench.statistics import accuracy_interval, mean_interval
+from bench.statistics import accuracy_interval, difference_interval, mean_interval, median_interval, significant
 
 
 def test_students_interval_by_hand():
@@ -56,3 +56,38 @@ def test_the_interval_covers_as_often_as_it_says():
         low, high = accuracy_interval((rng.random(240) < rates[speakers]).tolist(), speakers)
         covered += low <= 0.9 <= high
     assert 0.92 < covered / 2000 < 0.98
+
+
+def test_the_median_and_its_interval():
+    # Nine values: at most one of a fair coin's nine tosses falls on one side with probability 2 x 10 / 512 = 3.9%,
+    # at most two with 2 x 46 / 512 = 18%; so the second smallest and the second largest.
+    assert median_interval([9, 1, 8, 2, 7, 3, 6, 4, 5]) == (5, 2, 8)
+    # Six: none on one side, 2 / 64 = 3.1%. Five: 2 / 32 = 6.2%, too much.
+    assert median_interval(range(6)) == (2.5, 0, 5)
+    assert median_interval(range(5)) == (2, -math.inf, math.inf)
+    with pytest.raises(ValueError, match="no values"):
+        median_interval([])
+
+
+def test_the_interval_of_the_median_holds_it_as_often_as_it_says():
+    # Exponential values have the median log 2. For n = 20 the interval from the 6th to the 15th holds it with
+    # probability 1 - 2 P(Binomial(20, 1/2) <= 5) = 95.9%; 1000 tries spread by 0.6%.
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        _, low, high = median_interval(rng.exponential(size=20))
+        held += low <= math.log(2) <= high
+    assert held / 1000 == pytest.approx(0.959, abs=0.02)
+
+
+def test_the_difference_of_means_by_welch():
+    # Variances 1 and 4 of three values each: se = sqrt(1/3 + 4/3) = 1.291; degrees of freedom
+    # (5/3)^2 / ((1/3)^2 / 2 + (4/3)^2 / 2) = 2.941, whose t is 3.220.
+    difference, low, high = difference_interval([1, 2, 3], [3, 5, 7])
+    assert difference == 3 and (high - low) / 2 == pytest.approx(1.29099 * 3.2204, rel=1e-3)
+    assert difference_interval([1], [2, 3]) == (1.5, -math.inf, math.inf)
+    assert difference_interval([1, 1], [3, 3]) == (2, 2, 2)
+
+
+def test_significant_digits():
+    assert [significant(value) for value in (1.23456789e-5, 123456789.0, None)] == [1.23457e-5, 123457000.0, None]

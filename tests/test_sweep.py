@@ -24,6 +24,7 @@ from bench.sweep import (
     train_best,
 )
 from melcnn import InputError, configure, load_clips
+from tests.machines import FakeMachine
 from tests.test_records import trial_record
 
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
@@ -94,15 +95,19 @@ def test_few_validation_clips_are_said(corpus, tmp_path):
 
 
 def test_epochs_are_timed_on_the_device_of_the_sweep(monkeypatch):
-    heard = []
-    monkeypatch.setattr(
-        "bench.sweep.timing.interleave",
-        lambda passes, rounds, device: heard.append(device) or {name: [1.0] for name in passes},
-    )
-    trials = plan(parse_axes(SMALL), print)
-    for device in ("cpu", "meta"):
-        time_epochs(trials, 4, 16_000, device, collect("cpu"))
-    assert heard == ["cpu", "meta"]
+    machine, heard = FakeMachine(cold=100.0), []
+
+    def build(work, device):
+        heard.append((work.what, work.clips, device))
+        return SimpleNamespace(call=machine.work(work.trial.model.groups, work.trial.model.groups))
+
+    monkeypatch.setattr("bench.sweep.works.build", build)
+    monkeypatch.setattr("bench.sweep.clock_for", lambda device: heard.append(device) or machine.clock)
+    trials = plan(parse_axes(["groups=1,2", *SMALL]), print)
+    record = time_epochs(trials, 4, "cuda", collect("cpu"))
+    assert heard == [("epoch", 4, "cuda")] * 2 + ["cuda"]
+    # The cold first epoch is in none of them.
+    assert [timed.epoch_seconds for timed in record.timed] == [[1.0] * 9, [2.0] * 9]
 
 
 def test_stacks():

@@ -1,0 +1,205 @@
+"""The commands about time: `melbench time` and `melbench compare`. They parse, call, render."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import options
+from bench.formats import show, to_csv
+from bench.terminal import chosen_format, note, resumable, split_words, stderr
+from melcnn.errors import Failed, InputError
+from melcnn.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    from bench.comparing import Compared
+
+timing_app = typer.Typer()
+
+What = Annotated[
+    str, typer.Option("--what", help="What is timed: any of step, epoch, latency, throughput and front-end.")
+]
+
+
+@timing_app.command(no_args_is_help=True)
+def time(
+    axes: Annotated[
+        list[str] | None,
+        typer.Argument(help="groups, mels, or any grid as name=value,value ...", show_default=False),
+    ] = None,
+    model: options.Model = None,
+    input: options.Input = None,
+    what: What = "step,epoch,latency,throughput,front-end",
+    batch_size: options.BatchSize = None,
+    launches: Annotated[int, typer.Option("--launches", help="Processes started, one after another.", min=1)] = 5,
+    max_time: options.MaxTime = None,
+    device: options.Device = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Keep the measurement in this file, for 'melbench compare'.")
+    ] = None,
+    csv: options.Csv = None,
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Time a grid of configurations, or anybody's model, side by side, and say what binds it.
+
+    step and epoch train (an epoch of the study's 6358 clips); latency is inference of one clip, throughput of 16,
+    64 and 256. What is kept with -o is timed beside reference work, in as many launches as a comparison needs (5 to
+    twice as many).
+
+    Examples:
+
+      melbench time groups
+
+      melbench time groups batch_size=16,64,256 --what step
+
+      melbench time --model my_models:SmallNet --input 1,80,101 --what latency -o before.json
+    """
+    format = chosen_format(format, json)
+    options.check_model(model, input)
+    for path in (output, csv):
+        if path:
+            check_writable(path)
+    from bench import environment, measurements, timetables, works
+    from bench.costs import parse_shape
+    from bench.measuring import measure
+    from bench.sweep import parse_axes, plan
+    from bench.verdicts import FEWEST_LAUNCHES
+
+    if model and axes:
+        raise InputError("a grid and --model are both given: time one of them")
+    kinds = _kinds(what)
+    if model:
+        shapes = [parse_shape(shape) for shape in input]
+        chosen = works.of_model(model, shapes, kinds, 64 if batch_size is None else batch_size)
+    else:
+        given = {} if batch_size is None else {"batch_size": batch_size}
+        trials = plan(parse_axes(axes or []), note, **given)
+        chosen = list(dict.fromkeys(work for trial in trials for work in works.of_trial(trial, kinds)))
+    on = environment.pick_device(device)
+
+    def keep(measurement: measurements.Measurement) -> None:
+        if output:
+            measurements.write(measurement, output)
+
+    env = environment.collect(on)
+    kept = f"the launches that were finished are kept in {output}" if output else "nothing was kept"
+    with resumable(kept), stderr.status("timing") as status:
+        progress = status.update if stderr.is_terminal else note
+        fewest = max(launches, FEWEST_LAUNCHES) if output else launches
+        measured = measure(chosen, on, fewest, max_time, output is not None, env, progress, keep)
+    for remark in timetables.remarks(measured):
+        note(remark)
+    sheet = timetables.times(measured)
+    if csv:
+        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
+    show([sheet], format)
+    if measured.stopped:
+        raise Failed(f"{measured.stopped}; what was timed before is shown{f' and kept in {output}' if output else ''}")
+
+
+@timing_app.command(no_args_is_help=True)
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A measurement, or a configuration such as groups=1.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another of the same kind: is it faster or slower than A?")],
+    what: Annotated[
+        str | None, typer.Option("--what", help="What is timed of two configurations; step unless given.")
+    ] = None,
+    effect: Annotated[
+        float, typer.Option("--effect", help="The smallest effect of interest: 0.02 is 2%.", min=0.001, max=1)
+    ] = 0.02,
+    across: Annotated[
+        str, typer.Option("--across", help="Differences of machine or settings to compare across, such as cpu,torch.")
+    ] = "",
+    max_time: options.MaxTime = None,
+    device: options.Device = "auto",
+    csv: options.Csv = None,
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Say whether B is FASTER or SLOWER than A, or the SAME; ends with exit code 1 if anything is SLOWER.
+
+    Two measurements (files of 'melbench time -o', or JSON files of 'pytest bench --benchmark-json', one launch
+    each, in a folder) are compared through the reference work timed beside them. Two configurations are timed now,
+    interleaved.
+
+    Examples:
+
+      melbench compare before.json after.json
+
+      melbench compare groups=1 groups=16 --what step,latency
+    """
+    format = chosen_format(format, json)
+    if csv:
+        check_writable(csv)
+    from bench import comparing, reading, timetables
+    from bench.verdicts import SLOWER
+
+    files = [_is_file(text) for text in (a, b)]
+    if files[0] != files[1]:
+        raise InputError(f"{a} and {b} are not alike: give two measurements or two configurations")
+    if files[0]:
+        if what:
+            raise InputError("--what is for two configurations: measurements are compared in all that both hold")
+        one, two = (reading.read(Path(text)) for text in (a, b))
+        found = comparing.stored(one, two, effect, split_words(across))
+        for remark in comparing.caveats(one, two):
+            note(remark)
+    else:
+        found = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, device)
+    sheet = timetables.compared(found, a, b, effect)
+    if csv:
+        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
+    show([sheet], format)
+    if any(one.comparison.verdict == SLOWER for one in found):
+        raise typer.Exit(1)
+
+
+def _side_by_side(
+    a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str
+) -> list["Compared"]:
+    from bench import comparing, machine, noise, works
+    from bench.environment import pick_device
+    from bench.measurements import samples_of
+
+    on = pick_device(device)
+    sides = [works.of_trial(_configuration(text), kinds) for text in (a, b)]
+    found = []
+    before = machine.conditions(on)
+    for one, two in zip(*sides, strict=True):
+        compared, run = comparing.side_by_side(one, two, on, effect, max_time)
+        found.append(compared)
+        for name in run.series:
+            for remark in noise.of_samples(samples_of(run, name)):
+                note(f"{name}: {remark}")
+    for remark in noise.of_machine(before, machine.conditions(on)):
+        note(remark)
+    return found
+
+
+def _configuration(text: str):
+    from bench.sweep import parse_axes
+    from melcnn.config import configure
+
+    settings = parse_axes(text.replace(",", " ").split())
+    return configure(**{name: values[0] for name, values in settings.items()})
+
+
+def _is_file(text: str) -> bool:
+    if Path(text).exists():
+        return True
+    if "=" in text and not text.endswith(".json"):
+        return False
+    raise InputError(f"{text} is no file and no configuration: name a measurement, or settings such as groups=4")
+
+
+def _kinds(text: str) -> list[str]:
+    from bench.works import WHAT
+
+    kinds = split_words(text)
+    if unknown := [kind for kind in kinds if kind not in WHAT]:
+        raise InputError(f"--what {unknown[0]!r} is not known: use any of {', '.join(WHAT)}")
+    if not kinds:
+        raise InputError(f"--what names nothing: use any of {', '.join(WHAT)}")
+    return list(dict.fromkeys(kinds))

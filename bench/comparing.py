@@ -1,0 +1,132 @@
+"""Is B faster or slower than A? Two works side by side now, or two stored measurements of the same works."""
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import reference, timing, works
+from bench.clocks import clock_for
+from bench.environment import Environment
+from bench.measurements import Measurement, Samples
+from bench.timing import Rule, Run
+from bench.verdicts import FEWEST_LAUNCHES, Comparison, compare_launches, compare_rounds, ratio_precision
+from bench.works import Work
+from melcnn.errors import InputError
+
+# Seconds for a comparison side by side unless the user says otherwise.
+MOST_SECONDS = 10.0
+FEWEST_ROUNDS = 25
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One work's comparison, and the seconds that each side took."""
+
+    label: str
+    comparison: Comparison
+    time_a: float
+    time_b: float
+
+
+def side_by_side(
+    a: Work, b: Work, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
+) -> tuple[Compared, Run]:
+    """Times A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
+
+    Raises `InputError` if a call of A and one of B process different numbers of clips.
+    """
+    if a.clips != b.clips:
+        raise InputError(
+            f"a {a.what} of A has {a.clips} clips and one of B {b.clips}: compare epochs, or equal batches"
+        )
+    # Names that tell them apart even where A and B are the same.
+    first, second = (f"{name}: {label}" for name, label in zip("AB", works.labels([a, b]), strict=True))
+    # What is made first lies elsewhere in memory: which of the two that is must not always be the same.
+    order = random.Random(seed).sample([(first, a), (second, b)], 2)
+    candidates = {name: works.build(work, device).call for name, work in order}
+    rule = Rule(
+        effect / 2,
+        min_rounds=FEWEST_ROUNDS,
+        max_seconds=max_seconds or MOST_SECONDS,
+        figures=ratio_precision(first, [second]),
+    )
+    run = timing.interleave(candidates, rule, clock_for(device), seed, singly=a.what == "latency")
+    one, two = run.series[first], run.series[second]
+    label = " / ".join(works.labels([a, b]))
+    times = statistics.median(one.seconds), statistics.median(two.seconds)
+    return Compared(label, compare_rounds(one, two, effect), *times), run
+
+
+def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] = ()) -> list[Compared]:
+    """Compares each work that both hold, through the reference work timed beside it.
+
+    across: the differences that are allowed, by the names of `differences`. Raises `InputError` for others, and
+    if there is no work in common or no reference beside it.
+    """
+    if other := {name: both for name, both in differences(a, b).items() if name not in across}:
+        found = "; ".join(f"{name}: {one} / {two}" for name, (one, two) in other.items())
+        raise InputError(
+            f"A and B are not of the same machine and settings ({found}): measure both alike, or compare all the same "
+            f"with --across {','.join([*across, *other])}"
+        )
+    here = {work.canonical(): index for index, work in enumerate(b.works)}
+    labels = works.labels(a.works)
+    pairs = [(i, here[work.canonical()]) for i, work in enumerate(a.works) if work.canonical() in here]
+    if not pairs:
+        raise InputError(
+            f"A and B are of different work ({labels[0]} ... / {works.labels(b.works)[0]} ...): measure the same"
+        )
+    return [_compare(labels[i], a.of(i), b.of(j), effect) for i, j in pairs]
+
+
+def caveats(a: Measurement, b: Measurement) -> list[str]:
+    """What makes a comparison of the two weaker than it could be, each with its remedy."""
+    found = []
+    if {work.canonical() for work in a.works} != {work.canonical() for work in b.works}:
+        found.append(
+            "A and B timed different works, only what both hold is compared, and what runs between two calls changes "
+            "what the caches hold: measure the same works"
+        )
+    for name, one in (("A", a), ("B", b)):
+        if len(one.launches) < FEWEST_LAUNCHES:
+            found.append(
+                f"{name} has {len(one.launches)} launches and a verdict needs {FEWEST_LAUNCHES}: measure with "
+                f"--launches {FEWEST_LAUNCHES}, or run the suite that often into one folder"
+            )
+        if one.stopped:
+            found.append(f"{name} was stopped early: {one.stopped}")
+    return found
+
+
+def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: float) -> Compared:
+    logs = [[one.log_to_reference for one in side] for side in (a, b)]
+    if any(log is None for side in logs for log in side):
+        raise InputError(f"{label} was timed without reference work: measure with 'melbench time -o FILE'")
+    if not all(logs):
+        raise InputError(f"{label} has no samples in {'A' if not a else 'B'}: measure it again")
+    times = [statistics.mean(statistics.median(one.seconds) for one in side) for side in (a, b)]
+    return Compared(label, compare_launches(*logs, effect), *times)
+
+
+def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:
+    """What differs between two measurements and could change times, by name: (of A, of B). melbench itself may
+    differ, which is what one wants to know of."""
+    if a.reference_version != b.reference_version:
+        raise InputError(
+            f"A and B were timed beside reference work of versions {a.reference_version} and {b.reference_version} "
+            f"(this melbench has {reference.VERSION}): measure both with one version"
+        )
+
+    def settings(measurement: Measurement) -> dict[str, object]:
+        env: Environment = measurement.environment
+        launches = measurement.launches
+        packages = {name: number for name, number in env.packages.items() if name in ("torch", "torchaudio")}
+        affinity = sorted({str(launch.before.affinity) for launch in launches})
+        fields = {
+            name: getattr(env, name) for name in ("device", "cpu", "cores", "threads", "system", "python", "cuda")
+        }
+        return fields | packages | {"affinity": " ".join(affinity)}
+
+    one, two = settings(a), settings(b)
+    return {name: (one[name], two.get(name)) for name in one if one[name] != two.get(name)}

@@ -1,0 +1,15 @@
+"""What ran where, in the JSON files of the suite. Here and not in the suite, because pytest-benchmark asks before
+it collects."""
+
+from bench import environment, machine, suite_json
+
+DEVICE = environment.pick_device("auto")
+BEFORE = machine.conditions(DEVICE)
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info.update(suite_json.machine_info(environment.collect(DEVICE), DEVICE))
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    output_json[suite_json.KEY] = suite_json.of_run(environment.collect(DEVICE), DEVICE, BEFORE)

@@ -1,0 +1,146 @@
+"""What the machine does while something is timed: load, clock rates, throttling, memory, energy. Only reads."""
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+THREADS = Path("/proc/self/task")
+CPU_INFO = Path("/proc/cpuinfo")
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+T = TypeVar("T")
+
+
+class Conditions(BaseModel):
+    """The machine's state at one moment; what a system does not tell is None.
+
+    threads: of torch. affinity: the cores this process may use. load: processes that run or want to on all `cores`,
+    the mean of a minute. cpu_mhz: the fastest core's. throttle: why the GPU runs slower than it could.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: int
+    affinity: list[int] | None
+    cores: int | None = None
+    load: float | None
+    cpu_mhz: float | None
+    gpu_mhz: int | None = None
+    gpu_celsius: int | None = None
+    throttle: list[str] = []
+
+
+def conditions(device: str) -> Conditions:
+    """The conditions now, of the CPU and of `device`."""
+    on_gpu = device == "cuda"
+    return Conditions(
+        threads=torch.get_num_threads(),
+        affinity=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        cores=os.cpu_count(),
+        load=_unless_missing(lambda: round(os.getloadavg()[0], 2)),
+        cpu_mhz=_unless_missing(_cpu_mhz),
+        gpu_mhz=_nvml(lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)) if on_gpu else None,
+        gpu_celsius=_nvml(lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
+        if on_gpu
+        else None,
+        throttle=(_nvml(_throttle_reasons) or []) if on_gpu else [],
+    )
+
+
+def run_queue_wait() -> float:
+    """Seconds for which threads of this process have been ready to run and without a core, summed; 0 where the
+    system does not tell. Linux's /proc/PID/task/TID/schedstat: its second number, nanoseconds."""
+    total = 0
+    for thread in _unless_missing(lambda: os.listdir(THREADS)) or []:
+        # A thread may have ended meanwhile.
+        with contextlib.suppress(OSError), open(f"{THREADS}/{thread}/schedstat", "rb") as file:
+            total += int(file.read().split()[1])
+    return total * 1e-9
+
+
+class PeakMemory:
+    """The most memory since it was made, in bytes above what was in use then; None where the system does not tell.
+
+    On the CPU the process's resident memory, in CUDA what torch has allocated.
+    """
+
+    def __init__(self, device: str):
+        self.on_gpu = device == "cuda"
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            self.before = _unless_missing(_reset_peak)
+
+    def bytes(self) -> int | None:
+        if self.on_gpu:
+            return torch.cuda.max_memory_allocated() - self.before
+        peak = _unless_missing(lambda: _status_bytes("VmHWM"))
+        return None if peak is None or self.before is None else max(0, peak - self.before)
+
+
+def energy_joules() -> float | None:
+    """What the GPU has used since its driver was loaded; None without NVML or where it does not count."""
+    return _nvml(lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3)
+
+
+def _cpu_mhz() -> float | None:
+    lines = CPU_INFO.read_text().splitlines()
+    rates = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+    return max(rates, default=None)
+
+
+def _reset_peak() -> int | None:
+    """Sets the process's peak back to what is resident now; that, in bytes."""
+    with contextlib.suppress(AttributeError):  # Of the GNU library only: gives back what was freed.
+        ctypes.CDLL(None).malloc_trim(0)
+    CLEAR_REFS.write_text("5")
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int | None:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _nvml(ask: Callable[..., T]) -> T | None:
+    """What NVML says of torch's current GPU; None without the package nvidia-ml-py or the driver's answer."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        return ask(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+    except Exception:  # Whatever is missing, timing goes on without.
+        return None
+
+
+# NVML's bits that mean slower than asked for; idle and set clocks are no throttling.
+THROTTLE = {
+    "nvmlClocksThrottleReasonSwPowerCap": "power cap",
+    "nvmlClocksThrottleReasonHwSlowdown": "hardware slowdown",
+    "nvmlClocksThrottleReasonSwThermalSlowdown": "temperature",
+    "nvmlClocksThrottleReasonHwThermalSlowdown": "temperature",
+    "nvmlClocksThrottleReasonHwPowerBrakeSlowdown": "power brake",
+}
+
+
+def _throttle_reasons(nvml, gpu) -> list[str]:
+    bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
+    return sorted({text for name, text in THROTTLE.items() if bits & getattr(nvml, name, 0)})
+
+
+def _unless_missing(ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except (OSError, ValueError, IndexError):
+        return None

@@ -1,0 +1,48 @@
+"""A synchronised timer, and reference work beside every round."""
+
+import statistics
+import time
+
+import pytest
+
+from bench import environment, suite_json, works
+from bench.ceilings import ceilings
+from bench.clocks import clock_for
+from bench.conftest import DEVICE
+from bench.works import Work
+
+CLOCK = clock_for(DEVICE)
+
+# Seconds that the rounds of one benchmark take together, and how many they are at least and at most.
+SECONDS = 1.0
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 500
+
+
+def timer() -> float:
+    """Seconds on the host's clock once the device has done everything it was given."""
+    CLOCK.synchronize()
+    return time.perf_counter()
+
+
+@pytest.fixture(scope="session")
+def top():
+    return ceilings(environment.collect(DEVICE), DEVICE)
+
+
+@pytest.fixture
+def time_work(benchmark, top):
+    """Times a work: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
+
+    def run(work: Work) -> None:
+        call, beside = works.build(work, DEVICE).call, works.build_reference(work, DEVICE)
+        CLOCK.read(call)
+        CLOCK.read(beside)
+        warm = statistics.median(CLOCK.read(call).host + CLOCK.read(beside).host for _ in range(FEWEST_ROUNDS))
+        rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(SECONDS / warm)))
+        reference_seconds: list[float] = []
+        benchmark.pedantic(
+            call, setup=lambda: reference_seconds.append(CLOCK.read(beside).host), rounds=rounds, iterations=1
+        )
+        benchmark.extra_info.update(suite_json.extra_info(work, works.facts(work, DEVICE, top), reference_seconds))
+
+    return run

@@ -1,0 +1,39 @@
+"""Front-end, inference, a training step and a training epoch, by groups and by mel filters."""
+
+import pytest
+
+from bench import works
+from bench.suite.conftest import timer
+from bench.sweep import PRESETS
+from melcnn.config import configure
+
+pytestmark = pytest.mark.benchmark(timer=timer, disable_gc=True)
+
+GROUPS = [configure(groups=groups) for groups in PRESETS["groups"][1]]
+# The study's second axis; 80 mel filters and one group stand in the first already.
+MELS = [configure(n_mels=n_mels) for n_mels in PRESETS["mels"][1] if n_mels != 80]
+FRONT_ENDS = [configure(n_mels=n_mels) for n_mels in PRESETS["mels"][1]]
+
+
+def name(trial):
+    return f"mels{trial.front_end.n_mels}-groups{trial.model.groups}"
+
+
+@pytest.mark.parametrize("trial", FRONT_ENDS, ids=lambda trial: f"mels{trial.front_end.n_mels}")
+def test_front_end(time_work, trial):
+    time_work(works.of_trial(trial, ["front-end"])[-1])
+
+
+@pytest.mark.parametrize("trial", GROUPS + MELS, ids=name)
+def test_forward(time_work, trial):
+    time_work(works.of_trial(trial, ["latency"])[0])
+
+
+@pytest.mark.parametrize("trial", GROUPS + MELS, ids=name)
+def test_training_step(time_work, trial):
+    time_work(works.of_trial(trial, ["step"])[0])
+
+
+@pytest.mark.parametrize("trial", GROUPS + MELS, ids=name)
+def test_training_epoch(time_work, trial):
+    time_work(works.of_trial(trial, ["epoch"])[0])

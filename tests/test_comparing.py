@@ -1,0 +1,217 @@
+import json
+
+import pytest
+
+from bench import comparing, environment, measurements, reading, reference, timetables, works
+from bench.ceilings import Ceilings
+from bench.machine import Conditions
+from bench.measurements import Launch, Measurement, Samples
+from melcnn import configure
+from melcnn.errors import InputError
+
+TOP = Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6)
+CALM = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
+WORKS = [work for groups in (1, 4) for work in works.of_trial(configure(groups=groups), ["latency"])]
+FACTS = [works.facts(work, "cpu", TOP) for work in WORKS]
+ENV = environment.collect("cpu")
+
+
+def measured(factors=(1.0, 1.0), launches=5, machine=1.0, of=WORKS, **changes):
+    """Launches whose rounds take `machine` seconds, work i `factors[i]` times the reference, give or take 0.2%."""
+    made = []
+    for number in range(launches):
+        samples = []
+        for factor in factors[: len(of)]:
+            beside = [machine * (1 + round / 10) for round in range(30)]
+            seconds = [factor * (1 + (number - 2) / 1000) * t for t in beside]
+            waited = [0.0] * 30
+            samples.append(
+                Samples(
+                    cold_seconds=9.0,
+                    seconds=seconds,
+                    waited=waited,
+                    reference_seconds=beside,
+                    reference_waited=waited,
+                    overhead_seconds=1e-7,
+                )
+            )
+        made.append(Launch(samples=samples, before=CALM, after=CALM))
+    base = Measurement(
+        works=of, facts=FACTS[: len(of)], ceilings=TOP, launches=made, environment=ENV, finished_at="2026-01-01"
+    )
+    return base.model_copy(update=changes)
+
+
+def test_a_machine_of_another_speed_cancels_out():
+    # B's day is twice as slow; its second work takes 1.1 times as long for each second of reference work.
+    found = comparing.stored(measured(), measured((1.0, 1.1), machine=2.0), 0.02)
+    assert [one.label for one in found] == ["latency groups=1", "latency groups=4"]
+    assert [one.comparison.verdict for one in found] == ["SAME", "SLOWER"]
+    assert [one.comparison.ratio for one in found] == pytest.approx([1.0, 1.1])
+    assert found[0].time_b == pytest.approx(2 * found[0].time_a)
+    assert [one.comparison.verdict for one in comparing.stored(measured((1, 1.1)), measured(), 0.02)] == [
+        "SAME",
+        "FASTER",
+    ]
+
+
+def test_another_machine_is_refused_unless_asked_for():
+    other = measured(environment=ENV.model_copy(update={"threads": ENV.threads + 1, "cpu": "Other"}))
+    with pytest.raises(InputError, match=r"cpu: .* / Other; threads: \d+ / \d+\).*--across cpu,threads"):
+        comparing.stored(measured(), other, 0.02)
+    with pytest.raises(InputError, match=r"--across cpu,threads"):
+        comparing.stored(measured(), other, 0.02, ["cpu"])
+    assert len(comparing.stored(measured(), other, 0.02, ["cpu", "threads"])) == 2
+
+
+def test_another_melbench_is_what_one_wants_to_know_of():
+    newer = measured(environment=ENV.model_copy(update={"packages": ENV.packages | {"melbench": "99"}}))
+    assert comparing.differences(measured(), newer) == {}
+    torch = measured(environment=ENV.model_copy(update={"packages": ENV.packages | {"torch": "99"}}))
+    assert list(comparing.differences(measured(), torch)) == ["torch"]
+
+
+def test_different_work_is_refused():
+    with pytest.raises(InputError, match=r"different work \(latency groups=1 ... / step groups=1 ...\)"):
+        comparing.stored(measured(), measured(of=works.of_trial(configure(), ["step"])), 0.02)
+
+
+def test_other_neighbours_and_few_launches_are_said():
+    assert comparing.caveats(measured(), measured()) == []
+    fewer = measured(of=WORKS[:1])
+    assert len(comparing.stored(measured(), fewer, 0.02)) == 1
+    assert "timed different works" in comparing.caveats(measured(), fewer)[0]
+    short = measured(launches=3)
+    assert comparing.stored(measured(), short, 0.02)[0].comparison.verdict == "UNCLEAR"
+    assert "B has 3 launches and a verdict needs 5" in comparing.caveats(measured(), short)[0]
+    assert "A was stopped early: fire" in comparing.caveats(measured(stopped="fire"), measured())[0]
+
+
+def test_without_reference_work_nothing_is_compared():
+    plain = measured()
+    bare = [
+        launch.model_copy(update={"samples": [s.model_copy(update={"reference_seconds": []}) for s in launch.samples]})
+        for launch in plain.launches
+    ]
+    with pytest.raises(InputError, match="without reference work"):
+        comparing.stored(plain, plain.model_copy(update={"launches": bare}), 0.02)
+    old = plain.model_copy(update={"reference_version": reference.VERSION + 1})
+    with pytest.raises(InputError, match="reference work of versions"):
+        comparing.stored(plain, old, 0.02)
+
+
+def test_side_by_side_sees_an_injected_slowdown():
+    (work,) = works.of_trial(configure(groups=16, batch_size=16), ["latency"])
+    slowed = work.model_copy(update={"slowdown": 0.5})
+    found, run = comparing.side_by_side(work, slowed, "cpu", 0.02, max_seconds=20)
+    assert found.comparison.verdict == "SLOWER" and 1.3 < found.comparison.ratio < 1.8
+    lengths = {len(one.seconds) for one in run.series.values()}
+    assert len(lengths) == 1 and lengths.pop() >= comparing.FEWEST_ROUNDS
+
+
+def test_the_table_of_times():
+    first, second = timetables.rows(measured())
+    # Medians of a launch: 2.45 x (1 + k / 1000) for k in -2 ... 2; their mean is 2.45 and their t interval
+    # 2.776 x 2.45e-3 x sqrt(2.5) / sqrt(5).
+    assert first.time_s == pytest.approx(2.45) and first.time_ci95_s == pytest.approx(
+        2.776 * 2.45e-3 * 0.5**0.5, rel=1e-3
+    )
+    assert (first.what, first.groups, first.clips, first.launches, first.samples) == ("latency", 1, 1, 5, 150)
+    assert (first.params, first.macs, second.macs) == (18_850, 1_010_432, 255_872)
+    assert first.clips_per_s == pytest.approx(1 / 2.45, rel=1e-4)
+    assert first.times_floor == pytest.approx(first.time_s / first.floor_time_s, rel=1e-4)
+    assert first.timer_overhead == pytest.approx(1e-7 / 0.998)
+    assert first.device_time_s is None and first.energy_j is None
+    sheet = timetables.times(measured())
+    assert "device time" not in sheet.headings and "bound by" in sheet.headings
+    measures_time = {name for name in sheet.records[0] if name.endswith("_s")} - {"clips_per_s"}
+    assert all("time" in name for name in measures_time)
+
+
+def test_what_a_gpu_knows_has_columns_of_its_own():
+    base = measured()
+    on_gpu = [
+        launch.model_copy(
+            update={
+                "samples": [
+                    s.model_copy(
+                        update={"device_seconds": s.seconds, "busy_seconds": 0.5, "energy_joules": 3.0, "peak_bytes": 8}
+                    )
+                    for s in launch.samples
+                ]
+            }
+        )
+        for launch in base.launches
+    ]
+    sheet = timetables.times(base.model_copy(update={"launches": on_gpu}))
+    assert {"device time", "busy", "energy", "peak memory"} <= set(sheet.headings)
+    assert sheet.records[0]["bound_by"] == "launch overhead"  # busy for 0.5 of 2.45 s
+
+
+def test_remarks_are_made_once_with_the_works_and_launches_that_call_for_them():
+    # Rounds of 1.0, 1.1 ... 3.9: the medians of their thirds are 1.45 and 3.45.
+    assert timetables.remarks(measured()) == [
+        "drifting: the last third took +138% against the first: let the machine settle "
+        "(latency groups=1 and 1 more, 5 of 5 launches)"
+    ]
+    assert timetables.remarks(measured(stopped="fire"))[0] == "stopped early: fire"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "no whole measurement file"),
+        ('{"format_version": 1', "no whole measurement file"),
+        ("[1, 2]", "no measurement file"),
+        ('{"some": "json"}', "no measurement file"),
+        ('{"machine_info": {}, "benchmarks": []}', "no benchmarks of melbench's suite"),
+    ],
+)
+def test_files_that_hold_no_measurement(tmp_path, content, complaint):
+    path = tmp_path / "m.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=complaint) as error:
+        reading.read(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_damaged_and_foreign_measurements(tmp_path):
+    path = tmp_path / "m.json"
+    measurements.write(measured(), path)
+    assert reading.read(path).model_dump_json() == measured().model_dump_json()
+    whole = json.loads(path.read_text())
+
+    def complaint(change):
+        content = json.loads(json.dumps(whole))
+        change(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError) as error:
+            reading.read(path)
+        return str(error.value)
+
+    assert "has measurement format 99" in complaint(lambda c: c.update(format_version=99))
+    assert "holds no samples" in complaint(lambda c: c.update(launches=[]))
+    assert "damaged measurement file (works" in complaint(lambda c: c.update(works=[]))
+    assert "damaged" in complaint(lambda c: c["launches"][0]["samples"].pop())
+    assert "damaged" in complaint(lambda c: c["launches"][0]["samples"][0]["waited"].pop())
+    assert "a time is not positive" in complaint(lambda c: c["launches"][0]["samples"][0]["seconds"].__setitem__(0, 0))
+    assert "damaged" in complaint(lambda c: c.update(surprise=1))
+    assert "damaged" in complaint(lambda c: c["launches"][0]["samples"][0]["seconds"].__setitem__(0, float("nan")))
+    with pytest.raises(InputError, match="cannot be read"):
+        reading.read(tmp_path / "nowhere.json")
+
+
+def test_a_folder_is_its_files_launches(tmp_path):
+    for number in range(3):
+        measurements.write(measured(launches=2, machine=1.0 + number), tmp_path / f"{number}.json")
+    assert len(reading.read(tmp_path).launches) == 6
+    measurements.write(measured(launches=2), tmp_path / "copy.json")
+    with pytest.raises(InputError, match="holds a launch twice"):
+        reading.read(tmp_path)
+    (tmp_path / "copy.json").unlink()
+    measurements.write(measured(launches=2, of=WORKS[:1]), tmp_path / "other.json")
+    with pytest.raises(InputError, match="other.json is of other works"):
+        reading.read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no .json file"):
+        reading.read(tmp_path / "empty")

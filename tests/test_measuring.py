@@ -1,0 +1,189 @@
+from types import SimpleNamespace
+
+import pytest
+
+from bench import environment, launch, measuring, works
+from bench.launch import Answer, Job
+from bench.machine import Conditions
+from bench.measurements import Launch, Samples
+from melcnn import configure
+from melcnn.errors import Failed, InputError
+from tests.machines import FakeMachine
+
+MODELS = """
+import sys
+import time
+import torch
+from torch import nn
+
+Small = lambda: nn.Sequential(nn.Conv1d(4, 4, 3), nn.Flatten(), nn.Linear(24, 2))
+
+class Chatty(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+    def forward(self, x):
+        print("hello")
+        return self.layer(x.flatten(1)[:, :8])
+
+class Fails(Chatty):  # after its warm-up, which takes 0.1 s, and before its rounds are over, which take 0.3 s more
+    start = None
+    def forward(self, x):
+        Fails.start = Fails.start or time.perf_counter()
+        if "pytest" not in sys.modules and time.perf_counter() - Fails.start > 0.3:  # in a process of its own
+            raise RuntimeError("out of luck")
+        return self.layer(x.flatten(1)[:, :8])
+
+class Dies(Chatty):
+    def forward(self, x):
+        import os
+        if self.training is False and Dies.ready:
+            os._exit(3)
+        return self.layer(x.flatten(1)[:, :8])
+    ready = True
+
+class Frozen(nn.Module):
+    def forward(self, x):
+        return x.sum()
+"""
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    (tmp_path / "timed_models.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "timed_models:{}".format
+
+
+@pytest.fixture(scope="module")
+def env():
+    return environment.collect("cpu")
+
+
+def of_model(name, what=("latency",), shape=(1, 4, 8)):
+    return works.of_model(name, [shape], what, 4)
+
+
+def test_a_measurement_of_two_launches(models, env):
+    chosen = of_model(models("Chatty"), ["step", "latency"])
+    heard, kept = [], []
+    found = measuring.measure(chosen, "cpu", 2, 5.0, False, env, heard.append, kept.append)
+    assert [len(found.of(i)) for i in range(2)] == [2, 2] and found.stopped == ""
+    assert [len(one.launches) for one in kept] == [2]
+    assert any("launch 2 of 2" in text for text in heard)
+    one = found.of(1)[0]
+    assert len(one.seconds) >= 9 and not one.reference_seconds and one.log_to_reference is None
+    assert one.overhead_seconds > 0 and one.cold_seconds > 0
+    # 8 x 8 + 8 weights, 64 macs
+    assert [(fact.params, fact.macs) for fact in found.facts] == [(72, 64)] * 2
+
+
+def test_reference_work_runs_beside(env):
+    chosen = works.of_trial(configure(groups=16, batch_size=2), ["latency", "front-end"])
+    job = Job(works=chosen, device="cpu", referenced=True, max_seconds=5.0, seed=1)
+    start, *answers, end = launch.answers(job)
+    assert start.before and end.after
+    assert sorted(answer.index for answer in answers) == [0, 1, 2] and end.index is None and not end.error
+    for answer in answers:
+        assert len(answer.samples.reference_seconds) == len(answer.samples.seconds)
+        assert abs(answer.samples.log_to_reference) < 1.5  # the same network, written out once more
+
+
+def test_reference_work_is_the_study_network():
+    from bench import reference
+    from melcnn.model import MelCNN
+
+    ours, plain = MelCNN(40, 4, 32, 3), reference.network(40, 4, 32, 3)
+    assert [tuple(p.shape) for p in ours.parameters()] == [tuple(p.shape) for p in plain.parameters()]
+
+
+def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
+    # Means of five: s = 0.02 gives +-2.8 x 0.02 / sqrt(5) = 2.5%; s = 0.005 gives 0.6%.
+    chosen = works.of_trial(configure(), ["latency"])
+    now = Conditions(threads=1, affinity=None, load=None, cpu_mhz=None)
+
+    def launches(spread):
+        def fake(job, progress):
+            ratio = 1 + spread * (-1) ** job.seed
+            one = Samples(cold_seconds=1, seconds=[ratio], waited=[0], reference_seconds=[1.0], reference_waited=[0])
+            return Launch(samples=[one], before=now, after=now), Answer(after=now)
+
+        monkeypatch.setattr(measuring, "_launch", fake)
+        return len(measuring.measure(chosen, "cpu", 5, 1.0, True, env).launches)
+
+    assert launches(0.005) == 5
+    assert launches(0.02) == 10  # the cap: +-1.5% even then
+    assert 5 < launches(0.012) < 10
+
+
+def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
+    chosen = of_model(models("Fails"), ["latency", "step"])
+    found = measuring.measure(chosen, "cpu", 2, 5.0, False, env)
+    assert "Fails raised in round" in found.stopped and "out of luck" in found.stopped
+    assert sum(len(found.of(i)) for i in range(2)) >= 1
+    assert all(one.seconds for i in range(2) for one in found.of(i))
+
+
+def test_a_process_that_dies_is_said(models, env, monkeypatch):
+    monkeypatch.setattr(
+        measuring, "facts", lambda *_: works.Facts(params=1, macs=1, floor=works.roofline.floor([], None))
+    )
+    with pytest.raises(Failed, match="a timing process ended with exit code 3"):
+        measuring.measure(of_model(models("Dies")), "cpu", 2, 5.0, False, env)
+
+
+def test_an_interruption_keeps_the_launches_before_it(env, monkeypatch):
+    real, kept = measuring._launch, []
+    chosen = works.of_trial(configure(groups=16), ["latency"])
+
+    def second_is_interrupted(job, progress):
+        if job.seed == 2:
+            raise KeyboardInterrupt
+        return real(job, progress)
+
+    monkeypatch.setattr(measuring, "_launch", second_is_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measuring.measure(chosen, "cpu", 3, 1.0, False, env, keep=kept.append)
+    assert [(len(one.launches), one.stopped) for one in kept] == [(1, "interrupted")]
+
+
+def test_an_input_that_the_model_refuses(models, env):
+    with pytest.raises(InputError, match=r"latency timed_models:Chatty cannot be run: RuntimeError"):
+        measuring.measure(of_model(models("Chatty"), shape=(1, 2)), "cpu", 1, 5.0, False, env)
+
+
+def test_a_model_that_cannot_be_trained(models, env):
+    with pytest.raises(InputError, match="has no trainable parameters: time latency or throughput"):
+        measuring.measure(of_model(models("Frozen"), ["step"]), "cpu", 1, 5.0, False, env)
+
+
+def test_no_room_for_repetitions(env):
+    chosen = works.of_trial(configure(groups=16, batch_size=512), ["step"])
+    with pytest.raises(InputError, match=r"the time allowed, 0.001 s, has no room for 9 rounds"):
+        measuring.measure(chosen, "cpu", 1, 0.001, False, env)
+
+
+def test_a_work_is_of_a_trial_or_a_model():
+    with pytest.raises(ValueError, match="a trial or of a model"):
+        works.Work(what="step", clips=1, batch_size=1)
+    with pytest.raises(ValueError, match="front-end is a trial's"):
+        works.Work(what="front-end", clips=1, batch_size=1, model="a:b")
+
+
+def test_labels_tell_works_apart():
+    chosen = [w for g in (1, 4) for w in works.of_trial(configure(groups=g), ["step", "throughput"])]
+    labels = works.labels(chosen)
+    assert len(set(labels)) == len(labels) == 8
+    assert labels[0] == "step groups=1" and labels[1] == "throughput batch 16 groups=1"
+    # One front-end, whatever networks follow.
+    front_ends = {w for g in (1, 4) for w in works.of_trial(configure(groups=g), ["front-end"])}
+    assert len(front_ends) == len(works.FRONT_END_BATCHES)
+
+
+def test_a_delay_is_a_share_of_the_call(monkeypatch):
+    # The call takes 2 s of fake time; each look at the clock takes 1/64 s. Delayed by half: 3 s, up to a look more.
+    machine = FakeMachine(reading=1 / 64)
+    monkeypatch.setattr(works, "time", SimpleNamespace(perf_counter=machine.now))
+    works._delayed(machine.work("a", 2.0), 0.5)()
+    assert 3.0 <= machine.time <= 3.0 + 5 / 64

@@ -1,0 +1,98 @@
+import math
+import random
+
+import pytest
+
+from bench.timing import Series
+from bench.verdicts import compare_launches, compare_rounds, decide, disturbed, log_ratios, ratio_precision
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (1.021, 1.05, "SLOWER"),
+        (1.019, 1.05, "UNCLEAR"),  # may be a slowdown of less than 2%
+        (0.90, 0.979, "FASTER"),  # 1 / 1.02 = 0.9804
+        (0.90, 0.981, "UNCLEAR"),
+        (0.981, 1.02, "SAME"),
+        (0.97, 1.03, "UNCLEAR"),  # too wide to say
+        (-math.inf, math.inf, "UNCLEAR"),
+    ],
+)
+def test_the_decision(low, high, verdict):
+    assert decide(low, high, 0.02) == verdict
+
+
+def test_the_decision_is_the_other_way_round_with_a_and_b():
+    mirror = {"SLOWER": "FASTER", "FASTER": "SLOWER", "SAME": "SAME", "UNCLEAR": "UNCLEAR"}
+    for low, high in ((1.03, 1.1), (0.99, 1.01), (0.9, 1.1), (0.8, 0.9)):
+        assert decide(1 / high, 1 / low) == mirror[decide(low, high)]
+
+
+def test_rounds_are_compared_within_themselves():
+    # B takes 1.05 times A in every round, while rounds differ tenfold.
+    rng = random.Random(0)
+    a = [rng.uniform(1, 10) for _ in range(40)]
+    found = compare_rounds(Series(seconds=a, waited=[0] * 40), Series(seconds=[1.05 * t for t in a], waited=[0] * 40))
+    assert found.verdict == "SLOWER"
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.05, 1.05, 1.05))
+
+
+def test_disturbed_rounds_are_left_out_if_enough_others_remain():
+    # A thread waited for 1.5% of the call in the second half of the rounds, in which B seems twice as slow.
+    def pair(n):
+        a = Series(seconds=[1.0] * 2 * n, waited=[0.0] * 2 * n)
+        return a, Series(seconds=[1.0] * n + [2.0] * n, waited=[0.0] * n + [0.03] * n)
+
+    a, b = pair(20)
+    assert disturbed(b).tolist() == [False] * 20 + [True] * 20
+    assert log_ratios(a, b) == [0.0] * 20
+    assert len(log_ratios(*pair(19))) == 38
+
+
+def test_launches_are_compared_by_their_means():
+    # Welch's t by hand: logs of A 0.00 0.01 0.02 0.03 0.04, of B all 0.1 more: s^2 = 0.00025, se = sqrt(2 x
+    # 0.00025 / 5) = 0.01, 8 degrees of freedom, t = 2.306: 0.1 +- 0.02306.
+    a = [0.00, 0.01, 0.02, 0.03, 0.04]
+    b = [0.1 + value for value in a]
+    found = compare_launches(a, b)
+    assert found.verdict == "SLOWER"
+    assert [math.log(v) for v in (found.ratio, found.low, found.high)] == pytest.approx(
+        [0.1, 0.07694, 0.12306], abs=1e-5
+    )
+    assert compare_launches(b, a).verdict == "FASTER"
+    assert compare_launches(a, a).verdict == "UNCLEAR"  # +-2.3% is too wide for SAME
+    assert compare_launches([v / 4 for v in a], [v / 4 for v in a]).verdict == "SAME"
+
+
+def test_few_launches_decide_nothing():
+    assert compare_launches([0.0] * 4, [0.5] * 5).verdict == "UNCLEAR"
+    assert compare_launches([0.0], [0.5]).verdict == "UNCLEAR"
+    assert compare_launches([0.0] * 5, [0.5] * 5).verdict == "SLOWER"
+
+
+def test_a_time_of_zero_has_no_ratio():
+    with pytest.raises(ValueError, match="clock is too coarse"):
+        log_ratios(Series(seconds=[1.0], waited=[0]), Series(seconds=[0.0], waited=[0]))
+
+
+def test_the_rule_of_a_comparison_asks_for_the_ratio():
+    series = {"a": Series(seconds=[1.0] * 30, waited=[0] * 30), "b": Series(seconds=[3.0] * 30, waited=[0] * 30)}
+    assert ratio_precision("a", ["b"])(series) == {"b": 0.0}
+    series["b"].seconds = series["b"].seconds[:5]
+    series["a"].seconds, series["a"].waited, series["b"].waited = [1.0] * 5, [0] * 5, [0] * 5
+    assert ratio_precision("a", ["b"])(series) == {"b": math.inf}
+
+
+def test_identical_noise_is_rarely_called_different():
+    # Rounds of 3% lognormal noise, 400 A-against-A comparisons: SLOWER or FASTER would need the interval to miss
+    # by 2%; its half-width is about 1.25 x 1.96 x 0.03 x sqrt(2 / 100) = 1.0%.
+    rng = random.Random(1)
+
+    def noisy(factor=1.0):
+        return Series(seconds=[factor * math.exp(rng.gauss(0, 0.03)) for _ in range(100)], waited=[0.0] * 100)
+
+    same = [compare_rounds(noisy(), noisy()).verdict for _ in range(400)]
+    assert not {"FASTER", "SLOWER"} & set(same) and same.count("SAME") > 300
+    slower = [compare_rounds(noisy(), noisy(1.05)).verdict for _ in range(400)]
+    assert "FASTER" not in slower and "SAME" not in slower and slower.count("SLOWER") > 360
