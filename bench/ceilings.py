@@ -1,6 +1,7 @@
 """What the device can do at best, as measured: matmul rate, copy bandwidth by size, the cost of one launch.
 
-Measured once and kept in the cache folder, for each machine, thread count and torch version.
+Measured once and kept in the cache folder, for each machine, thread count and torch version. Whoever doubts them
+(they were measured on a busy machine, say) deletes the cache's folder `ceilings`.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from melcnn.files import write_whole
 # Raise when they are measured differently: kept ceilings are then measured anew.
 VERSION = 1
 
-MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
+MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 # Bytes read plus written: from what fits a cache to what lies in memory alone. Smaller ones would time the launch.
 COPY_BYTES = {"cpu": (2**20, 2**23, 2**28), "cuda": (2**26, 2**30)}
 LAUNCHES = 200  # of an operator that does nearly nothing, in a row
@@ -45,7 +46,7 @@ class Ceilings(BaseModel):
 
 
 def ceilings(env: Environment, device: str) -> Ceilings:
-    """The ceilings of `device`, kept or measured now (about two seconds)."""
+    """The ceilings of `device`, kept or measured now (some seconds)."""
     key = f"{VERSION} {env.device} {env.cpu} {env.threads} {env.cuda} {env.packages.get('torch')}"
     path = cache_folder() / "ceilings" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
@@ -53,7 +54,7 @@ def ceilings(env: Environment, device: str) -> Ceilings:
     except (OSError, ValidationError):
         pass
     found = measure(device, clock_for(device))
-    with contextlib.suppress(OSError):  # A cache that cannot be written costs the next command two seconds.
+    with contextlib.suppress(OSError):  # A cache that cannot be written costs the next command some seconds.
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(found.model_dump_json().encode()))
     return found

@@ -86,7 +86,12 @@ def time(
     env = environment.collect(on)
     kept = f"the launches that were finished are kept in {output}" if output else "nothing was kept"
     with resumable(kept), stderr.status("timing") as status:
-        progress = status.update if stderr.is_terminal else note
+
+        def progress(stage: str, detail: str) -> None:
+            status.update(f"{stage} {detail}")
+            if not stderr.is_terminal and not detail:
+                note(stage)
+
         fewest = max(launches, FEWEST_LAUNCHES) if output else launches
         measured = measure(chosen, on, fewest, max_time, output is not None, env, progress, keep)
     for remark in timetables.remarks(measured):
@@ -136,6 +141,7 @@ def compare(
     from bench import comparing, reading, timetables
     from bench.verdicts import SLOWER
 
+    failure = None
     files = [_is_file(text) for text in (a, b)]
     if files[0] != files[1]:
         raise InputError(f"{a} and {b} are not alike: give two measurements or two configurations")
@@ -147,18 +153,21 @@ def compare(
         for remark in comparing.caveats(one, two):
             note(remark)
     else:
-        found = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, device)
+        found, failure = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, device)
     sheet = timetables.compared(found, a, b, effect)
-    if csv:
+    if csv and found:
         write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
     show([sheet], format)
+    if failure:
+        raise failure
     if any(one.comparison.verdict == SLOWER for one in found):
         raise typer.Exit(1)
 
 
 def _side_by_side(
     a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str
-) -> list["Compared"]:
+) -> tuple[list["Compared"], Failed | None]:
+    """The comparisons, and the failure that cut them short if one did."""
     from bench import comparing, machine, noise, works
     from bench.environment import pick_device
     from bench.measurements import samples_of
@@ -168,14 +177,18 @@ def _side_by_side(
     found = []
     before = machine.conditions(on)
     for one, two in zip(*sides, strict=True):
-        compared, run = comparing.side_by_side(one, two, on, effect, max_time)
+        try:
+            compared, run = comparing.side_by_side(one, two, on, effect, max_time)
+        except Failed as failure:
+            return found, failure
         found.append(compared)
-        for name in run.series:
-            for remark in noise.of_samples(samples_of(run, name)):
-                note(f"{name}: {remark}")
+        for text in dict.fromkeys(text for name in run.series for text in noise.of_samples(samples_of(run, name))):
+            note(f"{compared.label}: {text}")
+        for name, reason in run.unmet.items():
+            note(f"{compared.label}: stopped before {name or 'it'} was precise ({reason}): time it longer (--max-time)")
     for remark in noise.of_machine(before, machine.conditions(on)):
         note(remark)
-    return found
+    return found, None
 
 
 def _configuration(text: str):

@@ -1,7 +1,7 @@
-"""One process launch of a measurement: `python -m bench.launch` reads a job on standard input, answers in lines.
+"""One process launch of a measurement: reads a job on standard input, answers in lines. `bench.measuring` asks.
 
 Each line of standard output is one answer as JSON: the samples of a work as soon as it is timed, so that what was
-done before a failure is kept; at the end the conditions, or the error that cut it short. `bench.measuring` asks.
+done before a failure is kept; at the end the conditions, and the error if one cut it short.
 """
 
 import os
@@ -86,9 +86,11 @@ def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[An
     labels = dict(zip(chosen, works.labels(list(chosen.values())), strict=True))
     built = {i: works.build(work, job.device) for i, work in chosen.items()}
     candidates = {labels[i]: built[i].call for i in chosen}
+    blocks = []
     if job.referenced:
         for i, work in chosen.items():
             candidates[_beside(labels[i])] = works.build_reference(work, job.device)
+            blocks.append([labels[i], _beside(labels[i])])
     peaks: dict[str, int | None] = {}
 
     @contextmanager
@@ -101,7 +103,7 @@ def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[An
     rule = _rule(what, list(labels.values()), job)
     failure = None
     try:
-        run = timing.interleave(candidates, rule, clock, job.seed, watch, singly=what == "latency")
+        run = timing.interleave(candidates, rule, clock, job.seed, watch, what == "latency", blocks)
     except CandidateFailed as failed:
         run, failure = failed.run, failed
     for i, label in labels.items():
@@ -126,7 +128,7 @@ def _rule(what: str, labels: list[str], job: Job) -> Rule:
         return Rule(PRECISION, max_seconds=seconds)
 
     def figures(series) -> dict[str, float]:
-        return {k: v for label in labels for k, v in ratio_precision(_beside(label), [label])(series).items()}
+        return {label: ratio_precision([(series[_beside(label)], series[label])]) for label in labels}
 
     return Rule(PRECISION, max_seconds=seconds, figures=figures)
 
@@ -164,7 +166,3 @@ def main() -> None:
     for answer in answers(job):
         out.write(answer.model_dump_json() + "\n")
         out.flush()
-
-
-if __name__ == "__main__":
-    main()

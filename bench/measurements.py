@@ -4,7 +4,6 @@ A measurement that is kept holds reference work timed beside each work, so that 
 another day (`bench.reference`).
 """
 
-import statistics
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from bench import reference
 from bench.ceilings import Ceilings
 from bench.environment import Environment
 from bench.machine import Conditions
-from bench.statistics import significant
+from bench.statistics import midmean, significant
 from bench.timing import Run, Series
 from bench.verdicts import log_ratios
 from bench.works import Facts, Work
@@ -75,11 +74,11 @@ class Samples(_Record):
 
     @property
     def log_to_reference(self) -> float | None:
-        """The logarithm of the time relative to the reference's: the median over rounds. None without one."""
+        """The logarithm of the time relative to the reference's, the midmean over rounds; None without one."""
         if not self.reference_seconds:
             return None
         beside = Series(seconds=self.reference_seconds, waited=self.reference_waited)
-        return statistics.median(log_ratios(beside, self.series))
+        return midmean(log_ratios([(beside, self.series)]))
 
 
 def samples_of(run: Run, name: str, beside: str = "", **known: object) -> Samples:

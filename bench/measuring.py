@@ -33,7 +33,7 @@ def measure(
     max_seconds: float | None,
     referenced: bool,
     env: Environment,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, str], None] = lambda stage, detail: None,
     keep: Callable[[Measurement], None] = lambda measurement: None,
 ) -> Measurement:
     """Times `works` in `launches` processes, each kind of work for at most `max_seconds` (see `Job`) in each.
@@ -41,9 +41,10 @@ def measure(
     referenced: beside reference work, to be compared later; launches are then added, up to twice as many, until
     every work is known to ±1% relative to its reference. A launch that fails ends the measurement, which then says
     so in `stopped` and holds what was measured until then; keep hears of it at the end, also if that is an
-    interruption. Raises `InputError` or `Failed` if nothing was measured.
+    interruption. progress hears of each stage, and within it of a detail. Raises `InputError` or `Failed` if
+    nothing was measured.
     """
-    progress("measuring what the device can do at best")
+    progress("measuring what the device can do at best", "")
     top = ceilings(env, device)
     computed = [facts(work, device, top) for work in works]
     done: list[Launch] = []
@@ -58,10 +59,10 @@ def measure(
     while True:
         number = len(done) + 1
         label = f"launch {number} of {launches if number <= launches else f'at most {most}'}"
-        progress(label)
+        progress(label, "")
         job = Job(works=works, device=device, referenced=referenced, max_seconds=max_seconds, seed=number)
         try:
-            launch, end = _launch(job, lambda text, label=label: progress(f"{label}: {text}"))
+            launch, end = _launch(job, lambda detail, label=label: progress(label, detail))
         except KeyboardInterrupt:
             if done:
                 keep(so_far("interrupted"))

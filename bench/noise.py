@@ -24,10 +24,12 @@ def of_samples(one: Samples) -> list[str]:
     seconds = np.asarray(one.seconds)
     found = []
     if not one.steady:
-        found.append("never got steady while it warmed up: allow more time with --max-time")
+        found.append("never got steady while it warmed up: time it longer (melbench time --max-time)")
     if len(seconds) < FEW:
-        found.append(f"only {len(seconds)} samples, too few to trust: allow more time with --max-time")
-    found += [f"stopped before it was precise ({reason}): allow more time with --max-time" for reason in one.unmet]
+        found.append(f"only {len(seconds)} samples, too few to trust: time it longer (melbench time --max-time)")
+    found += [
+        f"stopped before it was precise ({reason}): time it longer (melbench time --max-time)" for reason in one.unmet
+    ]
     if np.median(seconds) * one.calls < RESOLUTION * one.resolution_seconds:
         found.append(f"hardly longer than a tick of the clock, {one.resolution_seconds:.1g} s: time a larger batch")
     if (drift := _drift(seconds)) is not None:

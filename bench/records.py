@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationEr
 
 from bench.complexity import Complexity
 from bench.environment import Environment
+from bench.machine import Conditions
 from melcnn.config import Trial
 from melcnn.errors import InputError
 from melcnn.files import write_whole
@@ -104,12 +105,15 @@ class TimedTrial(_Record):
 
 
 class TimingRecord(_Record):
-    """Configurations timed in one interleaved run; entry i of every list is of the same round."""
+    """Configurations timed in one interleaved run; entry i of every list is of the same round. before, after: the
+    machine's state then (older files do not tell)."""
 
     format_version: int = FORMAT_VERSION
     results_version: int = RESULTS_VERSION
     timed: Annotated[list[TimedTrial], Field(min_length=1)]
     environment: Environment
+    before: Conditions | None = None
+    after: Conditions | None = None
     finished_at: str
 
     @property

@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 
 import torch
 
-from bench import complexity, environment, records, timing, works
+from bench import complexity, environment, machine, noise, records, timing, works
 from bench.clocks import clock_for
+from bench.measurements import samples_of
 from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
 from bench.works import Work
 from melcnn.config import SETTINGS, Trial, configure, describe
@@ -161,7 +162,7 @@ def sweep(
     key = records.timing_identity(list(trials), train_clips, env)
     if (timed := timings.get(f"timing-{key}.json")) is None:
         listener.status(Status(planned, planned, "timing epochs"))
-        timed = time_epochs(trials, train_clips, device, env)
+        timed = time_epochs(trials, train_clips, device, env, listener.note)
         folder.write(timed)
     return Result([present[identity(trial, seed)] for trial in trials for seed in range(seeds)], timed)
 
@@ -218,8 +219,16 @@ def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[in
     return stacks + [missing[a:b] for a, b in itertools.pairwise(bounds)]
 
 
-def time_epochs(trials: Sequence[Trial], train_clips: int, device: str, env: environment.Environment) -> TimingRecord:
-    """Times one training pass over `train_clips` clips for a single network of each configuration."""
+def time_epochs(
+    trials: Sequence[Trial],
+    train_clips: int,
+    device: str,
+    env: environment.Environment,
+    note: Callable[[str], None] = lambda text: None,
+) -> TimingRecord:
+    """Times one training pass over `train_clips` clips for a single network of each configuration. note hears what
+    is doubtful about it."""
+    before = machine.conditions(device)
     passes = {
         trial.canonical(): works.build(
             Work(what="epoch", clips=train_clips, batch_size=trial.training.batch_size, trial=trial), device
@@ -227,12 +236,18 @@ def time_epochs(trials: Sequence[Trial], train_clips: int, device: str, env: env
         for trial in trials
     }
     run = timing.interleave(passes, timing.fixed(TIMING_ROUNDS), clock_for(device))
+    after = machine.conditions(device)
+    doubts = [noise.of_samples(samples_of(run, name)) for name in passes]
+    for remark in [*noise.of_machine(before, after), *dict.fromkeys(text for texts in doubts for text in texts)]:
+        note(f"epoch times: {remark}")
     return TimingRecord(
         timed=[
             TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=run.series[trial.canonical()].seconds)
             for trial in trials
         ],
         environment=env,
+        before=before,
+        after=after,
         finished_at=_now(),
     )
 

@@ -8,7 +8,7 @@ import gc
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -119,15 +119,18 @@ def interleave(
     seed: int = 0,
     watch: Callable[[str], AbstractContextManager] = nullcontext,
     singly: bool = False,
+    blocks: Sequence[Sequence[str]] = (),
 ) -> Run:
     """Times `candidates` in interleaved rounds until `rule` is met or capped; their order is drawn by `seed`.
 
     Every candidate's first call is kept apart as cold, then all are called until they are steady. Garbage is
     collected before the rounds and not during them. watch: a context for each candidate's cold call, which is
-    when memory is first asked for. singly: each sample is one call, however short, as percentiles need. Raises
-    `InputError` if the time allowed has no room for the rule's fewest rounds, `CandidateFailed` if a candidate
-    raises.
+    when memory is first asked for. singly: each sample is one call, however short, as percentiles need. blocks:
+    candidates that are compared with each other, which a round then calls next to each other (all, unless given).
+    Raises `InputError` if the time allowed has no room for the rule's fewest rounds, `CandidateFailed` if a
+    candidate raises.
     """
+    blocks = blocks or [list(candidates)]
     order = random.Random(seed)
     run = Run({name: Series() for name in candidates})
     for name in order.sample(list(candidates), len(candidates)):  # Whoever comes first also starts the libraries.
@@ -143,7 +146,7 @@ def interleave(
         start, rounds, next_look = clock.now(), 0, 0
         while True:
             rounds += 1
-            for name in order.sample(list(candidates), len(candidates)):
+            for name in _shuffled(blocks, order):
                 one = run.series[name]
                 reading = _attempt(clock, name, candidates[name], one.calls, rounds, run)
                 one.seconds.append(reading.host)
@@ -177,6 +180,11 @@ def _warm_up(
         run.steady = settled and long_enough
         if run.steady or elapsed >= rule.max_seconds or (long_enough and number >= MOST_WARM_UP_ROUNDS):
             return fastest
+
+
+def _shuffled(blocks: Sequence[Sequence[str]], order: random.Random) -> list[str]:
+    """The blocks in random order, each in random order."""
+    return [name for block in order.sample(blocks, len(blocks)) for name in order.sample(block, len(block))]
 
 
 def _check_room(rule: Rule, seconds: float) -> None:

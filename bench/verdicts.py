@@ -4,7 +4,7 @@ Times are compared as logarithms of ratios taken within rounds, where a machine 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,15 +50,19 @@ def decide(low: float, high: float, effect: float = EFFECT) -> str:
     return SAME if low >= 1 / most and high <= most else UNCLEAR
 
 
-def compare_rounds(a: Series, b: Series, effect: float = EFFECT) -> Comparison:
+# A and B in one run, and where a run holds several of each, A and B each time.
+Pair = tuple[Series, Series]
+
+
+def compare_rounds(pairs: Sequence[Pair], effect: float = EFFECT) -> Comparison:
     """B against A in one interleaved run: the median over rounds of the ratio within a round, with an interval
     that assumes no distribution."""
-    median, low, high = median_interval(log_ratios(a, b))
+    median, low, high = median_interval(log_ratios(pairs))
     return _comparison(median, low, high, effect)
 
 
 def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFFECT) -> Comparison:
-    """B against A, each given as one logarithm a process launch (`log_ratios` to a reference, their median).
+    """B against A, each given as one logarithm a process launch (`Samples.log_to_reference`).
 
     Launches are independent, rounds within one are not: the interval is Student's t over launches (Welch's).
     With fewer than `FEWEST_LAUNCHES` of either the verdict is UNCLEAR.
@@ -70,15 +74,16 @@ def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFF
     return found
 
 
-def log_ratios(a: Series, b: Series) -> list[float]:
-    """log(time of B / time of A), round by round, without disturbed rounds if enough others remain."""
-    times_a, times_b = np.asarray(a.seconds), np.asarray(b.seconds)
-    if not times_a.all() or not times_b.all():
+def log_ratios(pairs: Sequence[Pair]) -> list[float]:
+    """log(time of B / time of A), round by round and the mean over pairs, without disturbed rounds if enough others
+    remain."""
+    calm = ~np.any([disturbed(one) for pair in pairs for one in pair], axis=0)
+    times = np.array([[one.seconds for one in pair] for pair in pairs])  # (pairs, 2, rounds)
+    if not times.all():
         raise ValueError("a time of zero has no ratio: the clock is too coarse for these calls")
-    calm = ~(disturbed(a) | disturbed(b))
     if calm.sum() >= FEWEST_UNDISTURBED:
-        times_a, times_b = times_a[calm], times_b[calm]
-    return np.log(times_b / times_a).tolist()
+        times = times[..., calm]
+    return np.log(times[:, 1] / times[:, 0]).mean(0).tolist()
 
 
 def disturbed(one: Series) -> np.ndarray:
@@ -86,17 +91,10 @@ def disturbed(one: Series) -> np.ndarray:
     return np.asarray(one.waited) > DISTURBED * np.asarray(one.seconds)
 
 
-def ratio_precision(name: str, others: Sequence[str]):
-    """For a `timing.Rule`: how precisely the ratio of each of `others` to `name` is known."""
-
-    def figures(series: Mapping[str, Series]) -> dict[str, float]:
-        found = {}
-        for other in others:
-            _, low, high = median_interval(log_ratios(series[name], series[other]))
-            found[other] = math.expm1((high - low) / 2) if math.isfinite(high) else math.inf
-        return found
-
-    return figures
+def ratio_precision(pairs: Sequence[Pair]) -> float:
+    """How precisely the ratio is known: the half-width of its 95% interval, relative to it."""
+    _, low, high = median_interval(log_ratios(pairs))
+    return math.expm1((high - low) / 2) if math.isfinite(high) else math.inf
 
 
 def _comparison(middle: float, low: float, high: float, effect: float) -> Comparison:

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from bench.machine import Conditions
 from bench.measurements import Launch, Measurement, Samples
 from melcnn import configure
 from melcnn.errors import InputError
+from tests.machines import FakeMachine
 
 TOP = Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6)
 CALM = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
@@ -105,8 +107,25 @@ def test_side_by_side_sees_an_injected_slowdown():
     slowed = work.model_copy(update={"slowdown": 0.5})
     found, run = comparing.side_by_side(work, slowed, "cpu", 0.02, max_seconds=20)
     assert found.comparison.verdict == "SLOWER" and 1.3 < found.comparison.ratio < 1.8
-    lengths = {len(one.seconds) for one in run.series.values()}
-    assert len(lengths) == 1 and lengths.pop() >= comparing.FEWEST_ROUNDS
+    lengths = {name: len(one.seconds) for name, one in run.series.items()}
+    assert set(lengths) == {"A1", "B1", "B2", "A2"} and min(lengths.values()) == max(lengths.values())
+    assert lengths["A1"] >= comparing.FEWEST_ROUNDS
+
+
+def test_neither_side_is_favoured_by_where_it_lies(monkeypatch):
+    # Whatever is made takes 1% less than what was made before it: A B B A are equal in the mean.
+    machine, made = FakeMachine(), []
+
+    def build(work, device):
+        made.append(work.slowdown)
+        return SimpleNamespace(call=machine.work(len(made), 1.04 - 0.01 * len(made)))
+
+    monkeypatch.setattr(comparing.works, "build", build)
+    monkeypatch.setattr(comparing, "clock_for", lambda device: machine.clock)
+    (work,) = works.of_trial(configure(), ["latency"])
+    found, _ = comparing.side_by_side(work, work.model_copy(update={"slowdown": 0.5}), "cpu", 0.02, max_seconds=1000)
+    assert made == [0.0, 0.5, 0.5, 0.0]
+    assert found.comparison.ratio == pytest.approx(1.0, abs=1e-4) and found.comparison.verdict == "SAME"
 
 
 def test_the_table_of_times():

@@ -42,6 +42,14 @@ class Dies(Chatty):
         return self.layer(x.flatten(1)[:, :8])
     ready = True
 
+class DiesInTraining(Chatty):
+    def forward(self, x):
+        if self.training and "pytest" not in sys.modules:
+            sys.stderr.flush()
+            import os
+            os._exit(4)
+        return self.layer(x.flatten(1)[:, :8])
+
 class Frozen(nn.Module):
     def forward(self, x):
         return x.sum()
@@ -68,10 +76,10 @@ def of_model(name, what=("latency",), shape=(1, 4, 8)):
 def test_a_measurement_of_two_launches(models, env):
     chosen = of_model(models("Chatty"), ["step", "latency"])
     heard, kept = [], []
-    found = measuring.measure(chosen, "cpu", 2, 5.0, False, env, heard.append, kept.append)
+    found = measuring.measure(chosen, "cpu", 2, 5.0, False, env, lambda *told: heard.append(told), kept.append)
     assert [len(found.of(i)) for i in range(2)] == [2, 2] and found.stopped == ""
     assert [len(one.launches) for one in kept] == [2]
-    assert any("launch 2 of 2" in text for text in heard)
+    assert ("launch 2 of 2", "") in heard and ("launch 2 of 2", "1 of 2 timed") in heard
     one = found.of(1)[0]
     assert len(one.seconds) >= 9 and not one.reference_seconds and one.log_to_reference is None
     assert one.overhead_seconds > 0 and one.cold_seconds > 0
@@ -151,6 +159,13 @@ def test_an_interruption_keeps_the_launches_before_it(env, monkeypatch):
 def test_an_input_that_the_model_refuses(models, env):
     with pytest.raises(InputError, match=r"latency timed_models:Chatty cannot be run: RuntimeError"):
         measuring.measure(of_model(models("Chatty"), shape=(1, 2)), "cpu", 1, 5.0, False, env)
+
+
+def test_a_process_that_dies_keeps_what_it_had_answered(models, env):
+    # As when the device is lost: the process that trains ends without a word, after inference was timed.
+    found = measuring.measure(of_model(models("DiesInTraining"), ["latency", "step"]), "cpu", 2, 5.0, False, env)
+    assert "a timing process ended with exit code 4" in found.stopped
+    assert len(found.of(0)) == 1 and found.of(1) == []
 
 
 def test_a_model_that_cannot_be_trained(models, env):

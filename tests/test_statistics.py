@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from bench.statistics import accuracy_interval, difference_interval, mean_interval, median_interval, significant
+from bench.statistics import (
+    accuracy_interval,
+    difference_interval,
+    mean_interval,
+    median_interval,
+    midmean,
+    significant,
+)
 
 
 def test_students_interval_by_hand():
@@ -87,6 +94,11 @@ def test_the_difference_of_means_by_welch():
     assert difference == 3 and (high - low) / 2 == pytest.approx(1.29099 * 3.2204, rel=1e-3)
     assert difference_interval([1], [2, 3]) == (1.5, -math.inf, math.inf)
     assert difference_interval([1, 1], [3, 3]) == (2, 2, 2)
+
+
+def test_the_midmean_is_of_the_middle_half():
+    assert midmean([100, 1, 2, 3, 4, 5, 6, -100]) == (2 + 3 + 4 + 5) / 4
+    assert midmean([1, 2, 6]) == 3 and midmean([7]) == 7
 
 
 def test_significant_digits():

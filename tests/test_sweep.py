@@ -30,6 +30,11 @@ from tests.test_records import trial_record
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
 
 
+def without_noise(notes):
+    """Notices, but for those of a noisy machine."""
+    return [note for note in notes if not note.startswith("epoch times: ")]
+
+
 def test_axes():
     assert parse_axes(["groups"]) == {"groups": [1, 2, 4, 8, 16]}
     assert parse_axes(["mels", "groups=1,2"]) == {"n_mels": [20, 40, 80], "groups": ["1", "2"]}
@@ -91,7 +96,9 @@ def test_few_validation_clips_are_said(corpus, tmp_path):
             (copy / name).unlink()
     trials, notes = plan(parse_axes(SMALL), print, epochs=1), []
     sweep(trials, 1, load_clips(copy), RecordFolder(tmp_path / "runs"), "cpu", Listener(note=notes.append))
-    assert notes == ["only 8 validation clips: which epoch and which seed is kept rests on these few; add recordings"]
+    assert without_noise(notes) == [
+        "only 8 validation clips: which epoch and which seed is kept rests on these few; add recordings"
+    ]
 
 
 def test_epochs_are_timed_on_the_device_of_the_sweep(monkeypatch):
@@ -129,7 +136,7 @@ def test_more_seeds_train_only_these_and_keep_the_rest(clips, tmp_path):
     sweep(trials, 2, clips, folder, "cpu", listener)
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     result = sweep(trials, 3, clips, folder, "cpu", listener)
-    assert notes == [f"4 of 6 trials are in {tmp_path} already and are not run again"]
+    assert without_noise(notes) == [f"4 of 6 trials are in {tmp_path} already and are not run again"]
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name in before} == before
     assert [(r.trial.model.groups, r.seed) for r in result.trials] == [(g, s) for g in (1, 2) for s in range(3)]
     assert [r.stack for r in result.trials[:3]] == [[0, 1], [0, 1], [2]]

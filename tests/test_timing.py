@@ -28,6 +28,15 @@ def test_rounds_are_interleaved_in_changing_order():
     assert len(set(rounds)) > 1
 
 
+def test_blocks_are_called_next_to_each_other():
+    machine = FakeMachine()
+    calls = {name: machine.work(name, 1.0) for name in "aAbBcC"}
+    interleave(calls, fixed(20), machine.clock, blocks=["aA", "bB", "cC"])
+    rounds = ["".join(machine.calls[i : i + 6]) for i in range(0, len(machine.calls), 6)][-20:]
+    assert all(sorted(r[i : i + 2].lower() for i in (0, 2, 4)) == ["aa", "bb", "cc"] for r in rounds)
+    assert len(set(rounds)) > 10
+
+
 def test_the_order_is_that_of_the_seed():
     def order(seed):
         machine = FakeMachine()
@@ -59,7 +68,7 @@ def test_a_drifting_machine_hits_all_alike():
     run = interleave({"a": machine.work("a", 1.0), "b": machine.work("b", 1.0)}, fixed(101), machine.clock)
     a, b = run.series["a"].seconds, run.series["b"].seconds
     assert a[-1] > 2 * a[0]
-    found = compare_rounds(run.series["a"], run.series["b"])
+    found = compare_rounds([(run.series["a"], run.series["b"])])
     assert found.verdict == "SAME" and found.ratio == pytest.approx(1.0, abs=0.006)
     assert sum(b[50:]) / sum(a[:50]) > 1.5  # what timing one after the other would have said
 
