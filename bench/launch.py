@@ -78,7 +78,7 @@ def answers(job: Job, clock: HostClock | None = None) -> Iterator[Answer]:
 
 def _kind(work: Work) -> tuple[str, int]:
     # Works of one kind and batch take alike long, so that none stretches the others' rounds.
-    return work.what, work.batch_size if work.what in ("throughput", "front-end") else 0
+    return work.what, work.batch_size
 
 
 def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[Answer]:

@@ -13,7 +13,8 @@ from bench import noise, roofline, works
 from bench.comparing import Compared
 from bench.formats import Sheet
 from bench.measurements import Measurement, Samples
-from bench.statistics import mean_interval, significant
+from bench.statistics import mean_interval, midmean, significant
+from bench.verdicts import log_ratios
 from bench.works import Work
 
 
@@ -22,7 +23,8 @@ class TimeRow(BaseModel):
 
     time_s: seconds of one call, the mean over launches of each launch's median; time_ci95_s: the half-width of
     Student's t interval of that mean, None for one launch. time_p95_s, time_p99_s: of all samples together, None
-    where fewer than one of them would lie beyond.
+    where fewer than one of them would lie beyond. time_ratio: to the first work of the same kind and batch, by
+    rounds within launches (midmeans), then by launches (Student's t; time_ratio_ci95 its half-width).
     cold_time_s: the first call, mean over launches. device_time_s: by CUDA events; busy_time_s: by the profiler.
     clips: of one call. floor_time_s: the least that its operators need on this device; times_floor: how many
     times that it takes. peak_bytes: memory above what was in use, the largest of the launches. macs: for one clip.
@@ -48,6 +50,8 @@ class TimeRow(BaseModel):
     time_ci95_s: float | None
     time_p95_s: float | None
     time_p99_s: float | None
+    time_ratio: float
+    time_ratio_ci95: float | None
     cold_time_s: float
     device_time_s: float | None
     busy_time_s: float | None
@@ -72,6 +76,7 @@ def rows(measurement: Measurement) -> list[TimeRow]:
 
 def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measurement) -> TimeRow:
     facts = measurement.facts[index]
+    ratio, ratio_half = _to_first(measurement, index)
     time, half = mean_interval([statistics.median(one.seconds) for one in samples])
     every = np.concatenate([one.seconds for one in samples])
     device_times = [statistics.median(one.device_seconds) for one in samples if one.device_seconds]
@@ -98,6 +103,8 @@ def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measur
         time_ci95_s=significant(half),
         time_p95_s=_percentile(every, 95),
         time_p99_s=_percentile(every, 99),
+        time_ratio=significant(ratio),
+        time_ratio_ci95=significant(ratio_half),
         cold_time_s=significant(statistics.mean(one.cold_seconds for one in samples)),
         device_time_s=significant(_mean(device_times)),
         busy_time_s=significant(busy),
@@ -111,6 +118,20 @@ def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measur
         timer_overhead=significant(max(one.overhead_seconds / one.calls / min(one.seconds) for one in samples)),
         device=measurement.environment.device,
     )
+
+
+def _to_first(measurement: Measurement, index: int) -> tuple[float, float | None]:
+    """The ratio of a work's time to that of the first work timed beside it, and the half-width of its interval."""
+    work = measurement.works[index]
+    kind = (work.what, work.batch_size)
+    first = next(i for i, other in enumerate(measurement.works) if (other.what, other.batch_size) == kind)
+    if first == index:
+        return 1.0, None
+    pairs = [(launch.samples[first], launch.samples[index]) for launch in measurement.launches]
+    logs = [midmean(log_ratios([(a.series, b.series)])) for a, b in pairs if a and b]
+    middle, half = mean_interval(logs) if logs else (math.nan, None)
+    ratio = math.exp(middle)
+    return ratio, None if half is None else ratio * math.expm1(half)
 
 
 def _percentile(values: np.ndarray, percent: int) -> float | None:
@@ -141,6 +162,7 @@ def times(measurement: Measurement) -> Sheet:
         "time": lambda row: _with_half(row.time_s, row.time_ci95_s),
         "device time": lambda row: _seconds(row.device_time_s),
         "busy": lambda row: _seconds(row.busy_time_s),
+        "x first": lambda row: _ratio(row),
         "p95": lambda row: _seconds(row.time_p95_s),
         "p99": lambda row: _seconds(row.time_p99_s),
         "cold": lambda row: _seconds(row.cold_time_s),
@@ -163,7 +185,8 @@ def times(measurement: Measurement) -> Sheet:
         cells=[[text(row) for text in shown.values()] for row in found],
         records=[row.model_dump() for row in found],
         note=(
-            "± is the 95% interval of the mean over launches; floor: the least that its operators need, one after "
+            "± is the 95% interval of the mean over launches; x first: to the first of its kind and batch, in the same "
+            "rounds; floor: the least that its operators need, one after "
             f"another, at {top.flops_per_second / 1e9:,.3g} GFLOP/s (matmul), {copies} (copies), and "
             f"{_seconds(top.launch_seconds)} a launch"
         ),
@@ -239,6 +262,10 @@ def compared(found: Sequence[Compared], a: str, b: str, effect: float) -> Sheet:
             f"1/{1 + effect:.3g}; SAME: surely between; UNCLEAR: the interval leaves it open"
         ),
     )
+
+
+def _ratio(row: TimeRow) -> str:
+    return f"{row.time_ratio:.2f}" + ("" if row.time_ratio_ci95 is None else f" ±{row.time_ratio_ci95:.2f}")
 
 
 def _interval(low: float | None, high: float | None) -> str:

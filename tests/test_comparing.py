@@ -140,6 +140,10 @@ def test_the_table_of_times():
     assert first.clips_per_s == pytest.approx(1 / 2.45, rel=1e-4)
     assert first.times_floor == pytest.approx(first.time_s / first.floor_time_s, rel=1e-4)
     assert first.timer_overhead == pytest.approx(1e-7 / 0.998)
+    # The second takes 1.1 times as long in every round of every launch.
+    _, slower = timetables.rows(measured((1.0, 1.1)))
+    assert (slower.time_ratio, slower.time_ratio_ci95) == pytest.approx((1.1, 0.0), abs=1e-6)
+    assert (first.time_ratio, first.time_ratio_ci95) == (1.0, None)
     assert first.device_time_s is None and first.energy_j is None
     sheet = timetables.times(measured())
     assert "device time" not in sheet.headings and "bound by" in sheet.headings
