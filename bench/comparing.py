@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench import reference, timing, works
+from bench import noise, reference, timing, works
 from bench.clocks import clock_for
 from bench.environment import Environment
 from bench.measurements import Measurement, Samples
@@ -93,6 +93,12 @@ def caveats(a: Measurement, b: Measurement) -> list[str]:
             found.append(
                 f"{name} has {len(one.launches)} launches and a verdict needs {FEWEST_LAUNCHES}: measure with "
                 f"--launches {FEWEST_LAUNCHES}, or run the suite that often into one folder"
+            )
+        busy = sum(any(s and noise.busy_share(s) > noise.BUSY for s in launch.samples) for launch in one.launches)
+        if busy:
+            found.append(
+                f"{name}: other processes held up {busy} of {len(one.launches)} launches, and its verdicts may be "
+                "wrong: measure it again on a quiet machine"
             )
         if one.stopped:
             found.append(f"{name} was stopped early: {one.stopped}")

@@ -39,12 +39,17 @@ def of_samples(one: Samples) -> list[str]:
             f"bimodal: about {two[0]:.3g} s and about {two[1]:.3g} s: look for other processes, power saving, or a "
             "call that does not always do the same"
         )
-    if (share := float(np.mean(disturbed(one.series)))) > BUSY:
+    if (share := busy_share(one)) > BUSY:
         found.append(f"busy machine: others held it up in {share:.0%} of the rounds: stop them, or time later")
     if one.during and one.during.throttle:
         reasons = ", ".join(one.during.throttle)
         found.append(f"throttled: the GPU ran slower than it can ({reasons}): let it cool, or raise its limit")
     return found
+
+
+def busy_share(one: Samples) -> float:
+    """The share of the rounds that another process held up."""
+    return float(np.mean(disturbed(one.series)))
 
 
 def of_machine(before: Conditions, after: Conditions) -> list[str]:

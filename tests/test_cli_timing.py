@@ -100,4 +100,5 @@ def test_a_model_that_fails_keeps_what_was_timed(melbench, folder):
 def test_help_does_not_wait_for_torch():
     code = "import sys; sys.argv = ['melbench', 'time', '--help']; from bench import cli\n"
     code += "try: cli.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
+    assert "--what" in done.stdout

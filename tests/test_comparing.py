@@ -86,6 +86,11 @@ def test_other_neighbours_and_few_launches_are_said():
     short = measured(launches=3)
     assert comparing.stored(measured(), short, 0.02)[0].comparison.verdict == "UNCLEAR"
     assert "B has 3 launches and a verdict needs 5" in comparing.caveats(measured(), short)[0]
+    held_up = measured()
+    for launch in held_up.launches[:2]:
+        launch.samples[0].waited[:6] = [0.5] * 6  # of 30 rounds
+    (busy,) = comparing.caveats(measured(), held_up)
+    assert "B: other processes held up 2 of 5 launches, and its verdicts may be wrong" in busy
     assert "A was stopped early: fire" in comparing.caveats(measured(stopped="fire"), measured())[0]
 
 
