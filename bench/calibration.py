@@ -28,7 +28,7 @@ from bench import comparing, environment, measurements, measuring, works
 from bench.formats import Sheet, show
 from bench.listings import sheet_of
 from bench.statistics import accuracy_interval
-from bench.verdicts import EFFECT, FASTER, SAME, SLOWER, UNCLEAR, compare_launches
+from bench.verdicts import EFFECT, FASTER, SAME, SLOWER, UNCLEAR
 from bench.works import Work
 from melcnn.config import configure
 from melcnn.files import check_writable, write_whole
@@ -119,9 +119,8 @@ def stored(unit: int) -> Iterator[Line]:
     for slowdown in slowdowns("stored", unit):
         b = measured(slowdown)
         for index, work in enumerate(base):
-            logs = [[one.log_to_reference for one in side.of(index)] for side in (a, b)]
             means = [statistics.mean(s for one in side.of(index) for s in one.seconds) for side in (a, b)]
-            yield _line("stored", unit, work, slowdown, compare_launches(*logs), means[1] / means[0])
+            yield _line("stored", unit, work, slowdown, comparing.judge(a.of(index), b.of(index)), means[1] / means[0])
 
 
 def slowdowns(mode: str, unit: int) -> Sequence[float]:
@@ -232,7 +231,8 @@ def main(
     if mode not in MODES:
         raise typer.BadParameter(f"there is no mode {mode!r}: use {' or '.join(MODES)}")
     units = math.ceil(comparisons / len(MODES[mode][1]()))
-    for unit in range(units):
+    # Quiet ones first, when the machine is likely to be still left alone.
+    for unit in sorted(range(units), key=is_loaded):
         if any(line.unit == unit for line in lines):
             continue
         # A process of its own, as each use of melbench is one: where its memory lies is drawn anew.

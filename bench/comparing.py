@@ -2,14 +2,22 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench import noise, reference, timing, works
+from bench import reference, timing, works
 from bench.clocks import clock_for
 from bench.environment import Environment
 from bench.measurements import Measurement, Samples
 from bench.timing import Rule, Run, Series
-from bench.verdicts import FEWEST_LAUNCHES, Comparison, compare_launches, compare_rounds, ratio_precision
+from bench.verdicts import (
+    EFFECT,
+    FEWEST_LAUNCHES,
+    UNCLEAR,
+    Comparison,
+    compare_launches,
+    compare_rounds,
+    ratio_precision,
+)
 from bench.works import Work
 from melcnn.errors import InputError
 
@@ -94,11 +102,11 @@ def caveats(a: Measurement, b: Measurement) -> list[str]:
                 f"{name} has {len(one.launches)} launches and a verdict needs {FEWEST_LAUNCHES}: measure with "
                 f"--launches {FEWEST_LAUNCHES}, or run the suite that often into one folder"
             )
-        busy = sum(any(s and noise.busy_share(s) > noise.BUSY for s in launch.samples) for launch in one.launches)
-        if busy:
+        if busy := sum(any(s and s.held_up for s in launch.samples) for launch in one.launches):
             found.append(
-                f"{name}: other processes held up {busy} of {len(one.launches)} launches, and its verdicts may be "
-                "wrong: measure it again on a quiet machine"
+                f"{name}: other processes held up {busy} of {len(one.launches)} launches, in part or whole; these "
+                f"do not count, and fewer than {FEWEST_LAUNCHES} others leave a verdict UNCLEAR: measure on a quiet "
+                "machine, or compare two configurations side by side, which bears it"
             )
         if one.stopped:
             found.append(f"{name} was stopped early: {one.stopped}")
@@ -106,13 +114,24 @@ def caveats(a: Measurement, b: Measurement) -> list[str]:
 
 
 def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: float) -> Compared:
-    logs = [[one.log_to_reference for one in side] for side in (a, b)]
-    if any(log is None for side in logs for log in side):
+    if any(one.log_to_reference is None for side in (a, b) for one in side):
         raise InputError(f"{label} was timed without reference work: measure with 'melbench time -o FILE'")
-    if not all(logs):
+    if not (a and b):
         raise InputError(f"{label} has no samples in {'A' if not a else 'B'}: measure it again")
     times = [statistics.mean(statistics.median(one.seconds) for one in side) for side in (a, b)]
-    return Compared(label, compare_launches(*logs, effect), *times)
+    return Compared(label, judge(a, b, effect), *times)
+
+
+def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) -> Comparison:
+    """B against A of one work, by its samples of each launch, of those launches that other processes did not hold up.
+
+    Where fewer than `FEWEST_LAUNCHES` of either are left, the ratio is of all launches and the verdict UNCLEAR.
+    """
+    calm = [[one.log_to_reference for one in side if not one.held_up] for side in (a, b)]
+    if min(map(len, calm)) >= FEWEST_LAUNCHES:
+        return compare_launches(*calm, effect)
+    everything = compare_launches(*([one.log_to_reference for one in side] for side in (a, b)), effect)
+    return replace(everything, verdict=UNCLEAR)
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from bench import reference
@@ -16,7 +17,7 @@ from bench.environment import Environment
 from bench.machine import Conditions
 from bench.statistics import midmean, significant
 from bench.timing import Run, Series
-from bench.verdicts import log_ratios
+from bench.verdicts import BUSY, disturbed, log_ratios
 from bench.works import Facts, Work
 from melcnn.files import write_whole
 
@@ -71,6 +72,15 @@ class Samples(_Record):
     @property
     def series(self) -> Series:
         return Series(self.calls, self.cold_seconds, self.seconds, self.waited, self.device_seconds)
+
+    @property
+    def busy_share(self) -> float:
+        """The share of the rounds that another process held up."""
+        return float(np.mean(disturbed(self.series)))
+
+    @property
+    def held_up(self) -> bool:
+        return self.busy_share > BUSY
 
     @property
     def log_to_reference(self) -> float | None:

@@ -39,7 +39,8 @@ def measure(
     """Times `works` in `launches` processes, each kind of work for at most `max_seconds` (see `Job`) in each.
 
     referenced: beside reference work, to be compared later; launches are then added, up to twice as many, until
-    every work is known to ±1% relative to its reference. A launch that fails ends the measurement, which then says
+    every work is known to ±1% relative to its reference by launches that other processes did not hold up (or these
+    are too many). A launch that fails ends the measurement, which then says
     so in `stopped` and holds what was measured until then; keep hears of it at the end, also if that is an
     interruption. progress hears of each stage, and within it of a detail. Raises `InputError` or `Failed` if
     nothing was measured.
@@ -71,17 +72,22 @@ def measure(
             done.append(launch)
         if not done:
             raise (InputError if end.bad_input else Failed)(end.error)
-        if end.error or len(done) == most or (len(done) >= launches and _precise(so_far())):
+        if end.error or len(done) == most or (len(done) >= launches and _enough(so_far(), most)):
             keep(so_far(end.error))
             return so_far(end.error)
 
 
-def _precise(measurement: Measurement) -> bool:
-    for index in range(len(measurement.works)):
-        _, half = mean_interval([one.log_to_reference for one in measurement.of(index)])
-        if half is None or half > PRECISION:
-            return False
-    return True
+def _enough(measurement: Measurement, most: int) -> bool:
+    """Whether every work is known precisely, or other processes hold up so many launches that `most` of them would
+    not bring a verdict either."""
+    done = len(measurement.launches)
+    calm = [
+        [one.log_to_reference for one in measurement.of(index) if not one.held_up]
+        for index in range(len(measurement.works))
+    ]
+    if min(map(len, calm)) * most < verdicts.FEWEST_LAUNCHES * done:
+        return True
+    return all(len(one) >= verdicts.FEWEST_LAUNCHES and mean_interval(one)[1] <= PRECISION for one in calm)
 
 
 def _launch(job: Job, progress: Callable[[str], None]) -> tuple[Launch | None, Answer]:

@@ -4,11 +4,9 @@ import numpy as np
 
 from bench.machine import Conditions
 from bench.measurements import Samples
-from bench.verdicts import disturbed
 
 # Shares beyond which a remark is worth a person's time.
 DRIFT = 0.10
-BUSY = 0.10
 SLOWER_CLOCK = 0.10
 FEW = 3  # samples below which even the median says little
 FEW_FOR_SHAPE = 6  # samples on each side of a drift or between two humps
@@ -39,17 +37,12 @@ def of_samples(one: Samples) -> list[str]:
             f"bimodal: about {two[0]:.3g} s and about {two[1]:.3g} s: look for other processes, power saving, or a "
             "call that does not always do the same"
         )
-    if (share := busy_share(one)) > BUSY:
-        found.append(f"busy machine: others held it up in {share:.0%} of the rounds: stop them, or time later")
+    if one.held_up:
+        found.append(f"busy machine: others held it up in {one.busy_share:.0%} of the rounds: stop them, or time later")
     if one.during and one.during.throttle:
         reasons = ", ".join(one.during.throttle)
         found.append(f"throttled: the GPU ran slower than it can ({reasons}): let it cool, or raise its limit")
     return found
-
-
-def busy_share(one: Samples) -> float:
-    """The share of the rounds that another process held up."""
-    return float(np.mean(disturbed(one.series)))
 
 
 def of_machine(before: Conditions, after: Conditions) -> list[str]:

@@ -24,6 +24,9 @@ FEWEST_LAUNCHES = 5
 # another process. Such rounds are left out while enough others remain.
 DISTURBED = 0.01
 FEWEST_UNDISTURBED = 20
+# Beyond this share of disturbed rounds the machine was busy. What others compute beside us then slows different
+# work by different amounts, for minutes at a time: a ratio to reference work was seen to move by 6%.
+BUSY = 0.10
 
 
 @dataclass(frozen=True)

@@ -111,10 +111,11 @@ def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
     chosen = works.of_trial(configure(), ["latency"])
     now = Conditions(threads=1, affinity=None, load=None, cpu_mhz=None)
 
-    def launches(spread):
+    def launches(spread, held_up=()):
         def fake(job, progress):
             ratio = 1 + spread * (-1) ** job.seed
-            one = Samples(cold_seconds=1, seconds=[ratio], waited=[0], reference_seconds=[1.0], reference_waited=[0])
+            waited = [0.5 * (job.seed in held_up)]
+            one = Samples(cold_seconds=1, seconds=[ratio], waited=waited, reference_seconds=[1.0], reference_waited=[0])
             return Launch(samples=[one], before=now, after=now), Answer(after=now)
 
         monkeypatch.setattr(measuring, "_launch", fake)
@@ -123,6 +124,10 @@ def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
     assert launches(0.005) == 5
     assert launches(0.02) == 10  # the cap: +-1.5% even then
     assert 5 < launches(0.012) < 10
+    # What other processes held up does not count. Five that count need two more, and of a machine where two of five
+    # count, ten would bring four: none is added.
+    assert launches(0.005, held_up=(2, 4)) == 7
+    assert launches(0.005, held_up=(1, 2, 4)) == 5
 
 
 def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
