@@ -15,7 +15,6 @@ import itertools
 import math
 import multiprocessing
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +27,7 @@ from bench import comparing, environment, measurements, measuring, works
 from bench.formats import Sheet, show
 from bench.listings import sheet_of
 from bench.statistics import accuracy_interval
+from bench.terminal import finish
 from bench.verdicts import EFFECT, FASTER, SAME, SLOWER, UNCLEAR
 from bench.works import Work
 from melcnn.config import configure
@@ -249,4 +249,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    finish(lambda: typer.run(main))

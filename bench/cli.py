@@ -1,18 +1,17 @@
 """The command `melbench`: parses, calls, renders. Heavy imports wait until a command needs them."""
 
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from bench import options
 from bench.cli_timing import timing_app
 from bench.formats import show, to_csv
-from bench.terminal import chosen_format, note, resumable, split_words, stderr
-from melcnn.errors import Failed, InputError
+from bench.terminal import chosen_format, finish, note, resumable, split_words, stderr
+from melcnn.errors import InputError
 from melcnn.files import check_writable, write_whole
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -20,9 +19,6 @@ app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions
 data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
 app.add_typer(data_app, name="data")
 app.add_typer(timing_app)
-
-# What typer raises for a missing or malformed option, whichever click it is built on.
-USAGE_ERROR = typer.BadParameter.__mro__[1]
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,10 +48,14 @@ def sweep(
     ],
     data: options.Data = "auto",
     words: options.Words = "yes,no",
-    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")] = 5,
+    seeds: options.Seeds = 5,
     recipe: options.Recipe = "plain",
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
+    target: Annotated[
+        float | None,
+        typer.Option("--target", help="Also show the seconds to this validation accuracy, such as 0.99.", min=0, max=1),
+    ] = None,
     device: options.Device = "auto",
     out: options.Out = Path("runs"),
     csv: options.Csv = None,
@@ -72,6 +72,8 @@ def sweep(
       melbench sweep groups
 
       melbench sweep n_mels=20,40 groups=1,2,4 --data speech_commands_v0.02 --csv table.csv
+
+      melbench sweep groups --seeds 32 --target 0.97
     """
     format = chosen_format(format, json)
     if csv:
@@ -96,7 +98,7 @@ def sweep(
     going_on = f"finished trials are kept in {out}, and the same command goes on from there"
     with resumable(going_on), SweepProgress(stderr) as listener:
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
-    sheet = tables.sheet(tables.rows(result.trials, result.timing))
+    sheet = tables.sheet(tables.rows(result.trials, result.timing, target))
     if csv:
         write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
     show([sheet], format)
@@ -333,27 +335,5 @@ def _load(path: Path):
 
 
 def main() -> None:
-    """The console script: exit code 0 good, 1 failed, 2 bad input, 130 interrupted."""
-    try:
-        with warnings.catch_warnings():
-            # A warning is a notice like others: one line, without the place in the code.
-            warnings.showwarning = lambda message, *_, **__: note(" ".join(str(message).split()))
-            code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except (InputError, Failed) as error:
-        _end(str(error), 2 if isinstance(error, InputError) else 1)
-    except (KeyboardInterrupt, typer.Abort):
-        _end("interrupted", 130)
-    except OSError as error:
-        # A closed folder, a full disk, a name too long: finished records are safe, and the system says what it is.
-        _end(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
-    except USAGE_ERROR as error:
-        if not error.format_message():  # a command without arguments has shown its help
-            sys.exit(2)
-        _end(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'melbench'} --help)", 2)
-
-
-def _end(message: str, code: int) -> NoReturn:
-    line = " ".join(message.splitlines())
-    stderr.print(f"melbench: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(code)
+    """The console script."""
+    finish(lambda: app(standalone_mode=False))

@@ -14,12 +14,10 @@ from melcnn.files import check_writable, write_whole
 
 if TYPE_CHECKING:
     from bench.comparing import Compared
+    from bench.formats import Sheet
+    from melcnn.config import Trial
 
 timing_app = typer.Typer()
-
-What = Annotated[
-    str, typer.Option("--what", help="What is timed: any of step, epoch, latency, throughput and front-end.")
-]
 
 
 @timing_app.command(no_args_is_help=True)
@@ -30,10 +28,23 @@ def time(
     ] = None,
     model: options.Model = None,
     input: options.Input = None,
-    what: What = "step,epoch,latency,throughput,front-end",
+    what: Annotated[
+        str | None,
+        typer.Option("--what", help="Any of step, epoch, latency, throughput and front-end; all unless given."),
+    ] = None,
     batch_size: options.BatchSize = None,
-    launches: Annotated[int, typer.Option("--launches", help="Processes started, one after another.", min=1)] = 5,
+    launches: Annotated[
+        int | None, typer.Option("--launches", help="Processes started, one after another (5).", min=1)
+    ] = None,
     max_time: options.MaxTime = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="baseline: whole trainings, or the front-end, against what you would write."),
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="With --against: as for sweep.")] = None,
+    words: Annotated[str | None, typer.Option("--words", help="With --against: as for sweep.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="With --against: as for sweep.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="With --against: as for sweep.")] = None,
     device: options.Device = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Keep the measurement in this file, for 'melbench compare'.")
@@ -48,6 +59,10 @@ def time(
     64 and 256. What is kept with -o is timed beside reference work, in as many launches as a comparison needs (5 to
     twice as many).
 
+    --against baseline trains every configuration with --seeds seeds on --data, once with melbench and once with each
+    of two plain PyTorch scripts, in interleaved rounds; with --what front-end it compares the front-end with
+    torchaudio's.
+
     Examples:
 
       melbench time groups
@@ -55,6 +70,8 @@ def time(
       melbench time groups batch_size=16,64,256 --what step
 
       melbench time --model my_models:SmallNet --input 1,80,101 --what latency -o before.json
+
+      melbench time groups --against baseline --epochs 2
     """
     format = chosen_format(format, json)
     options.check_model(model, input)
@@ -69,7 +86,17 @@ def time(
 
     if model and axes:
         raise InputError("a grid and --model are both given: time one of them")
-    kinds = _kinds(what)
+    of_races = {"--data": data, "--words": words, "--seeds": seeds, "--epochs": epochs}
+    of_others = {"--model": model, "-o": output, "--launches": launches, "--max-time": max_time}
+    if unused := [name for name, value in (of_others if against else of_races).items() if value is not None]:
+        raise InputError(f"{unused[0]} goes {'not ' if against else 'only '}with --against: leave it out")
+    if against:
+        given = {"batch_size": batch_size, "epochs": epochs}
+        settings = {name: value for name, value in given.items() if value is not None}
+        trials = plan(parse_axes(axes or []), note, words=split_words(words or "yes,no"), **settings)
+        _deliver(_against(against, trials, what, data or "auto", 5 if seeds is None else seeds, device), csv, format)
+        return
+    kinds = _kinds(what or ",".join(works.WHAT))
     if model:
         shapes = [parse_shape(shape) for shape in input]
         chosen = works.of_model(model, shapes, kinds, 64 if batch_size is None else batch_size)
@@ -92,14 +119,12 @@ def time(
             if not stderr.is_terminal and not detail:
                 note(stage)
 
+        launches = FEWEST_LAUNCHES if launches is None else launches
         fewest = max(launches, FEWEST_LAUNCHES) if output else launches
         measured = measure(chosen, on, fewest, max_time, output is not None, env, progress, keep)
     for remark in timetables.remarks(measured):
         note(remark)
-    sheet = timetables.times(measured)
-    if csv:
-        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
-    show([sheet], format)
+    _deliver(timetables.times(measured), csv, format)
     if measured.stopped:
         raise Failed(f"{measured.stopped}; what was timed before is shown{f' and kept in {output}' if output else ''}")
 
@@ -155,13 +180,44 @@ def compare(
     else:
         found, failure = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, device)
     sheet = timetables.compared(found, a, b, effect)
-    if csv and found:
-        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
-    show([sheet], format)
+    _deliver(sheet, csv if found else None, format)
     if failure:
         raise failure
     if any(one.comparison.verdict == SLOWER for one in found):
         raise typer.Exit(1)
+
+
+def _deliver(sheet: "Sheet", csv: Path | None, format: str) -> None:
+    if csv:
+        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
+    show([sheet], format)
+
+
+def _against(whom: str, trials: Sequence["Trial"], what: str | None, data: str, seeds: int, device: str) -> "Sheet":
+    """The table of melbench beside the baselines: of trainings, or if asked for of the front-end."""
+    from bench import environment, front_ends, race
+    from melcnn.data.loading import load_clips
+
+    if whom != "baseline":
+        raise InputError(f"--against {whom!r} is not known: use --against baseline")
+    if what not in (None, "front-end"):
+        raise InputError(f"--what {what} goes not with --against: whole trainings are timed, or --what front-end")
+    if what and len({trial.front_end for trial in trials}) > 1:
+        raise InputError("--what front-end --against baseline takes one front-end: give one n_mels, n_fft, hop_length")
+    on = environment.pick_device(device)
+    name = environment.collect(on).device
+    clips = load_clips(data, trials[0].data.words, note)
+    with resumable("nothing was kept"), stderr.status("timing") as status:
+
+        def progress(text: str) -> None:
+            status.update(text)
+            if not stderr.is_terminal:
+                note(text)
+
+        if what:
+            return front_ends.sheet(front_ends.measure(trials[0].front_end, clips, on, name))
+        found = race.race(trials, seeds, clips, on, progress)
+        return race.sheet(race.rows(found, trials, seeds, clips, name))
 
 
 def _side_by_side(

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.operators import KINDS, Cost, UncountedOperator, cost_of, operator_name
 from melcnn.errors import InputError
+from melcnn.model import drawing
 
 
 class Complexity(BaseModel):
@@ -170,7 +171,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         model.eval()
-        with attention_in_parts(), torch.random.fork_rng(devices=devices):
+        with attention_in_parts(), drawing(devices):
             yield
     finally:
         for module, mode in modes.items():

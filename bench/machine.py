@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 THREADS = Path("/proc/self/task")
 CPU_INFO = Path("/proc/cpuinfo")
 STATUS = Path("/proc/self/status")
+MEMORY = Path("/proc/meminfo")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 T = TypeVar("T")
@@ -86,6 +88,23 @@ class PeakMemory:
         return None if peak is None or self.before is None else max(0, peak - self.before)
 
 
+def free_bytes(device: str) -> int:
+    """The memory of `device` that is free now, or can be made free without harm; on the CPU also within the limit of a
+    container. Where the system does not tell, half of what the machine has."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    known = [_unless_missing(lambda: _kilobytes(MEMORY, "MemAvailable")), _unless_missing(_free_in_container)]
+    found = [size for size in known if size is not None]
+    return min(found) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _free_in_container() -> int:
+    """By Linux's control groups, version 2: the limit less what is used; files that were read can be let go."""
+    used = int((CONTROL_GROUP / "memory.current").read_text())
+    files = next(line for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines() if "inactive_file" in line)
+    return int((CONTROL_GROUP / "memory.max").read_text()) - used + int(files.split()[1])
+
+
 def energy_joules() -> float | None:
     """What the GPU has used since its driver was loaded; None without NVML or where it does not count."""
     return _nvml(lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3)
@@ -106,7 +125,12 @@ def _reset_peak() -> int | None:
 
 
 def _status_bytes(name: str) -> int | None:
-    for line in STATUS.read_text().splitlines():
+    return _kilobytes(STATUS, name)
+
+
+def _kilobytes(file: Path, name: str) -> int | None:
+    """The bytes of a line such as `VmRSS:  123 kB`."""
+    for line in file.read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return None

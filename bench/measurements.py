@@ -119,7 +119,8 @@ class Launch(_Record):
 
 
 class Measurement(_Record):
-    """Works, what they compute, and the launches that timed them. stopped: why it ended before all was done."""
+    """Works, what they compute, and the launches that timed them. kernels: whose convolutions train (older files do
+    not tell). stopped: why it ended before all was done."""
 
     format_version: int = FORMAT_VERSION
     reference_version: int = reference.VERSION
@@ -127,6 +128,7 @@ class Measurement(_Record):
     facts: list[Facts]
     ceilings: Ceilings
     launches: list[Launch] = []
+    kernels: str = "torch"
     environment: Environment
     finished_at: str
     stopped: str = ""

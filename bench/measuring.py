@@ -15,6 +15,7 @@ from bench.launch import Answer, Job
 from bench.measurements import Launch, Measurement, Samples
 from bench.statistics import mean_interval
 from bench.works import Work, facts
+from melcnn import block
 from melcnn.errors import Failed, InputError
 
 # The folder that our packages are in.
@@ -49,11 +50,19 @@ def measure(
     top = ceilings(env, device)
     computed = [facts(work, device, top) for work in works]
     done: list[Launch] = []
+    kernels = block.kernels(device)
 
     def so_far(stopped: str = "") -> Measurement:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return Measurement(
-            works=works, facts=computed, ceilings=top, launches=done, environment=env, finished_at=now, stopped=stopped
+            works=works,
+            facts=computed,
+            ceilings=top,
+            launches=done,
+            kernels=kernels,
+            environment=env,
+            finished_at=now,
+            stopped=stopped,
         )
 
     most = launches * MOST_LAUNCHES if referenced else launches

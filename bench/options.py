@@ -32,6 +32,7 @@ Epochs = Annotated[
         "--epochs", help="The most epochs, the recipe's unless given (30); a network that has converged stops before."
     ),
 ]
+Seeds = Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
 Format = Annotated[str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex.")]

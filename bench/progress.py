@@ -14,7 +14,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from bench.sweep import Listener, Status
+from bench.stacks import Listener, Status
 
 
 class SweepProgress:
@@ -24,7 +24,6 @@ class SweepProgress:
         self.console = console
         self.clock = clock
         self.start = clock()
-        self.last: Status | None = None
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,18 +39,13 @@ class SweepProgress:
         self.bar.start()
         return Listener(note=self._note, status=self._status)
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:  # A configuration that was cut off has no result to show.
-            self._line(None)
+    def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
     def _note(self, text: str) -> None:
         self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _status(self, status: Status) -> None:
-        if self.last and self.last.label != status.label:
-            self._line(status)
-        self.last = status
         accuracy = "" if status.accuracy is None else f", best validation accuracy {status.accuracy:.4f}"
         self.bar.update(
             self.task,
@@ -60,13 +54,10 @@ class SweepProgress:
             total=status.planned,
             left=self._left(status),
         )
-
-    def _line(self, following: Status | None) -> None:
-        """The result of the configuration that has just ended, kept on the screen."""
-        if self.last and self.last.accuracy is not None:
-            left = f"; {self._left(following)}" if following and following.done < following.planned else ""
+        if status.ended:  # kept on the screen
+            left = f"; {self._left(status)}" if status.done < status.planned else ""
             self.console.print(
-                f"{self.last.label}: mean of the best validation accuracies {self.last.accuracy:.4f}{left}",
+                f"{status.label}: mean of the best validation accuracies {status.accuracy:.4f}{left}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

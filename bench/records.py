@@ -20,7 +20,7 @@ from melcnn.errors import InputError
 from melcnn.files import write_whole
 
 # Raise when the same configuration, data and seed give other numbers: older records are then not reused.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 # Raise when the shape of the files changes; older files stay readable.
 FORMAT_VERSION = 1
 
@@ -63,7 +63,8 @@ class TrialRecord(_Record):
     """One configuration and one seed: everything that is known of its training.
 
     left_out_clips: files of these words that gave no clip. stack: the seeds that were trained side by side.
-    kernels: whose convolutions ran. Curves hold one value an epoch; kept_epoch counts from 1.
+    kernels: whose convolutions ran. Curves hold one value an epoch; kept_epoch counts from 1. elapsed_seconds: from
+    the beginning of the stack's training to the end of each epoch, evaluation included (older files do not tell).
     """
 
     format_version: int = FORMAT_VERSION
@@ -80,11 +81,17 @@ class TrialRecord(_Record):
     train_loss: list[float]
     validation_loss: list[float]
     validation_accuracy: list[float]
+    elapsed_seconds: list[float] = []
     kept_epoch: int
     validation: Predictions
     test: Predictions
     environment: Environment
     finished_at: str
+
+    def seconds_to(self, target: float) -> float | None:
+        """Seconds of training until the validation accuracy first was `target` or more; None if it never was."""
+        reached = (t for t, a in zip(self.elapsed_seconds, self.validation_accuracy, strict=False) if a >= target)
+        return next(reached, None)
 
     @property
     def identity(self) -> str:
@@ -105,12 +112,13 @@ class TimedTrial(_Record):
 
 
 class TimingRecord(_Record):
-    """Configurations timed in one interleaved run; entry i of every list is of the same round. before, after: the
-    machine's state then (older files do not tell)."""
+    """Configurations timed in one interleaved run; entry i of every list is of the same round. kernels: whose
+    convolutions ran. before, after: the machine's state then (older files do not tell)."""
 
     format_version: int = FORMAT_VERSION
     results_version: int = RESULTS_VERSION
     timed: Annotated[list[TimedTrial], Field(min_length=1)]
+    kernels: str = "torch"
     environment: Environment
     before: Conditions | None = None
     after: Conditions | None = None
@@ -118,8 +126,8 @@ class TimingRecord(_Record):
 
     @property
     def file_name(self) -> str:
-        identity = timing_identity([t.trial for t in self.timed], self.timed[0].train_clips, self.environment)
-        return f"timing-{identity}.json"
+        trials, clips = [t.trial for t in self.timed], self.timed[0].train_clips
+        return f"timing-{timing_identity(trials, clips, self.environment, self.kernels, self.results_version)}.json"
 
 
 def trial_identity(trial: Trial, data_fingerprint: str, seed: int, results_version: int = RESULTS_VERSION) -> str:
@@ -127,9 +135,17 @@ def trial_identity(trial: Trial, data_fingerprint: str, seed: int, results_versi
     return _hash(trial.canonical(), data_fingerprint, seed, results_version)
 
 
-def timing_identity(trials: list[Trial], train_clips: int, environment: Environment) -> str:
-    """Equal identities, comparable times: the same work on the same machine with the same versions."""
-    return _hash(*sorted(t.canonical() for t in trials), train_clips, environment.model_dump_json(), RESULTS_VERSION)
+def timing_identity(
+    trials: list[Trial],
+    train_clips: int,
+    environment: Environment,
+    kernels: str = "torch",
+    results_version: int = RESULTS_VERSION,
+) -> str:
+    """Equal identities, comparable times: the same work on the same machine with the same versions and kernels."""
+    others = [] if kernels == "torch" else [kernels]  # older files know of no others
+    works = sorted(t.canonical() for t in trials)
+    return _hash(*works, train_clips, environment.model_dump_json(), results_version, *others)
 
 
 def _hash(*parts: object) -> str:

@@ -9,6 +9,7 @@ from bench.environment import Environment
 from bench.machine import Conditions
 from bench.measurements import FORMAT_VERSION
 from bench.works import Facts, Work
+from melcnn import block
 
 KEY = "melbench"
 
@@ -23,6 +24,7 @@ def of_run(env: Environment, device: str, before: Conditions) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "reference_version": reference.VERSION,
+        "kernels": block.kernels(device),
         "environment": env.model_dump(mode="json"),
         "ceilings": ceilings(env, device).model_dump(mode="json"),
         "before": before.model_dump(mode="json"),
@@ -67,6 +69,7 @@ def to_measurement(content: dict[str, Any]) -> dict[str, Any]:
         "facts": [extra["facts"] for _, extra in ours],
         "ceilings": here["ceilings"],
         "launches": [{"samples": samples, "before": here["before"], "after": here["after"]}],
+        "kernels": here.get("kernels", "torch"),
         "environment": here["environment"],
         "finished_at": content["datetime"],
     }

@@ -1,30 +1,29 @@
-"""Axes to trials to records: what is missing is trained, stack by stack, and timed in one interleaved run."""
+"""Axes to trials to records: what is missing is trained, several stacks at once, and timed in one interleaved run."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import torch
 
-from bench import complexity, environment, machine, noise, records, timing, works
+from bench import complexity, environment, machine, noise, records, stacks, timing, works
 from bench.clocks import clock_for
+from bench.complexity import Complexity
 from bench.measurements import samples_of
 from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
+from bench.stacks import Listener, Status
+from bench.statistics import significant
 from bench.works import Work
-from melcnn.config import SETTINGS, Trial, configure, describe
+from melcnn import block
+from melcnn.config import SETTINGS, Trial, configure
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
-from melcnn.features import Features, extract
-from melcnn.training import Epoch, Run, fit
+from melcnn.model import MelCNN, drawing
+from melcnn.training import Run
 
 # The study's two axes, by the names that the command line knows them by.
 PRESETS = {"groups": ("groups", (1, 2, 4, 8, 16)), "mels": ("n_mels", (20, 40, 80))}
-
-# Seeds trained side by side. More would hold more activations (33 MB a seed at 80 mels and batch 64, with
-# gradients) and lose more to a kill; the time a seed hardly falls any more.
-SEEDS_PER_STACK = 16
 
 # More would be a slip of the keyboard: at a second a seed, three hours.
 MOST_SEEDS = 10_000
@@ -34,26 +33,6 @@ FEW_VALIDATION_CLIPS = 5
 
 # Passes timed for each configuration after the cold one: an odd number, so that the median is a sample.
 TIMING_ROUNDS = 9
-
-KERNELS = "torch"
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a sweep is: epochs done and planned of all stacks, and what is in flight."""
-
-    done: int
-    planned: int
-    label: str
-    accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Whom a sweep tells what it does: `note` hears one-line notices, `status` every epoch."""
-
-    note: Callable[[str], None] = lambda text: None
-    status: Callable[[Status], None] = lambda status: None
 
 
 def parse_axes(texts: Sequence[str]) -> dict[str, list]:
@@ -121,9 +100,9 @@ def sweep(
 ) -> Result:
     """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it.
 
-    Records are written stack by stack, so that a kill loses at most the stack in flight.
+    Records are written stack by stack, so that a kill loses at most the stacks in flight.
     """
-    _check_seeds(seeds)
+    check_seeds(seeds)
     _warn_of_few(clips, listener.note)
     folder.prepare()
     present = folder.trials()
@@ -136,32 +115,27 @@ def sweep(
     def finished(trial: Trial) -> dict[int, TrialRecord]:
         return {seed: present[key] for seed in range(seeds) if (key := identity(trial, seed)) in present}
 
-    stacks = [(trial, stack) for trial in trials for stack in stacks_to_train(seeds, finished(trial))]
     if found := sum(len(finished(trial)) for trial in trials):
         listener.note(f"{found} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
+    train_clips = clips.split("train").stop
+    planned = stacks.plan(trials, seeds, train_clips, finished, device)
 
-    planned = sum(trial.training.epochs for trial, _ in stacks)
-    done = 0
-    features: Features | None = None
-    for trial, stack in stacks:
-        if features is None or features.front_end != trial.front_end:
-            features = extract(clips, trial.front_end, device)
-        label = describe(trial, trials) + (f" seeds {stack[0]} to {stack[-1]}" if len(stack) < seeds else "")
+    costs = {trial: _count(trial, clips) for trial, _ in planned.stacks}
 
-        def on_epoch(epoch: Epoch, done: int = done, label: str = label) -> None:
-            listener.status(Status(done + epoch.number, planned, label, _mean_best(epoch)))
-
-        for run in fit(trial, features, stack, on_epoch):
+    def keep(trial: Trial, stack: list[int], trained: stacks.Trained) -> None:
+        for run in trained.runs:
             if identity(trial, run.seed) not in present:
-                record = _record(trial, run, stack, clips, env)
+                record = _record(trial, run, stack, trained.elapsed, clips, env, block.kernels(device), costs[trial])
                 folder.write(record)
                 present[record.identity] = record
-        done += trial.training.epochs
 
-    train_clips = clips.split("train").stop
-    key = records.timing_identity(list(trials), train_clips, env)
+    if planned.stacks:
+        listener.note(planned.describe())
+    stacks.train(planned, clips, device, listener, keep)
+
+    key = records.timing_identity(list(trials), train_clips, env, block.kernels(device))
     if (timed := timings.get(f"timing-{key}.json")) is None:
-        listener.status(Status(planned, planned, "timing epochs"))
+        listener.status(Status(planned.epochs, planned.epochs, "timing epochs"))
         timed = time_epochs(trials, train_clips, device, env, listener.note)
         folder.write(timed)
     return Result([present[identity(trial, seed)] for trial in trials for seed in range(seeds)], timed)
@@ -170,15 +144,12 @@ def sweep(
 def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener) -> tuple[list[Run], Run]:
     """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, and the one that validation likes best
     (of equal accuracies, the one of lowest loss)."""
-    _check_seeds(seeds)
+    check_seeds(seeds)
     _warn_of_few(clips, listener.note)
-    features = extract(clips, trial.front_end, device)
-    epochs = trial.training.epochs
-
-    def on_epoch(epoch: Epoch) -> None:
-        listener.status(Status(epoch.number, epochs, "training", _mean_best(epoch)))
-
-    runs = [run for stack in stacks_to_train(seeds, {}) for run in fit(trial, features, stack, on_epoch)]
+    runs: list[Run] = []
+    planned = stacks.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, device)
+    stacks.train(planned, clips, device, listener, lambda trial, stack, trained: runs.extend(trained.runs))
+    runs.sort(key=lambda run: run.seed)
 
     def rank(run: Run) -> tuple[float, float]:
         return run.validation_accuracy, -run.curves.validation_loss[run.kept_epoch - 1]
@@ -192,31 +163,9 @@ def _warn_of_few(clips: ClipSet, note: Callable[[str], None]) -> None:
         note(f"only {count} validation clips: which epoch and which seed is kept rests on these few; add recordings")
 
 
-def _check_seeds(seeds: int) -> None:
+def check_seeds(seeds: int) -> None:
     if not 1 <= seeds <= MOST_SEEDS:
         raise InputError(f"--seeds {seeds} is out of range: give 1 to {MOST_SEEDS}")
-
-
-def _mean_best(epoch: Epoch) -> float:
-    return sum(epoch.best_accuracy) / len(epoch.best_accuracy)
-
-
-def stacks_to_train(seeds: int, present: dict[int, TrialRecord]) -> list[list[int]]:
-    """The stacks that give the missing ones of seeds 0 to `seeds` - 1, by what is `present`.
-
-    Arithmetic may depend on the stack in its last bits, so a seed that was planned in a stack whose writing
-    was cut short is trained in that same stack again.
-    """
-    stacks: list[list[int]] = []
-    missing = [seed for seed in range(seeds) if seed not in present]
-    for stack in sorted({tuple(record.stack) for record in present.values()}):
-        if cut_short := set(stack) & set(missing):
-            stacks.append(list(stack))
-            missing = [seed for seed in missing if seed not in cut_short]
-    # Stacks of nearly equal size, so that none is left with a single seed.
-    n_stacks = math.ceil(len(missing) / SEEDS_PER_STACK)
-    bounds = [i * len(missing) // max(n_stacks, 1) for i in range(n_stacks + 1)]
-    return stacks + [missing[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def time_epochs(
@@ -245,6 +194,7 @@ def time_epochs(
             TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=run.series[trial.canonical()].seconds)
             for trial in trials
         ],
+        kernels=block.kernels(device),
         environment=env,
         before=before,
         after=after,
@@ -252,7 +202,23 @@ def time_epochs(
     )
 
 
-def _record(trial: Trial, run: Run, stack: list[int], clips: ClipSet, env: environment.Environment) -> TrialRecord:
+def _count(trial: Trial, clips: ClipSet) -> Complexity:
+    frames = clips.waveforms.shape[1] // trial.front_end.hop_length + 1
+    with drawing():
+        network = MelCNN(trial.front_end.n_mels, trial.model.groups, trial.model.channels, len(trial.data.words))
+    return complexity.count(network, (1, trial.front_end.n_mels, frames))
+
+
+def _record(
+    trial: Trial,
+    run: Run,
+    stack: list[int],
+    elapsed: Sequence[float],
+    clips: ClipSet,
+    env: environment.Environment,
+    kernels: str,
+    costs: Complexity,
+) -> TrialRecord:
     def predictions(split: str, logits: torch.Tensor) -> Predictions:
         part = clips.split(split)
         return Predictions(
@@ -262,20 +228,20 @@ def _record(trial: Trial, run: Run, stack: list[int], clips: ClipSet, env: envir
             logits=logits.tolist(),
         )
 
-    frames = clips.waveforms.shape[1] // trial.front_end.hop_length + 1
     return TrialRecord(
         trial=trial,
         seed=run.seed,
         stack=stack,
-        kernels=KERNELS,
+        kernels=kernels,
         dataset=clips.dataset,
         data_fingerprint=clips.fingerprint,
         train_clips=clips.split("train").stop,
         left_out_clips=len(clips.left_out),
-        complexity=complexity.count(run.network, (1, trial.front_end.n_mels, frames)),
+        complexity=costs,
         train_loss=run.curves.train_loss,
         validation_loss=run.curves.validation_loss,
         validation_accuracy=run.curves.validation_accuracy,
+        elapsed_seconds=[significant(seconds) for seconds in elapsed[: len(run.curves.train_loss)]],
         kept_epoch=run.kept_epoch,
         validation=predictions("validation", run.validation_logits),
         test=predictions("test", run.test_logits),

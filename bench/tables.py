@@ -17,6 +17,8 @@ class Row(BaseModel):
     Accuracies are fractions, means over seeds; `_ci95` is the half-width of Student's t interval of that
     mean, conditional on this very test set, None for one seed. epochs: mean epoch kept, of at most
     `max_epochs`. epoch_time_s: median seconds of one training pass over `train_clips` by a single network.
+    reached_target: seeds whose validation accuracy reached `target`; time_to_target_s: the mean over these of the
+    seconds from the beginning of their stack's training until it did, whatever else was in training meanwhile.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,23 +48,29 @@ class Row(BaseModel):
     n_fft: int
     hop_length: int
     max_epochs: int
+    target: float | None
+    reached_target: int | None
+    time_to_target_s: float | None
 
 
-def rows(records: Sequence[TrialRecord], timing: TimingRecord | None = None) -> list[Row]:
-    """A row for each configuration, in the order in which the configurations first appear."""
+def rows(records: Sequence[TrialRecord], timing: TimingRecord | None = None, target: float | None = None) -> list[Row]:
+    """A row for each configuration, in the order in which the configurations first appear. target: a validation
+    accuracy, to which rows then tell the time."""
     times = {t.trial.canonical(): statistics.median(t.epoch_seconds) for t in timing.timed} if timing else {}
     timed_on = {timing.environment.device} if timing else set()
     by_trial: dict[str, list[TrialRecord]] = {}
     for record in records:
         by_trial.setdefault(record.trial.canonical(), []).append(record)
-    return [_row(group, times.get(canonical), timed_on) for canonical, group in by_trial.items()]
+    return [_row(group, times.get(canonical), timed_on, target) for canonical, group in by_trial.items()]
 
 
-def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str]) -> Row:
+def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str], target: float | None) -> Row:
     first = records[0]
     trial = first.trial
     validation, validation_ci = mean_interval([r.validation.accuracy for r in records])
     test, test_ci = mean_interval([r.test.accuracy for r in records])
+    to_target = [s for r in records if target is not None and (s := r.seconds_to(target)) is not None]
+    clocked = target is not None and all(r.elapsed_seconds for r in records)
     return Row(
         dataset=first.dataset,
         words=",".join(trial.data.words),
@@ -89,6 +97,9 @@ def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set
         n_fft=trial.front_end.n_fft,
         hop_length=trial.front_end.hop_length,
         max_epochs=trial.training.epochs,
+        target=target,
+        reached_target=len(to_target) if clocked else None,
+        time_to_target_s=_rounded(statistics.mean(to_target)) if clocked and to_target else None,
     )
 
 
@@ -116,6 +127,13 @@ def _with_interval(mean: float, half_width: float | None) -> str:
     return f"{mean:.4f}" if half_width is None else f"{mean:.4f} ±{half_width:.4f}"
 
 
+def _to_target(row: Row) -> str:
+    if row.reached_target is None:  # of records that tell no times
+        return ""
+    time = "never" if row.time_to_target_s is None else f"{row.time_to_target_s:.2f} s"
+    return time if row.reached_target == row.seeds else f"{time} ({row.reached_target} of {row.seeds})"
+
+
 def sheet(rows: Sequence[Row]) -> Sheet:
     """The rows as a sheet: the settings that vary, then the figures. What all rows share is in the title, and
     so are settings that are not the defaults."""
@@ -129,14 +147,17 @@ def sheet(rows: Sequence[Row]) -> Sheet:
         return " / ".join(dict.fromkeys(str(getattr(row, name)) for row in rows))
 
     seeds = "seed" if all(row.seeds == 1 for row in rows) else "seeds"
+    figures = dict(_FIGURES)
+    if (target := rows[0].target) is not None:
+        figures[f"time to {target:g}"] = _to_target
     return Sheet(
         title=(
             f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "
             f"test clips), recipe {shared('recipe')}, {shared('seeds')} {seeds}, "
             f"{', '.join([*fixed, shared('device')])}"
         ),
-        headings=varying + list(_FIGURES),
-        cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in _FIGURES.values()] for r in rows],
+        headings=varying + list(figures),
+        cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in figures.values()] for r in rows],
         records=[row.model_dump() for row in rows],
         note="± is the 95% interval of the mean over seeds, for this very set of clips" if rows[0].seeds > 1 else "",
         spare=["MACs, all layers"],

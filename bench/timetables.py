@@ -26,8 +26,9 @@ class TimeRow(BaseModel):
     where fewer than one of them would lie beyond. time_ratio: to the first work of the same kind and batch, by
     rounds within launches (midmeans), then by launches (Student's t; time_ratio_ci95 its half-width).
     cold_time_s: the first call, mean over launches. device_time_s: by CUDA events; busy_time_s: by the profiler.
-    clips: of one call. floor_time_s: the least that its operators need on this device; times_floor: how many
-    times that it takes. peak_bytes: memory above what was in use, the largest of the launches. macs: for one clip.
+    clips: of one call. floor_time_s: the least that its operators (torch's, where ours do several in one) need on this
+    device; times_floor: how many times that it takes. kernels: whose convolutions ran. peak_bytes: memory above what
+    was in use, the largest of the launches. macs: for one clip.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +64,7 @@ class TimeRow(BaseModel):
     energy_j: float | None
     timer_overhead: float
     device: str
+    kernels: str
 
 
 def rows(measurement: Measurement) -> list[TimeRow]:
@@ -117,6 +119,8 @@ def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measur
         # Of the sample, which may hold several calls.
         timer_overhead=significant(max(one.overhead_seconds / one.calls / min(one.seconds) for one in samples)),
         device=measurement.environment.device,
+        # Only melbench's own trainings have kernels of ours.
+        kernels=measurement.kernels if trial and work.what in ("step", "epoch") else "torch",
     )
 
 
@@ -154,11 +158,13 @@ def times(measurement: Measurement) -> Sheet:
     varying = [name for name in _SETTINGS if len({getattr(row, name) for row in network_rows}) > 1]
     if any(row.what == "front-end" for row in found) and "n_mels" not in varying:
         varying.insert(0, "n_mels")
+    any_of_ours = any(row.kernels != "torch" for row in found)
     figures = {
         "work": lambda row: row.what,
         **{name: lambda row, name=name: _text(getattr(row, name)) for name in varying},
         "batch": lambda row: str(row.batch_size),
         "MACs": lambda row: f"{row.macs:,}",
+        "kernels": lambda row: row.kernels if any_of_ours else "",
         "time": lambda row: _with_half(row.time_s, row.time_ci95_s),
         "device time": lambda row: _seconds(row.device_time_s),
         "busy": lambda row: _seconds(row.busy_time_s),

@@ -163,6 +163,28 @@ def interleave(
                     return run
 
 
+def rounds(
+    candidates: Mapping[str, Callable[[int], object]],
+    number: int,
+    clock: HostClock,
+    progress: Callable[[str], None] = lambda text: None,
+    seed: int = 0,
+) -> dict[str, Series]:
+    """Calls each candidate once in each of `number` rounds, in random order, with the round's number from 0.
+
+    For calls of minutes, whose beginning is a part of them: nothing is warmed up. progress hears of each call.
+    """
+    order = random.Random(seed)
+    series = {name: Series() for name in candidates}
+    for index in range(number):
+        for name in order.sample(list(candidates), len(candidates)):
+            progress(f"round {index + 1} of {number}: {name}")
+            reading = clock.read(lambda name=name, index=index: candidates[name](index))
+            series[name].seconds.append(reading.host)
+            series[name].waited.append(reading.waited)
+    return series
+
+
 def _warm_up(
     candidates: Mapping[str, Callable[[], object]], rule: Rule, clock: HostClock, order: random.Random, run: Run
 ) -> dict[str, float]:

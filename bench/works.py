@@ -16,11 +16,12 @@ from bench import reference, roofline
 from bench.ceilings import Ceilings
 from bench.complexity import make_inputs, profile
 from bench.costs import load_model
+from melcnn import native
 from melcnn.config import SETTINGS, Training, Trial, configure, describe
 from melcnn.errors import InputError, first_line
 from melcnn.frontend import LogMelFilterBanks
 from melcnn.model import MelCNN
-from melcnn.training import Stack
+from melcnn.steps import Stack, capture_for
 
 WHAT = ("step", "epoch", "latency", "throughput", "front-end")
 
@@ -132,12 +133,13 @@ def labels(works: Sequence[Work]) -> list[str]:
     return found
 
 
-def build(work: Work, device: str) -> Built:
+def build(work: Work, device: str, in_steps: bool = False) -> Built:
     """Makes what `work` needs on `device`: weights, random inputs (a call takes as long for noise as for speech).
 
+    in_steps: training runs operator by operator, also where it would be captured as a whole.
     Raises `InputError` for a model that cannot be made, or cannot be trained where a step or epoch is asked for.
     """
-    built = _of_trial(work, work.trial, device) if work.trial else _of_model(work, device)
+    built = _of_trial(work, work.trial, device, in_steps) if work.trial else _of_model(work, device)
     return Built(_delayed(built.call, work.slowdown), built.module, built.inputs) if work.slowdown else built
 
 
@@ -167,9 +169,11 @@ def facts(work: Work, device: str, ceilings: Ceilings) -> Facts:
     try:
         for clips, times in ((work.batch_size, whole), (rest, 1)):
             if clips and times:
-                built = build(work.model_copy(update={"clips": clips, "batch_size": clips, "slowdown": 0.0}), device)
-                built.call()  # An optimiser's first step also makes its state.
-                heard += roofline.operations(built.call) * times
+                part = work.model_copy(update={"clips": clips, "batch_size": clips, "slowdown": 0.0})
+                built = build(part, device, in_steps=True)
+                with native.switched_off():  # Our kernels are not operators that could be heard.
+                    built.call()  # An optimiser's first step also makes its state.
+                    heard += roofline.operations(built.call) * times
     except (InputError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -182,7 +186,7 @@ def facts(work: Work, device: str, ceilings: Ceilings) -> Facts:
     )
 
 
-def _of_trial(work: Work, trial: Trial, device: str) -> Built:
+def _of_trial(work: Work, trial: Trial, device: str, in_steps: bool) -> Built:
     if work.what == "front-end":
         module: nn.Module = LogMelFilterBanks(**trial.front_end.model_dump()).to(device)
         waveforms = torch.randn(work.batch_size, trial.front_end.sample_rate, device=device)
@@ -192,7 +196,7 @@ def _of_trial(work: Work, trial: Trial, device: str) -> Built:
         network = network.to(device)
         x = torch.randn(work.batch_size, trial.front_end.n_mels, _frames(trial), device=device)
         return Built(reference.inference(network, x), network, [x])
-    stack = Stack(trial, [0], device)
+    stack = Stack(trial, [0], device, None if in_steps else capture_for(device))
     x = _noise(work.clips, trial.front_end.n_mels, _frames(trial), device)
     labels = torch.arange(work.clips, device=device) % len(trial.data.words)
     return Built(lambda: stack.epoch(x, labels), stack.network, [x[: work.batch_size]])

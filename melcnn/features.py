@@ -2,17 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from melcnn.config import FrontEnd
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
-from melcnn.frontend import LogMelFilterBanks
-
-# Large enough to fill two cores, small enough that the spectra (64 x 201 x 101) stay near the caches.
-CLIPS_PER_BATCH = 64
+from melcnn.log_mel import log_mel
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +35,3 @@ def extract(clips: ClipSet, front_end: FrontEnd, device: str | torch.device = "c
         )
     x = log_mel(clips.waveforms, front_end, device)
     return Features(front_end, clips, x, torch.from_numpy(clips.labels).to(device))
-
-
-@torch.no_grad()
-def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.device) -> Tensor:
-    """Features `(clips, n_mels, frames)` of int16 waveforms `(clips, samples)`."""
-    module = LogMelFilterBanks(**front_end.model_dump()).to(device)
-    batches = torch.from_numpy(waveforms).split(CLIPS_PER_BATCH)
-    return torch.cat([module(batch.to(device).float() / 32768.0) for batch in batches])

@@ -1,6 +1,8 @@
 """The study's network, and stacks of it: R independent networks side by side in the channel dimension."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +111,19 @@ def _linear(in_features: int, out_features: int, replicas: int) -> nn.Linear:
 def _without_drawing(**arguments: int) -> MelCNN:
     """A network whose weights are about to be replaced: its initialisation takes nothing from the caller's
     random numbers."""
-    with torch.random.fork_rng(devices=[]):
+    with drawing():
         return MelCNN(**arguments)
+
+
+_RANDOM_NUMBERS = threading.Lock()
+
+
+@contextmanager
+def drawing(devices: Sequence[int] = ()) -> Iterator[None]:
+    """A context that takes nothing from the caller's random numbers, which all threads share, one thread at a time.
+    devices: CUDA's whose numbers are used too."""
+    with _RANDOM_NUMBERS, torch.random.fork_rng(devices=list(devices)):
+        yield
 
 
 def replica_block(tensor: Tensor, replicas: int, index: int) -> Tensor:

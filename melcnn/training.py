@@ -1,4 +1,4 @@
-"""Training to convergence: one configuration, a stack of seeds side by side on the device.
+"""Training to convergence: one configuration, a stack of seeds side by side on the device (`melcnn.steps`).
 
 Nothing here reads a clock. The device is synchronised once an epoch, where the host reads the losses.
 """
@@ -15,7 +15,8 @@ from melcnn import evaluation
 from melcnn.config import Trial
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.features import Features
-from melcnn.model import MelCNN, replica_block, stack
+from melcnn.model import MelCNN, replica_block
+from melcnn.steps import Stack, capture_for
 
 
 @dataclass
@@ -55,40 +56,6 @@ class Epoch:
     training: list[bool]
 
 
-class Stack:
-    """Networks in training side by side: replica r is initialised and fed by `seeds[r]` alone."""
-
-    def __init__(self, trial: Trial, seeds: Sequence[int], device: str | torch.device = "cpu"):
-        self.batch_size = trial.training.batch_size
-        self.network = stack([_initial(trial, seed) for seed in seeds]).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=trial.training.learning_rate)
-        # Orders are drawn on the CPU, so that they are the same on every device.
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def epoch(self, x: Tensor, labels: Tensor) -> Tensor:
-        """One pass over x (clips, n_mels, frames) and labels (clips,), each replica in its own order.
-
-        Returns the mean training loss `(replicas,)`, still on the device: nothing here waits for it.
-        """
-        replicas = self.network.replicas
-        # The epoch's one copy to the device, of R x clips indices; nothing waits for it.
-        order = torch.stack([torch.randperm(len(x), generator=g) for g in self.generators], 1).to(x.device)
-        total, seen = torch.zeros(replicas, device=x.device), 0
-        for batch in order.split(self.batch_size):
-            if len(batch) == 1:
-                break  # BatchNorm has no statistics of one clip, so this one waits for another epoch.
-            inputs = x[batch].flatten(1, 2)  # (batch, R * n_mels, frames)
-            logits = self.network(inputs).unflatten(1, (replicas, -1))  # (batch, R, classes)
-            # The mean over a replica's own batch, then the sum over replicas: no gradient is shared or scaled.
-            losses = cross_entropy(logits.transpose(1, 2), labels[batch], reduction="none").mean(0)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()
-            self.optimizer.step()
-            total += losses.detach() * len(batch)
-            seen += len(batch)
-        return total / seen
-
-
 def fit(
     trial: Trial,
     features: Features,
@@ -110,7 +77,7 @@ def fit(
     validation_x, validation_labels = features.split("validation")
     test_x, test_labels = features.split("test")
 
-    stacked = Stack(trial, seeds, features.x.device)
+    stacked = Stack(trial, seeds, features.x.device, capture_for(features.x.device))
     kept = {name: t.clone() for name, t in stacked.network.state_dict().items()}
     replicas = [_Replica() for _ in seeds]
     for number in range(1, training.epochs + 1):
@@ -179,17 +146,6 @@ class _Replica:
         if better:
             self.best, self.kept_epoch = (accuracy, -loss), number
         return better
-
-
-def _initial(trial: Trial, seed: int) -> MelCNN:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MelCNN(
-            n_mels=trial.front_end.n_mels,
-            groups=trial.model.groups,
-            channels=trial.model.channels,
-            n_classes=len(trial.data.words),
-        )
 
 
 def _check(trial: Trial, features: Features, seeds: Sequence[int]) -> None:

@@ -5,7 +5,15 @@ import pytest
 
 from bench.complexity import Complexity
 from bench.environment import collect
-from bench.records import FORMAT_VERSION, Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
+from bench.records import (
+    FORMAT_VERSION,
+    RESULTS_VERSION,
+    Predictions,
+    RecordFolder,
+    TimedTrial,
+    TimingRecord,
+    TrialRecord,
+)
 from melcnn import InputError, configure
 
 
@@ -68,7 +76,7 @@ def test_identity_is_configuration_data_seed_and_version():
         trial_record(seed=1),
         trial_record(trial=configure(groups=2)),
         trial_record(data_fingerprint="f01"),
-        trial_record(results_version=2),
+        trial_record(results_version=RESULTS_VERSION + 1),
     ]
     assert len(same | {record.identity for record in others}) == 5
 

@@ -103,3 +103,28 @@ def test_the_table_fits_the_terminal(rows, width, second_convention):
     assert ("a wider terminal, and --format csv, show MACs, all layers too" in text) != second_convention
     assert ("MACs, all layers max val accuracy" in text) == second_convention
     assert max(map(len, out.getvalue().splitlines())) <= width
+
+
+def test_time_to_a_validation_accuracy_by_hand():
+    curves = {"train_loss": [0.5] * 3, "validation_loss": [0.4] * 3, "elapsed_seconds": [1.5, 3.0, 4.5]}
+    early = trial_record(0, validation_accuracy=[0.9, 0.97, 0.98], **curves)
+    late = trial_record(1, validation_accuracy=[0.5, 0.9, 0.99], **curves)
+    never = trial_record(2, validation_accuracy=[0.5, 0.6, 0.7], **curves)
+    (row,) = tables.rows([early, late, never], target=0.97)
+    # 3.0 s and 4.5 s; the third does not get there.
+    assert (row.target, row.reached_target, row.time_to_target_s) == (0.97, 2, 3.75)
+    sheet = tables.sheet([row])
+    assert sheet.headings[-1] == "time to 0.97" and sheet.cells[0][-1] == "3.75 s (2 of 3)"
+    (all_reach,) = tables.rows([early, late], target=0.97)
+    assert tables.sheet([all_reach]).cells[0][-1] == "3.75 s"
+    (none,) = tables.rows([never], target=0.97)
+    assert (none.reached_target, none.time_to_target_s) == (0, None)
+    assert tables.sheet([none]).cells[0][-1] == "never (0 of 1)"
+
+
+def test_records_that_tell_no_times_reach_no_target():
+    (row,) = tables.rows([trial_record()], target=0.5)
+    assert (row.target, row.reached_target, row.time_to_target_s) == (0.5, None, None)
+    assert tables.sheet([row]).cells[0][-1] == ""
+    (unasked,) = tables.rows([trial_record()])
+    assert "time to" not in " ".join(tables.sheet([unasked]).headings)

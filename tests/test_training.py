@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from melcnn import InputError, TrainingDiverged, configure, evaluation, extract, fit, training
-from melcnn.training import Stack, _Replica
+from melcnn import InputError, TrainingDiverged, configure, evaluation, extract, fit, native, training
+from melcnn.steps import Stack
+from melcnn.training import _Replica
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16}
 
@@ -65,6 +66,39 @@ def test_an_epoch_is_the_hand_written_loop(features):
         optimizer.step()
         total += float(loss.detach()) * len(batch)
     torch.testing.assert_close(stacked.epoch(x, labels)[0], torch.tensor(total / 48))
+
+
+def test_an_epoch_that_is_replayed_is_the_epoch(features):
+    # Capturing runs an epoch beforehand, which must leave no trace. On the CPU "capturing" is remembering.
+    trial, captured = configure(**SETTINGS), []
+
+    def capture(epoch, warm_up):
+        warm_up()
+        captured.append(epoch)
+        return epoch
+
+    replayed, stepped = Stack(trial, [5, 6], capture=capture), Stack(trial, [5, 6])
+    x, labels = features.split("train")
+    for _ in range(3):
+        assert torch.equal(replayed.epoch(x, labels), stepped.epoch(x, labels))
+    assert len(captured) == 1
+    # Other clips are captured anew, and what was learned stays.
+    assert torch.equal(replayed.epoch(x[:40], labels[:40]), stepped.epoch(x[:40], labels[:40]))
+    assert len(captured) == 2
+    for name, tensor in stepped.network.state_dict().items():
+        assert torch.equal(replayed.network.state_dict()[name], tensor), name
+
+
+def test_our_kernels_train_as_torchs(features, monkeypatch):
+    if not native.library():
+        pytest.skip("there is no C compiler")
+    trial, runs = configure(**SETTINGS, epochs=3), []
+    for kernels in ("melcnn", "torch"):
+        if kernels == "torch":
+            monkeypatch.setattr("melcnn.native.library", lambda: None)
+        runs.append(fit(trial, features, [0, 1]))
+    for ours, theirs in zip(*runs, strict=True):
+        torch.testing.assert_close(ours.curves.train_loss, theirs.curves.train_loss, rtol=1e-3, atol=1e-4)
 
 
 def test_the_kept_epoch_is_the_networks_and_test_is_seen_once(features, monkeypatch):

@@ -1,0 +1,116 @@
+"""What speed is about, in one call, for a machine that is lent for minutes: every table below into one folder.
+
+    python -m bench.whole_study FOLDER --data speech_commands_v0.02 --device cuda
+
+stacks: an epoch of the study's size for stacks of several sizes; front-end: features against torchaudio's; study:
+5 configurations of 32 seeds to convergence; baselines: whole trainings against plain PyTorch.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from bench import environment, front_ends, options, race, tables, timing
+from bench.clocks import HostClock, clock_for
+from bench.formats import Sheet, show, to_csv, to_markdown
+from bench.records import RecordFolder
+from bench.stacks import Listener
+from bench.statistics import median_interval, significant
+from bench.sweep import parse_axes, plan, sweep
+from bench.terminal import finish, note
+from bench.works import EPOCH_CLIPS
+from melcnn.config import Trial
+from melcnn.data.loading import load_clips
+from melcnn.files import write_whole
+from melcnn.steps import Stack, capture_for
+
+STACK_SIZES = (1, 8, 32)
+STACK_ROUNDS = 7
+
+
+def stack_times(
+    trials: Sequence[Trial], sizes: Sequence[int], clips: int, device: str, clock: HostClock | None = None
+) -> Sheet:
+    """Seconds of an epoch over `clips` clips of noise for stacks of `sizes` networks, in interleaved rounds."""
+    name = environment.collect(device).device
+    records = []
+    for trial in trials:
+        frames = trial.front_end.sample_rate // trial.front_end.hop_length + 1
+        x = torch.randn(clips, trial.front_end.n_mels, frames).to(device)
+        labels = torch.arange(clips, device=device) % len(trial.data.words)
+        stacks = {size: Stack(trial, list(range(size)), device, capture_for(device)) for size in sizes}
+        calls = {str(size): lambda stack=stack, x=x, y=labels: stack.epoch(x, y) for size, stack in stacks.items()}
+        run = timing.interleave(calls, timing.fixed(STACK_ROUNDS), clock or clock_for(device))
+        for size in sizes:
+            seconds = run.series[str(size)].seconds
+            median, low, high = median_interval(seconds)
+            records.append(
+                {
+                    "n_mels": trial.front_end.n_mels,
+                    "groups": trial.model.groups,
+                    "batch_size": trial.training.batch_size,
+                    "train_clips": clips,
+                    "stack": size,
+                    "epoch_time_s": significant(median),
+                    "epoch_time_low95_s": significant(low),
+                    "epoch_time_high95_s": significant(high),
+                    "epoch_time_a_network_s": significant(median / size),
+                    "device": name,
+                }
+            )
+    cells = [
+        [
+            str(row["groups"]),
+            str(row["stack"]),
+            f"{row['epoch_time_s'] * 1e3:.4g} ms",
+            f"{row['epoch_time_a_network_s'] * 1e3:.3g} ms",
+        ]
+        for row in records
+    ]
+    return Sheet(
+        title=f"an epoch of {clips} clips by size of the stack, batch {records[0]['batch_size']}, {name}",
+        headings=["groups", "networks", "epoch time", "a network"],
+        cells=cells,
+        records=records,
+        note="one stack at a time, with all of torch's threads; a sweep trains several at once on the CPU",
+    )
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where the tables are written.")],
+    data: options.Data = "auto",
+    device: options.Device = "auto",
+    seeds: Annotated[int, typer.Option(help="Networks of each configuration, trained to convergence.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Epochs of the race against the baselines.")] = 2,
+    clips: Annotated[int, typer.Option(help="Clips of the timed epochs.")] = EPOCH_CLIPS,
+) -> None:
+    """Measures all of it and writes a CSV and a Markdown file of each table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    on = environment.pick_device(device)
+    name = environment.collect(on).device
+    loaded = load_clips(data, ("yes", "no"), note)
+    trials = plan(parse_axes(["groups"]), note)
+
+    def keep(what: str, sheet: Sheet, more: str = "") -> None:
+        write_whole(folder / f"{what}.csv", lambda file: file.write(to_csv(sheet).encode()))
+        write_whole(folder / f"{what}.md", lambda file: file.write((to_markdown(sheet) + more).encode()))
+        show([sheet], "markdown")
+
+    keep("stacks", stack_times(trials, STACK_SIZES, clips, on))
+    keep("front-end", front_ends.sheet(front_ends.measure(trials[0].front_end, loaded, on, name)))
+    with tempfile.TemporaryDirectory(prefix="melbench-study-") as records:
+        start = time.perf_counter()
+        found = sweep(trials, seeds, loaded, RecordFolder(Path(records)), on, Listener(note=note))
+        took = time.perf_counter() - start
+    keep("study", tables.sheet(tables.rows(found.trials, found.timing)), f"\nThe whole took {took:.1f} s.\n")
+    few = [t.model_copy(update={"training": t.training.model_copy(update={"epochs": epochs})}) for t in trials]
+    keep("baselines", race.sheet(race.rows(race.race(few, 5, loaded, on, note), few, 5, loaded, name)))
+
+
+if __name__ == "__main__":
+    finish(lambda: typer.run(main))

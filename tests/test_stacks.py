@@ -1,0 +1,134 @@
+"""Which seeds are trained side by side, how many stacks at once."""
+
+import pytest
+import torch
+
+from bench import machine, stacks
+from bench.stacks import MOST_IN_A_STACK, Listener, plan, stacks_to_train
+from melcnn import configure
+from melcnn.steps import bytes_to_train
+from tests.test_records import trial_record
+
+TRIALS = [configure(groups=groups) for groups in (1, 4)]
+PLENTY, CLIPS = 10**12, 1328
+
+
+def planned(seeds, trials=TRIALS, present=lambda trial: {}, device="cpu", free_bytes=PLENTY):
+    return plan(trials, seeds, CLIPS, present, device, free_bytes)
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(stacks.torch, "get_num_threads", lambda: 2)
+
+
+def test_stacks_of_one_configuration():
+    assert stacks_to_train(3, 16, {}) == [[0, 1, 2]]
+    assert stacks_to_train(3, 16, {s: trial_record(s, stack=[0, 1, 2]) for s in range(3)}) == []
+    # more seeds later are a stack of their own
+    assert stacks_to_train(5, 16, {s: trial_record(s, stack=[0, 1]) for s in range(2)}) == [[2, 3, 4]]
+    # a stack whose writing was cut short is trained as it was planned
+    assert stacks_to_train(6, 16, {0: trial_record(0, stack=[0, 1, 2])}) == [[0, 1, 2], [3, 4, 5]]
+    assert stacks_to_train(5, 2, {}) == [[0], [1, 2], [3, 4]]
+
+
+def test_what_is_present_changes_no_stack_of_what_is_missing():
+    whole = stacks_to_train(11, 3, {})
+    for done in whole:
+        rest = stacks_to_train(11, 3, {s: trial_record(s, stack=done) for s in done})
+        assert rest == [stack for stack in whole if stack != done]
+
+
+def test_every_core_has_work_and_the_longest_begin():
+    # 2 x 5 trainings on two cores, two stacks for each core: ceil(10 / 4) = 3 seeds at the most.
+    found = planned(5)
+    assert [(trial.model.groups, seeds) for trial, seeds in found.stacks] == [
+        (1, [2, 3, 4]), (4, [2, 3, 4]), (1, [0, 1]), (4, [0, 1]),
+    ]  # fmt: skip
+    assert found.at_once == 2 and found.epochs == 4 * 30
+    assert found.bytes == 3 * bytes_to_train(TRIALS[0], CLIPS) + 3 * bytes_to_train(TRIALS[1], CLIPS)
+    assert "training 10 networks in 4 stacks of at most 3, 2 at a time (about 0." in found.describe()
+    assert planned(1, TRIALS[:1]).describe().startswith("training 1 networks in one stack (about")
+    largest = max(len(seeds) for _, seeds in planned(1000).stacks)
+    assert largest <= MOST_IN_A_STACK["cpu"]
+
+
+def test_one_stack_after_another_on_a_gpu():
+    found = planned(32, device="cuda")
+    assert found.at_once == 1 and [len(seeds) for _, seeds in found.stacks] == [32, 32]
+
+
+def test_stacks_are_split_when_the_memory_is_small():
+    # Half of what is free, shared by two cores, holds two replicas of groups 1 and somewhat more of groups 4.
+    free = 2.5 * bytes_to_train(TRIALS[0], CLIPS) * 2 / stacks.MEMORY_SHARE
+    assert max(len(seeds) for _, seeds in planned(8, free_bytes=free).stacks) == 2
+    # One replica is always tried.
+    assert {len(seeds) for _, seeds in planned(8, free_bytes=1).stacks} == {1}
+
+
+def test_bytes_to_train_by_hand():
+    # At groups 1, batch 64: autograd keeps for each clip, in floats: input 80 x 101, ReLU 32 x 101, BatchNorm's input
+    # (the same), its output 32 x 101, pooled 32 x 50 with int64 indices, and so on with 50 and 25 frames: about 20,000
+    # floats, 80 kB; twice, times 64, is about 11 MB.
+    assert 8e6 < bytes_to_train(configure(), CLIPS) < 16e6
+    assert bytes_to_train(configure(batch_size=128), CLIPS) == pytest.approx(
+        2 * bytes_to_train(configure(), CLIPS), rel=0.05
+    )
+    # A batch holds no more clips than there are.
+    assert bytes_to_train(configure(batch_size=10_000), 64) == bytes_to_train(configure(), 64)
+
+
+def test_times_are_kept_by_epoch(clips):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
+    now, kept = iter(range(100)), []
+    one = plan(trials, 1, CLIPS, lambda trial: {}, "cpu", PLENTY)
+    stacks.train(one, clips, "cpu", Listener(), lambda *a: kept.append(a), now=lambda: float(next(now)))
+    ((_, seeds, trained),) = kept
+    assert trained.elapsed == [1.0, 2.0] and seeds == [0] and [run.seed for run in trained.runs] == [0]
+
+
+def test_threads_do_not_change_a_result(clips):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=2) for g in (1, 2)]
+
+    def logits(at_once):
+        found = plan(trials, 2, CLIPS, lambda trial: {}, "cpu", PLENTY)
+        runs = {}
+        changed = type(found)(found.stacks, at_once, found.bytes)
+        stacks.train(changed, clips, "cpu", Listener(), lambda t, s, trained: runs.update({(t, tuple(s)): trained}))
+        return {key: [run.test_logits for run in trained.runs] for key, trained in runs.items()}
+
+    one, two, four = logits(1), logits(2), logits(4)
+    assert one.keys() == two.keys() == four.keys()
+    for key in one:
+        for a, b, c in zip(one[key], two[key], four[key], strict=True):
+            assert torch.equal(a, b) and torch.equal(b, c)
+
+
+def test_what_is_present_changes_not_how_many_run_at_once():
+    rest = planned(5, present=lambda trial: {s: trial_record(s, stack=[s]) for s in range(4)})
+    assert len(rest.stacks) == 2 and rest.at_once == planned(5).at_once == 2
+    last = planned(5, present=lambda t: {s: trial_record(s, stack=[s]) for s in range(5 - (t == TRIALS[0]))})
+    assert len(last.stacks) == 1 and last.at_once == 2
+
+
+def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path):
+    from bench.records import RecordFolder
+    from bench.sweep import sweep
+
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=1) for g in (1, 2, 4)]
+    found = [sweep(trials, 4, clips, RecordFolder(tmp_path / str(i)), "cpu", Listener()).trials for i in range(3)]
+    for first, *others in zip(*found, strict=True):
+        assert all(other.test.logits == first.test.logits for other in others)
+
+
+def test_free_memory_by_hand(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
+    monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
+    assert machine.free_bytes("cpu") == 50 * 1024
+    # A container's limit of 40 kB, 30 used, of which 10 are files that can be let go.
+    for name, text in (("max", "40960"), ("current", "30720"), ("stat", "anon 20480\ninactive_file 10240\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert machine.free_bytes("cpu") == 20 * 1024
+    (tmp_path / "memory.max").write_text("max\n")  # none
+    assert machine.free_bytes("cpu") == 50 * 1024

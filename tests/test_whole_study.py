@@ -1,0 +1,35 @@
+"""The script for a lent machine: what needs no device of its own."""
+
+import csv
+
+from bench import whole_study
+from bench.sweep import parse_axes, plan
+from tests.machines import FakeMachine
+
+TINY = ["n_mels=16", "channels=8", "hop_length=800", "n_fft=256", "batch_size=16", "groups=1,2"]
+
+
+def test_stacks_of_several_sizes(monkeypatch):
+    machine = FakeMachine()
+    trials = plan(parse_axes(TINY), print)
+    monkeypatch.setattr(whole_study.Stack, "epoch", lambda stack, x, y: machine.work("", stack.network.replicas / 2)())
+    sheet = whole_study.stack_times(trials, (1, 4), 32, "cpu", machine.clock)
+    # Half a second a network, however many there are.
+    assert [(row["groups"], row["stack"], row["epoch_time_s"]) for row in sheet.records] == [
+        (1, 1, 0.5), (1, 4, 2.0), (2, 1, 0.5), (2, 4, 2.0),
+    ]  # fmt: skip
+    assert {row["epoch_time_a_network_s"] for row in sheet.records} == {0.5}
+
+
+def test_every_table_is_written(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(whole_study, "parse_axes", lambda axes: parse_axes(TINY))
+    monkeypatch.setattr(whole_study, "STACK_SIZES", (1, 2))
+    monkeypatch.setattr(whole_study.front_ends, "BATCHES", (4,))
+    monkeypatch.setattr(whole_study.race, "BASELINES", {})
+    whole_study.main(tmp_path, str(corpus), "cpu", seeds=2, epochs=1, clips=48)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{what}.{kind}" for what in ("stacks", "front-end", "study", "baselines") for kind in ("csv", "md")
+    }
+    with (tmp_path / "study.csv").open() as file:
+        assert [row["seeds"] for row in csv.DictReader(file)] == ["2", "2"]
+    assert "The whole took" in (tmp_path / "study.md").read_text()
