@@ -151,9 +151,8 @@ _SETTINGS = ("n_mels", "n_fft", "hop_length", "groups", "channels", "variant")
 _SPARE = ("p95", "p99", "cold", "clips/s", "peak memory")
 
 
-def times(measurement: Measurement) -> Sheet:
-    """The table of times, and what its floors rest on."""
-    found = rows(measurement)
+def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
+    """What a person reads of rows: headings, and cells under them."""
     network_rows = [row for row in found if row.groups is not None]
     varying = [name for name in _SETTINGS if len({getattr(row, name) for row in network_rows}) > 1]
     if any(row.what == "front-end" for row in found) and "n_mels" not in varying:
@@ -181,14 +180,21 @@ def times(measurement: Measurement) -> Sheet:
     }
     # A column that is empty throughout is of a device that this is not.
     shown = {name: text for name, text in figures.items() if any(text(row) for row in found)}
+    return list(shown), [[text(row) for text in shown.values()] for row in found]
+
+
+def times(measurement: Measurement) -> Sheet:
+    """The table of times, and what its floors rest on."""
+    found = rows(measurement)
+    headings, cells = table(found)
     launches = max(row.launches for row in found) if found else 0
     of = found[0].model if found and found[0].model else ""
     top = measurement.ceilings
     copies = ", ".join(f"{rate / 1e9:.3g} GB/s at {_bytes(size)}" for size, rate in top.bytes_per_second.items())
     return Sheet(
         title=f"times{f' of {of}' if of else ''} ({launches} launches), {measurement.environment.device}",
-        headings=list(shown),
-        cells=[[text(row) for text in shown.values()] for row in found],
+        headings=headings,
+        cells=cells,
         records=[row.model_dump() for row in found],
         note=(
             "± is the 95% interval of the mean over launches; x first: to the first of its kind and batch, in the same "
