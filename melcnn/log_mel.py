@@ -1,6 +1,8 @@
 """Log-mel features of int16 clips in large batches: by our C kernel on the CPU, else by `LogMelFilterBanks`."""
 
+import copy
 import ctypes
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +16,9 @@ from melcnn.frontend import LOG_OFFSET, LogMelFilterBanks
 # Of the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches, a GPU wants more at once.
 CLIPS_PER_BATCH = {"cpu": 64, "cuda": 2048}
 
+# Fewer are done before another thread has begun.
+CLIPS_PER_THREAD = 4
+
 # What int16 samples are divided by.
 FULL_SCALE = 32768.0
 
@@ -24,20 +29,26 @@ def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.devi
 
     The kernel computes in double precision: it differs from the module by the module's own rounding.
     """
-    module = LogMelFilterBanks(**front_end.model_dump()).to(device)  # which warns of filters that are constant
+    module = _module(front_end)
     kernels = native.library() if torch.device(device).type == "cpu" else None
     if kernels is not None and kernels.supports(front_end.n_fft) and waveforms.shape[1] > front_end.n_fft // 2:
-        return _by_kernel(kernels, waveforms, module)
+        return _by_kernel(kernels, waveforms, front_end)
+    module = copy.deepcopy(module).to(device)
     batches = torch.from_numpy(waveforms).split(CLIPS_PER_BATCH[torch.device(device).type])
     return torch.cat([module(batch.to(device).float() / FULL_SCALE) for batch in batches])
 
 
-def _by_kernel(kernels: ctypes.CDLL, waveforms: np.ndarray, module: LogMelFilterBanks) -> Tensor:
-    waveforms, front_end = np.ascontiguousarray(waveforms, np.int16), module.config
+# Its filters take longer to make than the features of a few clips.
+@functools.lru_cache(maxsize=8)
+def _module(front_end: FrontEnd) -> LogMelFilterBanks:
+    return LogMelFilterBanks(**front_end.model_dump())  # which warns of filters that are constant
+
+
+def _by_kernel(kernels: ctypes.CDLL, waveforms: np.ndarray, front_end: FrontEnd) -> Tensor:
+    waveforms = np.ascontiguousarray(waveforms, np.int16)
     clips, samples = waveforms.shape
     n_fft, hop = front_end.n_fft, front_end.hop_length
-    window = module.window.double().numpy() / FULL_SCALE
-    low, width, weights = _bands(module.filters.double().numpy())
+    window, low, width, weights = _tables(front_end)
     features = np.empty((clips, front_end.n_mels, samples // hop + 1), np.float32)
 
     def part(begin: int, end: int) -> None:
@@ -58,7 +69,7 @@ def _by_kernel(kernels: ctypes.CDLL, waveforms: np.ndarray, module: LogMelFilter
         if failed:
             raise MemoryError("no memory for the front-end's tables")
 
-    threads = min(torch.get_num_threads(), max(clips, 1))
+    threads = max(1, min(torch.get_num_threads(), clips // CLIPS_PER_THREAD))
     bounds = [clips * i // threads for i in range(threads + 1)]
     if threads == 1:
         part(0, clips)
@@ -66,6 +77,12 @@ def _by_kernel(kernels: ctypes.CDLL, waveforms: np.ndarray, module: LogMelFilter
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, bounds[:-1], bounds[1:]))
     return torch.from_numpy(features)
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(front_end: FrontEnd) -> tuple[np.ndarray, ...]:
+    module = _module(front_end)
+    return module.window.double().numpy() / FULL_SCALE, *_bands(module.filters.double().numpy())
 
 
 def _bands(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

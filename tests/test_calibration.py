@@ -7,7 +7,7 @@ import pytest
 from bench import calibration
 from bench.calibration import Line
 from bench.formats import to_markdown
-from bench.verdicts import decide
+from bench.verdicts import UNCLEAR, decide
 
 RESULTS = Path(__file__).parent.parent / "results" / "timing"
 
@@ -56,6 +56,7 @@ def test_the_reference_results_are_made_of_their_comparisons(mode):
     for one in lines:
         # The CSV's rounding can move an end of an interval across a border of the decision.
         near = min(abs(end - border) for end in (one.low, one.high) for border in (1.02, 1 / 1.02)) < 1e-4
-        assert one.verdict == decide(one.low, one.high) or near
+        held_up = mode == "stored" and one.loaded and one.verdict == UNCLEAR  # whatever the interval says
+        assert one.verdict == decide(one.low, one.high) or near or held_up
     text = "\n".join(to_markdown(sheet) for sheet in calibration.summary(lines))
     assert text == (RESULTS / f"calibration-{mode}.md").read_text()
