@@ -25,8 +25,8 @@ def run(jobs: Sequence[Callable[[Check], T]], at_once: int, take: Callable[[int,
     """Runs `jobs`, `at_once` at a time, begun in their order; take hears, in this thread, each one's number and result
     as it ends.
 
-    The first exception, of a job or an interruption here, ends all jobs at their next check and is raised, once those
-    that ended before it are taken.
+    A job that raises, or an interruption here, ends all jobs at their next check and is raised; what ended before a job
+    that raised is taken first.
     """
     if at_once == 1:  # in this thread, with all of torch's threads
         for number, job in enumerate(jobs):
