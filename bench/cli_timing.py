@@ -39,12 +39,13 @@ def time(
     max_time: options.MaxTime = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", help="baseline: whole trainings, or the front-end, against what you would write."),
+        typer.Option("--against", help="baseline: trainings against what you would write; torch: convolutions."),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="With --against: as for sweep.")] = None,
     words: Annotated[str | None, typer.Option("--words", help="With --against: as for sweep.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="With --against: as for sweep.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="With --against: as for sweep.")] = None,
+    kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Keep the measurement in this file, for 'melbench compare'.")
@@ -61,7 +62,7 @@ def time(
 
     --against baseline trains every configuration with --seeds seeds on --data, once with melbench and once with each
     of two plain PyTorch scripts, in interleaved rounds; with --what front-end it compares the front-end with
-    torchaudio's.
+    torchaudio's. --against torch times each layer's convolution by melbench's kernels and by torch's.
 
     Examples:
 
@@ -72,6 +73,8 @@ def time(
       melbench time --model my_models:SmallNet --input 1,80,101 --what latency -o before.json
 
       melbench time groups --against baseline --epochs 2
+
+      melbench time groups --against torch
     """
     format = chosen_format(format, json)
     options.check_model(model, input)
@@ -91,6 +94,8 @@ def time(
     if unused := [name for name, value in (of_others if against else of_races).items() if value is not None]:
         raise InputError(f"{unused[0]} goes {'not ' if against else 'only '}with --against: leave it out")
     if against:
+        if against == "torch" and (unused := [name for name, value in of_races.items() if value is not None]):
+            raise InputError(f"{unused[0]} goes not with --against torch: leave it out")
         given = {"batch_size": batch_size, "epochs": epochs}
         settings = {name: value for name, value in given.items() if value is not None}
         trials = plan(parse_axes(axes or []), note, words=split_words(words or "yes,no"), **settings)
@@ -143,6 +148,7 @@ def compare(
         str, typer.Option("--across", help="Differences of machine or settings to compare across, such as cpu,torch.")
     ] = "",
     max_time: options.MaxTime = None,
+    kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
     csv: options.Csv = None,
     format: options.Format = "table",
@@ -195,18 +201,20 @@ def _deliver(sheet: "Sheet", csv: Path | None, format: str) -> None:
 
 def _against(whom: str, trials: Sequence["Trial"], what: str | None, data: str, seeds: int, device: str) -> "Sheet":
     """The table of melbench beside the baselines: of trainings, or if asked for of the front-end."""
-    from bench import environment, front_ends, race
+    from bench import convolutions, environment, front_ends, race
     from melcnn.data.loading import load_clips
 
-    if whom != "baseline":
-        raise InputError(f"--against {whom!r} is not known: use --against baseline")
-    if what not in (None, "front-end"):
-        raise InputError(f"--what {what} goes not with --against: whole trainings are timed, or --what front-end")
+    if whom not in ("baseline", "torch"):
+        raise InputError(f"--against {whom!r} is not known: use --against baseline or --against torch")
+    if what not in (None, "front-end") or (what and whom == "torch"):
+        raise InputError(
+            f"--what {what} goes not with --against {whom}: baseline times whole trainings, or --what front-end; torch "
+            "times convolutions"
+        )
     if what and len({trial.front_end for trial in trials}) > 1:
         raise InputError("--what front-end --against baseline takes one front-end: give one n_mels, n_fft, hop_length")
     on = environment.pick_device(device)
     name = environment.collect(on).device
-    clips = load_clips(data, trials[0].data.words, note)
     with resumable("nothing was kept"), stderr.status("timing") as status:
 
         def progress(text: str) -> None:
@@ -214,6 +222,9 @@ def _against(whom: str, trials: Sequence["Trial"], what: str | None, data: str, 
             if not stderr.is_terminal:
                 note(text)
 
+        if whom == "torch":
+            return convolutions.sheet(convolutions.measure(convolutions.of_trials(trials), on, status.update))
+        clips = load_clips(data, trials[0].data.words, note)
         if what:
             return front_ends.sheet(front_ends.measure(trials[0].front_end, clips, on, name))
         found = race.race(trials, seeds, clips, on, progress)

@@ -15,7 +15,7 @@ from bench.launch import Answer, Job
 from bench.measurements import Launch, Measurement, Samples
 from bench.statistics import mean_interval
 from bench.works import Work, facts
-from melcnn import block
+from melcnn import ops
 from melcnn.errors import Failed, InputError
 
 # The folder that our packages are in.
@@ -50,7 +50,7 @@ def measure(
     top = ceilings(env, device)
     computed = [facts(work, device, top) for work in works]
     done: list[Launch] = []
-    kernels = block.kernels(device)
+    kernels = ops.kernels(device)
 
     def so_far(stopped: str = "") -> Measurement:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")

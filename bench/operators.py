@@ -71,6 +71,14 @@ def _convolution_backward(
     return Cost("convolution", macs=forward * wanted, bias=grad.numel() if output_mask[2] else 0)
 
 
+def _grouped_conv1d(x, weight, bias, stride, padding, dilation, groups, *, out) -> Cost:
+    return _convolution(x, weight, bias, stride, padding, dilation, False, 0, groups, out=out)
+
+
+def _grouped_conv1d_backward(grad, x, weight, stride, padding, dilation, groups, wanted, *, out) -> Cost:
+    return _convolution_backward(grad, x, weight, None, stride, padding, dilation, False, 0, groups, wanted, out=out)
+
+
 def _mm(a, b, *, out) -> Cost:
     # (..., n, k) x (..., k, m): n m k for each matrix of the batch; k is the last dimension of the first.
     return Cost("linear/matmul", macs=out.numel() * a.shape[-1])
@@ -186,6 +194,8 @@ def _named(formula: Callable[..., Cost], names: str) -> dict[str, Callable[..., 
 FORMULAS: dict[str, Callable[..., Cost]] = {
     **_named(_convolution, "convolution _convolution convolution_overrideable"),
     **_named(_convolution_backward, "convolution_backward"),
+    **_named(_grouped_conv1d, "melcnn::grouped_conv1d"),
+    **_named(_grouped_conv1d_backward, "melcnn::grouped_conv1d_backward"),
     **_named(_mm, "mm bmm mv dot"),
     **_named(_addmm, "addmm baddbmm addbmm addmv"),
     **_named(_linear, "linear"),

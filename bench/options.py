@@ -1,5 +1,6 @@
 """The command line's options that several commands share: one name, one meaning, one help text."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,26 @@ Input = Annotated[
     list[str] | None, typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one a tensor.")
 ]
 Checkpoint = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
+
+
+def _use_kernels(kernels: str) -> str:
+    if kernels not in ("fastest", "torch"):
+        raise InputError(f"--kernels {kernels} is not known: use fastest or torch")
+    if kernels == "torch":
+        from melcnn import native  # which imports torch, and help texts do not
+
+        os.environ[native.SWITCH] = kernels  # which processes that are started from here see too
+    return kernels
+
+
+Kernels = Annotated[
+    str,
+    typer.Option(
+        "--kernels",
+        help="Whose convolutions compute: fastest, melbench's or torch's as is faster for each shape, or torch.",
+        callback=_use_kernels,
+    ),
+]
 
 
 def check_model(model: str | None, input: list[str] | None) -> None:

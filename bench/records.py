@@ -20,7 +20,7 @@ from melcnn.errors import InputError
 from melcnn.files import write_whole
 
 # Raise when the same configuration, data and seed give other numbers: older records are then not reused.
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 # Raise when the shape of the files changes; older files stay readable.
 FORMAT_VERSION = 1
 

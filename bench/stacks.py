@@ -130,9 +130,11 @@ def train(
     device: str,
     listener: Listener,
     keep: Callable[[Trial, list[int], Trained], None],
+    kernels: Callable[[Trial], str | None] = lambda trial: None,
     now: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Trains the plan's stacks; keep hears of each as it ends."""
+    """Trains the plan's stacks; keep hears of each as it ends. kernels: whose convolutions train a trial; None: the
+    faster."""
     trials = list(dict.fromkeys(trial for trial, _ in plan.stacks))
     counts = {trial: sum(t == trial for t, _ in plan.stacks) for trial in trials}
     epochs = [0] * len(plan.stacks)
@@ -159,7 +161,7 @@ def train(
                 tell(index, epoch.number, best)
                 check()
 
-            runs = fit(trial, x, stack, on_epoch)
+            runs = fit(trial, x, stack, on_epoch, kernels(trial))
         tell(index, trial.training.epochs, best, ended=True)
         return Trained(runs, elapsed)
 

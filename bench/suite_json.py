@@ -9,7 +9,7 @@ from bench.environment import Environment
 from bench.machine import Conditions
 from bench.measurements import FORMAT_VERSION
 from bench.works import Facts, Work
-from melcnn import block
+from melcnn import ops
 
 KEY = "melbench"
 
@@ -24,7 +24,7 @@ def of_run(env: Environment, device: str, before: Conditions) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "reference_version": reference.VERSION,
-        "kernels": block.kernels(device),
+        "kernels": ops.kernels(device),
         "environment": env.model_dump(mode="json"),
         "ceilings": ceilings(env, device).model_dump(mode="json"),
         "before": before.model_dump(mode="json"),

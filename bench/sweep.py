@@ -15,7 +15,7 @@ from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, T
 from bench.stacks import Listener, Status
 from bench.statistics import significant
 from bench.works import Work
-from melcnn import block
+from melcnn import ops
 from melcnn.config import SETTINGS, Trial, configure
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
@@ -125,15 +125,17 @@ def sweep(
     def keep(trial: Trial, stack: list[int], trained: stacks.Trained) -> None:
         for run in trained.runs:
             if identity(trial, run.seed) not in present:
-                record = _record(trial, run, stack, trained.elapsed, clips, env, block.kernels(device), costs[trial])
+                record = _record(trial, run, stack, trained.elapsed, clips, env, costs[trial])
                 folder.write(record)
                 present[record.identity] = record
 
     if planned.stacks:
         listener.note(planned.describe())
-    stacks.train(planned, clips, device, listener, keep)
+    # A configuration's records are all by the same kernels, whatever would be faster now.
+    used = {trial: record.kernels for trial in trials for record in finished(trial).values()}
+    stacks.train(planned, clips, device, listener, keep, used.get)
 
-    key = records.timing_identity(list(trials), train_clips, env, block.kernels(device))
+    key = records.timing_identity(list(trials), train_clips, env, ops.kernels(device))
     if (timed := timings.get(f"timing-{key}.json")) is None:
         listener.status(Status(planned.epochs, planned.epochs, "timing epochs"))
         timed = time_epochs(trials, train_clips, device, env, listener.note)
@@ -194,7 +196,7 @@ def time_epochs(
             TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=run.series[trial.canonical()].seconds)
             for trial in trials
         ],
-        kernels=block.kernels(device),
+        kernels=ops.kernels(device),
         environment=env,
         before=before,
         after=after,
@@ -216,7 +218,6 @@ def _record(
     elapsed: Sequence[float],
     clips: ClipSet,
     env: environment.Environment,
-    kernels: str,
     costs: Complexity,
 ) -> TrialRecord:
     def predictions(split: str, logits: torch.Tensor) -> Predictions:
@@ -232,7 +233,7 @@ def _record(
         trial=trial,
         seed=run.seed,
         stack=stack,
-        kernels=kernels,
+        kernels=run.kernels,
         dataset=clips.dataset,
         data_fingerprint=clips.fingerprint,
         train_clips=clips.split("train").stop,

@@ -119,8 +119,8 @@ def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measur
         # Of the sample, which may hold several calls.
         timer_overhead=significant(max(one.overhead_seconds / one.calls / min(one.seconds) for one in samples)),
         device=measurement.environment.device,
-        # Only melbench's own trainings have kernels of ours.
-        kernels=measurement.kernels if trial and work.what in ("step", "epoch") else "torch",
+        # Only melbench's own networks have kernels of ours.
+        kernels=measurement.kernels if trial and work.what != "front-end" else "torch",
     )
 
 

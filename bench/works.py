@@ -151,7 +151,7 @@ def build_reference(work: Work, device: str) -> Callable[[], object]:
         waveforms = torch.randn(work.batch_size, front_end.sample_rate, device=device)
         return reference.front_end(front_end.n_fft, front_end.hop_length, front_end.n_mels, waveforms)
     network = reference.network(front_end.n_mels, trial.model.groups, trial.model.channels, n_classes).to(device)
-    x = torch.randn(work.batch_size, front_end.n_mels, _frames(trial), device=device)
+    x = torch.randn(work.batch_size, front_end.n_mels, trial.front_end.frames, device=device)
     if work.what in ("latency", "throughput"):
         return reference.inference(network, x)
     step = reference.training_step(network, x, n_classes)
@@ -194,10 +194,10 @@ def _of_trial(work: Work, trial: Trial, device: str, in_steps: bool) -> Built:
     if work.what in ("latency", "throughput"):
         network = MelCNN(trial.front_end.n_mels, trial.model.groups, trial.model.channels, len(trial.data.words))
         network = network.to(device)
-        x = torch.randn(work.batch_size, trial.front_end.n_mels, _frames(trial), device=device)
+        x = torch.randn(work.batch_size, trial.front_end.n_mels, trial.front_end.frames, device=device)
         return Built(reference.inference(network, x), network, [x])
     stack = Stack(trial, [0], device, None if in_steps else capture_for(device))
-    x = _noise(work.clips, trial.front_end.n_mels, _frames(trial), device)
+    x = _noise(work.clips, trial.front_end.n_mels, trial.front_end.frames, device)
     labels = torch.arange(work.clips, device=device) % len(trial.data.words)
     return Built(lambda: stack.epoch(x, labels), stack.network, [x[: work.batch_size]])
 
@@ -243,8 +243,3 @@ def _delayed(call: Callable[[], object], share: float) -> Callable[[], None]:
             pass
 
     return delayed
-
-
-def _frames(trial: Trial) -> int:
-    # Clips last one second.
-    return trial.front_end.sample_rate // trial.front_end.hop_length + 1

@@ -73,6 +73,11 @@ class FrontEnd(Config):
             )
         return self
 
+    @property
+    def frames(self) -> int:
+        """Of a clip, which lasts one second."""
+        return self.sample_rate // self.hop_length + 1
+
 
 class Model(Config):
     """The network behind the front-end; see `melcnn.MelCNN`. `plain` is the study's network."""
@@ -119,8 +124,8 @@ class Trial(Config):
     @model_validator(mode="after")
     def _check(self) -> "Trial":
         check_groups(self.front_end.n_mels, self.model.channels, self.model.groups)
-        # Clips last one second; two poolings by 2 need four frames of it.
-        if self.front_end.sample_rate // self.front_end.hop_length + 1 < 4:
+        # Two poolings by 2 need four.
+        if self.front_end.frames < 4:
             raise ValueError(
                 f"hop_length {self.front_end.hop_length} is out of range: the network needs 4 frames or more of a "
                 f"second, so hop_length must be 1 to {self.front_end.sample_rate // 3}"

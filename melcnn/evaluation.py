@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcnn import block
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
 from melcnn.log_mel import log_mel
@@ -29,7 +28,7 @@ def logits(network: MelCNN, x: Tensor) -> Tensor:
     training = network.training
     network.eval()
     clips = torch.arange(len(x), device=x.device)[:, None].expand(-1, network.replicas)
-    outputs = [block.forward(network, x, batch) for batch in clips.split(CLIPS_PER_BATCH)]
+    outputs = [network(x, batch) for batch in clips.split(CLIPS_PER_BATCH)]
     network.train(training)
     return torch.cat(outputs).unflatten(1, (network.replicas, -1)).transpose(0, 1)
 

@@ -2,15 +2,17 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from melcnn import native, ops, trunk
 from melcnn.config import check_groups
 from melcnn.errors import InputError
 
 KERNEL_SIZE = 3
+POOLING = 2
 EMBEDDING = 128
 
 
@@ -42,6 +44,8 @@ class MelCNN(nn.Module):
     `[r * n_mels, (r + 1) * n_mels)`, and every parameter and buffer holds replica r as the r-th block of
     its first dimension (`stack` and `replica` convert). R = 1 is the plain network.
 
+    kernels: whose compute the blocks, "melcnn" (`melcnn.trunk`) or "torch"; None, as at first: the faster.
+
     Raises `InputError` if `groups` does not divide both `n_mels` and `channels`.
     """
 
@@ -52,18 +56,20 @@ class MelCNN(nn.Module):
             raise InputError(f"replicas and n_classes must be at least 1, not {replicas} and {n_classes}")
         self.arguments = {"n_mels": n_mels, "groups": groups, "channels": channels, "n_classes": n_classes}
         self.replicas = r = replicas
+        self.kernels: str | None = None
+        self._workspaces = trunk.Workspaces()
 
         def block(c_in: int, pooling: nn.Module) -> nn.Sequential:
             return nn.Sequential(
-                nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=r * groups),
+                ops.faster(nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=r * groups)),
                 nn.ReLU(),
                 nn.BatchNorm1d(r * channels),
                 pooling,
             )
 
         self.blocks = nn.Sequential(
-            block(n_mels, nn.MaxPool1d(2)),
-            block(channels, nn.MaxPool1d(2)),
+            block(n_mels, nn.MaxPool1d(POOLING)),
+            block(channels, nn.MaxPool1d(POOLING)),
             block(channels, nn.AdaptiveAvgPool1d(1)),
         )
         self.embedding = nn.Sequential(
@@ -74,8 +80,19 @@ class MelCNN(nn.Module):
         )
         self.classifier = _linear(EMBEDDING, n_classes, r)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.classifier(self.embedding(self.blocks(features)))
+    def forward(self, features: Tensor, index: Tensor | None = None) -> Tensor:
+        """index `(batch, replicas)`: features are those of a data set, `(clips, n_mels, frames)`, of which replica r
+        sees clip `index[b, r]`."""
+        layers = None if self.kernels == "torch" else trunk.takes(self.blocks, self.replicas, features, index)
+        if layers and (self.kernels or self._faster(features, index)) == "melcnn":
+            hidden = trunk.run(layers, self.replicas, features, index, self._workspaces)
+        else:
+            with native.switched_off() if self.kernels == "torch" else nullcontext():
+                hidden = self.blocks(features if index is None else features[index].flatten(1, 2))
+        return self.classifier(self.embedding(hidden))
+
+    def _faster(self, features: Tensor, index: Tensor | None) -> str:
+        return trunk.choose(self, len(features if index is None else index), features.shape[2])
 
     def replica(self, index: int) -> "MelCNN":
         """Replica `index` as a plain network of its own, on the CPU, in the same mode."""

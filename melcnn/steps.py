@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from melcnn import block
+from melcnn import trunk
 from melcnn.config import Trial
 from melcnn.model import MelCNN, drawing, stack
 
@@ -22,7 +22,8 @@ def capture_for(device: str | torch.device) -> Capture | None:
 class Stack:
     """Networks in training side by side: replica r is initialised and fed by `seeds[r]` alone.
 
-    capture: how an epoch is made replayable, as `capture_for` says; None: it is run step by step.
+    capture: how an epoch is made replayable, as `capture_for` says; None: it is run step by step. kernels: whose
+    compute the blocks, "melcnn" or "torch"; None: the faster.
     """
 
     def __init__(
@@ -31,10 +32,14 @@ class Stack:
         seeds: Sequence[int],
         device: str | torch.device = "cpu",
         capture: Capture | None = None,
+        kernels: str | None = None,
     ):
         self.batch_size = trial.training.batch_size
         self.on_gpu = torch.device(device).type == "cuda"
         self.network = stack([_initial(trial, seed) for seed in seeds]).to(device)
+        if not self.on_gpu:
+            kernels = kernels or trunk.choose(self.network, self.batch_size, trial.front_end.frames)
+        self.network.kernels = kernels
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=trial.training.learning_rate, fused=True, capturable=self.on_gpu
         )
@@ -65,7 +70,7 @@ class Stack:
         for batch in order.split(self.batch_size):
             if len(batch) == 1:
                 break  # BatchNorm has no statistics of one clip, so this one waits for another epoch.
-            logits = block.forward(self.network, x, batch).unflatten(1, (replicas, -1))  # (batch, R, classes)
+            logits = self.network(x, batch).unflatten(1, (replicas, -1))  # (batch, R, classes)
             # The mean over a replica's own batch, then the sum over replicas: no gradient is shared or scaled.
             losses = cross_entropy(logits.transpose(1, 2), labels[batch], reduction="none").mean(0)
             self.optimizer.zero_grad(set_to_none=True)
@@ -102,15 +107,15 @@ def bytes_to_train(trial: Trial, clips: int) -> int:
     two moments, and for each clip of a batch what autograd keeps for the backward pass, whose gradients take as much
     again."""
     network, few = _initial(trial, 0), 2
+    network.kernels = "torch"  # whose layers keep more than our kernels do
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    frames = trial.front_end.sample_rate // trial.front_end.hop_length + 1
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = network(torch.zeros(few, trial.front_end.n_mels, frames))
+        logits = network(torch.zeros(few, trial.front_end.n_mels, trial.front_end.frames))
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in network.parameters()}
     del logits  # Until here its graph holds what was kept.
     activations = sum(size for where, size in kept.items() if where not in weights) // few

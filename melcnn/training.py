@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from melcnn import evaluation
+from melcnn import evaluation, ops
 from melcnn.config import Trial
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.features import Features
@@ -33,10 +33,12 @@ class Run:
     """One seed's result.
 
     kept_epoch: counted from 1, the epoch of best validation accuracy (of equals, of lowest validation
-    loss), which `network` (plain, on the CPU, in evaluation mode) and the logits (clips, n_classes) are of.
+    loss), which `network` (plain, on the CPU, in evaluation mode) and the logits (clips, n_classes) are of. kernels:
+    whose convolutions trained it.
     """
 
     seed: int
+    kernels: str
     network: MelCNN
     curves: Curves
     kept_epoch: int
@@ -61,12 +63,14 @@ def fit(
     features: Features,
     seeds: Sequence[int] = (0,),
     on_epoch: Callable[[Epoch], None] | None = None,
+    kernels: str | None = None,
 ) -> list[Run]:
     """Trains one network a seed to convergence, all side by side on the features' device.
 
     A network stops when its validation loss has had no new minimum for `trial.training.patience` epochs,
     at the latest after `trial.training.epochs`; the others go on. The epoch of best validation accuracy is
-    kept, and the test split is evaluated once, at that epoch.
+    kept, and the test split is evaluated once, at that epoch. kernels: whose convolutions train, "melcnn" or "torch";
+    None: the faster.
 
     Raises `InputError` if the features are of another front-end or other words or a split is too small,
     `TrainingDiverged` if a network never had a finite validation loss.
@@ -77,7 +81,7 @@ def fit(
     validation_x, validation_labels = features.split("validation")
     test_x, test_labels = features.split("test")
 
-    stacked = Stack(trial, seeds, features.x.device, capture_for(features.x.device))
+    stacked = Stack(trial, seeds, features.x.device, capture_for(features.x.device), kernels)
     kept = {name: t.clone() for name, t in stacked.network.state_dict().items()}
     replicas = [_Replica() for _ in seeds]
     for number in range(1, training.epochs + 1):
@@ -111,6 +115,7 @@ def fit(
     return [
         Run(
             seed=seed,
+            kernels=stacked.network.kernels or ops.kernels(str(features.x.device)),
             network=stacked.network.replica(index),
             curves=replica.curves,
             kept_epoch=replica.kept_epoch,

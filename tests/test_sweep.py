@@ -73,7 +73,7 @@ def test_the_best_of_several_seeds_is_validations_choice(clips, monkeypatch):
         )
 
     made = [run(0, 0.9, 1.0, [0.1], 1), run(1, 0.95, 0.2, [0.9, 0.4], 2), run(2, 0.95, 0.9, [0.3, 0.5], 2)]
-    monkeypatch.setattr("bench.stacks.fit", lambda trial, features, seeds, on_epoch: [made[s] for s in seeds])
+    monkeypatch.setattr("bench.stacks.fit", lambda trial, features, seeds, *rest: [made[s] for s in seeds])
     _, best = train_best(plan(parse_axes(SMALL), print)[0], 3, clips, "cpu", Listener())
     # 1 and 2 are equal on validation; at their kept epochs 1 has the lower loss. Test would choose 0.
     assert best.seed == 1

@@ -19,10 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
 from melcnn.data.clips import cache_folder
 
-SOURCES = ("log_mel.c", "blocks.c")
-HEADERS = ("lanes.h",)
+SOURCES = ("log_mel.c", "trunk.c", "grouped_conv.c", "grouped_conv_double.c")
+HEADERS = ("lanes.h", "rows.h", "trunk.h")
 
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 # For this very processor, in the spelling of one compiler or the other; with threads if the compiler knows OpenMP.
@@ -54,14 +57,34 @@ def switched_off() -> Iterator[None]:
 
 
 def library() -> ctypes.CDLL | None:
-    """The kernels; None if there is no compiler that can make them, or if `MELBENCH_KERNELS=torch` says so."""
-    return None if getattr(_switched_off, "now", False) else _load()
+    """The kernels; None if there is no compiler that can make them, or if they are `unwanted`."""
+    return None if unwanted() else _load()
+
+
+def unwanted() -> bool:
+    """Whether `MELBENCH_KERNELS=torch` says so, or this thread has them `switched_off`."""
+    return getattr(_switched_off, "now", False) or _switch() == "torch"
+
+
+@functools.cache
+def _switch() -> str | None:
+    return os.environ.get(SWITCH)  # which takes as long as a small kernel
+
+
+def unobserved() -> bool:
+    """Whether nothing traces, transforms or listens to torch's operators here: else what calls our kernels leaves the
+    work to operators."""
+    return not (
+        torch.jit.is_tracing()
+        or torch.compiler.is_compiling()
+        or is_in_torch_dispatch_mode()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.is_autocast_enabled("cpu")
+    )
 
 
 @functools.cache
 def _load() -> ctypes.CDLL | None:
-    if os.environ.get(SWITCH) == "torch":
-        return None
     try:
         compiler = _compiler()
         path = cache_folder() / f"kernels-{_key(compiler)}.so"
@@ -100,19 +123,31 @@ def _check_ours(path: Path) -> None:
             raise PermissionError(f"{place} belongs to others or can be written by them")
 
 
+def identity() -> str:
+    """What the speed of kernels depends on: the processor, and ours with the compiler that makes them."""
+    try:
+        return _key(_compiler())
+    except (OSError, ValueError):
+        return _processor()
+
+
 def _key(compiler: list[str]) -> str:
     """What the result depends on: the sources, the compiler, the flags and the processor."""
     here = Path(__file__).parent
-    digest = hashlib.sha256("\n".join([*compiler, *FLAGS, str(ATTEMPTS), platform.machine()]).encode())
+    digest = hashlib.sha256("\n".join([*compiler, *FLAGS, str(ATTEMPTS), _processor()]).encode())
     for name in (*SOURCES, *HEADERS):
         digest.update((here / name).read_bytes())
     digest.update(Path(shutil.which(compiler[0])).resolve().as_posix().encode())
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        digest.update(next((line for line in lines if line.startswith(("flags", "Features"))), "").encode())
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
-        digest.update(platform.processor().encode())
-    return digest.hexdigest()[:16]
+        flags = platform.processor()
+    return f"{platform.machine()} {flags}"
 
 
 def _compile(compiler: list[str], path: Path) -> None:
@@ -129,10 +164,15 @@ def _compile(compiler: list[str], path: Path) -> None:
 
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
-    p, n, i, f, d = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float, ctypes.c_double
-    found.padded.argtypes, found.padded.restype = [n], n
+    p, n, i, d = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
     found.supports.argtypes, found.supports.restype = [n], i
     found.log_mel.argtypes = [p, n, n, n, n, p, n, p, p, p, d, p]
-    found.block_forward.argtypes = [p, p, n, *[p] * 4, f, *[n] * 5, i, i, i, *[p] * 4]
-    found.block_backward.argtypes = [p, p, p, n, *[p] * 5, f, *[n] * 5, i, i, *[p] * 5]
+    found.trunk_workspace.argtypes, found.trunk_workspace.restype = [p], n
+    found.trunk_forward.argtypes = [p] * 6
+    found.trunk_infer.argtypes = [p] * 5
+    found.trunk_backward.argtypes = [p] * 4
+    for kind in ("float", "double"):
+        getattr(found, f"conv_forward_{kind}").argtypes = [p] * 5
+        getattr(found, f"conv_input_gradient_{kind}").argtypes = [p] * 4
+        getattr(found, f"conv_weight_gradient_{kind}").argtypes = [p] * 5
     return found

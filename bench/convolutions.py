@@ -1,0 +1,354 @@
+"""Grouped convolutions by melbench's kernels and by torch's: times beside multiply-accumulates, layer by layer.
+
+`melbench time groups --against torch` prints the table. `python -m bench.convolutions picture TABLE.csv PICTURE.svg`
+draws it, and `python -m bench.convolutions grid FILE.csv` asks on 200 shapes whether what melbench chooses is ever
+slower than torch.
+"""
+
+import csv
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn.functional import conv1d
+
+from bench import environment, roofline, timing
+from bench.ceilings import Ceilings, ceilings
+from bench.clocks import HostClock, clock_for
+from bench.formats import Sheet, to_csv
+from bench.statistics import median_interval, significant
+from bench.terminal import finish, note
+from bench.timing import Series
+from bench.verdicts import EFFECT, decide, log_ratios
+from melcnn import ops
+from melcnn.config import Trial
+from melcnn.errors import InputError
+from melcnn.files import check_writable, write_whole
+from melcnn.model import KERNEL_SIZE, POOLING
+
+FORWARD, TRAINING = "forward", "training"
+ROUNDS = 25
+
+
+class Shape(BaseModel):
+    """A convolution of 3 taps and padding 1. input_gradient: whether training wants it; a first layer's does not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: int | None = None
+    groups: int
+    channels_in: int
+    channels_out: int
+    frames: int
+    stride: int = 1
+    batch_size: int
+    input_gradient: bool = True
+
+    @property
+    def macs_a_clip(self) -> int:
+        """Of one clip, forward: each output meets the taps of its group's channels."""
+        frames_out = (self.frames - 1) // self.stride + 1
+        return frames_out * self.channels_out * self.channels_in // self.groups * KERNEL_SIZE
+
+
+class ConvolutionRow(Shape):
+    """One shape's times, seconds a batch; the fields are the CSV's columns.
+
+    direction: forward, or training, which is forward and backward. macs: of one clip, forward. speed_ratio: torch's
+    time to ours, the median over rounds with its interval. torch_times_floor, melbench_times_floor: how many times what
+    the device takes at least for it. chosen: what melbench uses for it here.
+    """
+
+    direction: str
+    macs: int
+    torch_time_s: float
+    melbench_time_s: float
+    speed_ratio: float
+    speed_ratio_low95: float
+    speed_ratio_high95: float
+    torch_times_floor: float
+    melbench_times_floor: float
+    chosen: str
+    device: str
+
+
+def of_trials(trials: Sequence[Trial]) -> list[Shape]:
+    """The convolutions of the trials' networks, and those that one channel a group makes of their inner ones."""
+    found = []
+    for trial in trials:
+        frames, c_in, channels = trial.front_end.frames, trial.front_end.n_mels, trial.model.channels
+        for layer in (1, 2, 3):
+            for groups in dict.fromkeys((trial.model.groups, channels) if layer > 1 else (trial.model.groups,)):
+                found.append(
+                    Shape(
+                        layer=layer,
+                        groups=groups,
+                        channels_in=c_in,
+                        channels_out=channels,
+                        frames=frames,
+                        batch_size=trial.training.batch_size,
+                        input_gradient=layer > 1,
+                    )
+                )
+            frames, c_in = frames // POOLING, channels
+    return sorted(dict.fromkeys(found), key=lambda s: (s.batch_size, s.layer, s.groups))
+
+
+def measure(shapes: Sequence[Shape], device: str, progress: Callable[[str], None] = lambda text: None):
+    """Rows of every shape, forward and training: torch's convolution and ours in interleaved rounds.
+
+    Raises `InputError` where there are no kernels of ours.
+    """
+    if ops.kernels(device) == "torch":
+        raise InputError(
+            "there are no kernels of melbench's here to compare: install a C compiler, and give no --kernels"
+        )
+    env = environment.collect(device)
+    top = ceilings(env, device)
+    rows = []
+    for shape, direction in itertools.product(shapes, (FORWARD, TRAINING)):
+        progress(f"layer {shape.layer}, groups {shape.groups}, batch {shape.batch_size}, {direction}")
+        rows.append(_row(shape, direction, device, env.device, top, clock_for(device)))
+    return rows
+
+
+def _row(shape: Shape, direction: str, device: str, name: str, top: Ceilings, clock: HostClock) -> ConvolutionRow:
+    ways = {"torch": conv1d, "melbench": torch.ops.melcnn.grouped_conv1d}
+    calls = {way: _call(shape, direction, device, convolution) for way, convolution in ways.items()}
+    floor = roofline.floor(roofline.operations(calls["torch"]), top).seconds
+    run = timing.interleave(calls, timing.fixed(ROUNDS), clock)
+    times = {way: _median(run.series[way]) for way in ways}
+    # Round by round, so that a machine that drifts has hit both alike.
+    ratio, low, high = median_interval(
+        [a / b for a, b in zip(run.series["torch"].seconds, run.series["melbench"].seconds, strict=True)]
+    )
+    return ConvolutionRow(
+        **shape.model_dump(),
+        direction=direction,
+        macs=shape.macs_a_clip,
+        torch_time_s=significant(times["torch"]),
+        melbench_time_s=significant(times["melbench"]),
+        speed_ratio=significant(ratio),
+        speed_ratio_low95=significant(low),
+        speed_ratio_high95=significant(high),
+        torch_times_floor=significant(times["torch"] / floor),
+        melbench_times_floor=significant(times["melbench"] / floor),
+        chosen=_chosen(shape, direction, device),
+        device=name,
+    )
+
+
+def _median(series: Series) -> float:
+    return median_interval(series.seconds)[0]
+
+
+def _tensors(shape: Shape, direction: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    training = direction == TRAINING
+    x = torch.randn(shape.batch_size, shape.channels_in, shape.frames, device=device)
+    weight = torch.randn(shape.channels_out, shape.channels_in // shape.groups, KERNEL_SIZE, device=device)
+    bias = torch.randn(shape.channels_out, device=device)
+    return (
+        x.requires_grad_(training and shape.input_gradient),
+        weight.requires_grad_(training),
+        bias.requires_grad_(training),
+    )
+
+
+def _settings(shape: Shape) -> tuple[int, int, int, int]:
+    return shape.stride, KERNEL_SIZE // 2, 1, shape.groups
+
+
+def _call(shape: Shape, direction: str, device: str, convolution) -> Callable[[], object]:
+    tensors = _tensors(shape, direction, device)
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    settings = _settings(shape)
+    with torch.no_grad():
+        dy = torch.randn_like(conv1d(*tensors, *settings))
+
+    def call() -> None:
+        with torch.set_grad_enabled(bool(wanted)):
+            y = convolution(*tensors, *settings)
+        if wanted:
+            torch.autograd.grad(y, wanted, dy)
+
+    return call
+
+
+def _chosen(shape: Shape, direction: str, device: str) -> str:
+    with torch.set_grad_enabled(direction == TRAINING):
+        return ops.chosen(*_tensors(shape, direction, device), *_settings(shape))
+
+
+def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
+    """Times of both, and how many times faster ours is."""
+    return Sheet(
+        title=f"convolutions of {KERNEL_SIZE} taps by torch's kernels and melbench's, {rows[0].device}",
+        headings=["layer", "batch", "pass", "groups", "macs", "torch", "melbench", "speedup", "x floor", "chosen"],
+        cells=[
+            [
+                f"{row.channels_in} to {row.channels_out}, {row.frames} frames",
+                str(row.batch_size),
+                row.direction,
+                str(row.groups),
+                f"{row.macs:,}",
+                f"{row.torch_time_s * 1e3:.3g} ms",
+                f"{row.melbench_time_s * 1e3:.3g} ms",
+                f"{row.speed_ratio:.2f} ({row.speed_ratio_low95:.2f} to {row.speed_ratio_high95:.2f})",
+                f"{row.torch_times_floor:.3g} / {row.melbench_times_floor:.3g}",
+                row.chosen,
+            ]
+            for row in rows
+        ],
+        records=[row.model_dump() for row in rows],
+        note=(
+            "pass: training is forward and backward (the first layer without the gradient of its input); macs: of one "
+            "clip, forward; speedup: torch's time to melbench's, median over rounds; x floor: how many times what the "
+            "device takes at least, torch's and melbench's; chosen: what melbench uses for it here"
+        ),
+        spare=["x floor"],
+    )
+
+
+def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
+    """Time against multiply-accumulates, a panel for each layer and pass at the largest batch, as PNG, SVG or PDF.
+    Raises `InputError` without matplotlib (`pip install 'melbench[figures]'`)."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise InputError("pictures need matplotlib: pip install 'melbench[figures]'") from None
+    batch = max(row.batch_size for row in rows)
+    layers = sorted({row.layer for row in rows})
+    size = {"figsize": (9, 5.5), "sharey": "row", "squeeze": False, "layout": "constrained"}
+    figure, panels = pyplot.subplots(2, len(layers), **size)
+    for (down, direction), (across, layer) in itertools.product(enumerate((FORWARD, TRAINING)), enumerate(layers)):
+        shown = sorted(
+            (r for r in rows if (r.layer, r.direction, r.batch_size) == (layer, direction, batch)), key=lambda r: r.macs
+        )
+        panel = panels[down][across]
+        macs = [row.macs * row.batch_size for row in shown]
+        floors = [row.torch_time_s / row.torch_times_floor * 1e3 for row in shown]
+        # Colours that the colour-blind tell apart (Okabe and Ito), and marks that need no colour.
+        panel.plot(macs, [r.torch_time_s * 1e3 for r in shown], "o-", color="#D55E00", label="torch")
+        panel.plot(macs, [r.melbench_time_s * 1e3 for r in shown], "s-", color="#0072B2", label="melbench")
+        panel.plot(macs, floors, ":", color="#666666", label="floor")
+        for row, at in zip(shown, macs, strict=True):
+            point = (at, row.melbench_time_s * 1e3)
+            panel.annotate(str(row.groups), point, (0, -11), textcoords="offset points", ha="center", fontsize=7)
+        panel.set(xscale="log", yscale="log")
+        shape = f"{shown[0].channels_in} to {shown[0].channels_out}, {shown[0].frames} frames"
+        panel.set_title(f"{shape}, {direction}", fontsize=9)
+        panel.grid(alpha=0.3)
+    for panel in panels[-1]:
+        panel.set_xlabel(f"MACs of {batch} clips, forward")
+    for panels_of_row in panels:
+        panels_of_row[0].set_ylabel("ms")
+    panels[0][0].legend(fontsize=8)
+    figure.suptitle(f"Grouped convolutions, batch {batch} ({rows[0].device}); numbers are groups", fontsize=10)
+    try:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    finally:
+        pyplot.close(figure)
+
+
+# 200 shapes, each forward and backward.
+GRID = [
+    Shape(groups=g or c, channels_in=c, channels_out=c, frames=frames, stride=stride, batch_size=clips)
+    for c, g, clips, (frames, stride) in itertools.product(
+        (32, 128),
+        (1, 2, 4, 8, 0),  # 0: one channel a group
+        (1, 8, 64, 256),
+        ((25, 1), (101, 1), (400, 1), (101, 2), (400, 2)),
+    )
+]
+
+
+class GridRow(Shape):
+    """What melbench's choice takes for each second of torch's, with an interval that holds for all 200 together.
+
+    verdict: of `compare` with an effect of 2%; confirmed: that of a second run, for what the first called SLOWER.
+    """
+
+    chosen: str
+    time_ratio: float
+    time_ratio_low: float
+    time_ratio_high: float
+    verdict: str
+    confirmed: str | None = None
+    device: str
+
+
+def grid(device: str, progress: Callable[[str], None]) -> Iterator[GridRow]:
+    """A row of each shape of `GRID`. What is called SLOWER is measured a second time."""
+    name = environment.collect(device).device
+    clock = clock_for(device)
+    for number, shape in enumerate(GRID):
+        progress(f"{number + 1} of {len(GRID)}: {shape.model_dump(exclude={'layer', 'input_gradient'})}")
+        ratio, low, high, verdict = _against_torch(shape, device, clock)
+        confirmed = _against_torch(shape, device, clock)[-1] if verdict == "SLOWER" else None
+        yield GridRow(
+            **shape.model_dump(),
+            chosen=_chosen(shape, TRAINING, device),
+            time_ratio=significant(ratio),
+            time_ratio_low=significant(low),
+            time_ratio_high=significant(high),
+            verdict=verdict,
+            confirmed=confirmed,
+            device=name,
+        )
+
+
+def _against_torch(shape: Shape, device: str, clock: HostClock) -> tuple[float, float, float, str]:
+    """Both are made twice and called as A B B A: where memory lies moves a time by half a percent."""
+    calls = {
+        name: _call(shape, TRAINING, device, convolution)
+        for name, convolution in (
+            ("torch 1", conv1d),
+            ("melbench 1", ops.grouped_conv1d),
+            ("melbench 2", ops.grouped_conv1d),
+            ("torch 2", conv1d),
+        )
+    }
+    run = timing.interleave(calls, timing.fixed(GRID_ROUNDS), clock)
+    series = run.series
+    ratios = log_ratios([(series["torch 1"], series["melbench 1"]), (series["torch 2"], series["melbench 2"])])
+    # Bonferroni's correction: all intervals hold together with 95%.
+    middle, low, high = median_interval(ratios, 1 - 0.05 / len(GRID))
+    ratio, low, high = (float(torch.tensor(value).exp()) for value in (middle, low, high))
+    return ratio, low, high, decide(low, high, EFFECT)
+
+
+GRID_ROUNDS = 40  # of fewer than 13 there is no interval of this confidence
+
+
+def main(arguments: Sequence[str]) -> None:
+    match list(arguments):
+        case ["picture", table, target]:
+            with Path(table).open(newline="") as file:
+                rows = [ConvolutionRow.model_validate(line) for line in csv.DictReader(file)]
+            picture(rows, Path(target))
+        case ["grid", target]:
+            check_writable(Path(target))
+            found = list(grid(environment.pick_device("auto"), note))
+            records = Sheet("", [], [], [row.model_dump() for row in found])
+            write_whole(Path(target), lambda file: file.write(to_csv(records).encode()))
+            slower = [row for row in found if row.confirmed == "SLOWER"]
+            ours = sum(row.chosen == "melcnn" for row in found)
+            print(f"{len(found)} shapes: melbench's kernels are chosen for {ours}; SLOWER than torch: {len(slower)}")
+            for row in slower:
+                print(f"  {row.time_ratio:.3f} ({row.time_ratio_low:.3f} to {row.time_ratio_high:.3f}): {row!r}")
+        case _:
+            raise InputError("give 'picture TABLE.csv PICTURE.svg' or 'grid FILE.csv'")
+
+
+if __name__ == "__main__":
+    finish(functools.partial(main, sys.argv[1:]))

@@ -1,0 +1,242 @@
+"""The blocks of a network on the CPU in few passes over memory: convolution, ReLU, BatchNorm and pooling of all of them
+in one call of C (`melcnn/native/trunk.c`), forward and backward.
+
+The arithmetic is that of the layers in `melcnn.model`, to the last bits but for the order of sums.
+"""
+
+import copy
+import ctypes
+import functools
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from melcnn import choice, native
+
+MOST_BLOCKS = 8
+MOST_CLIPS = 256  # in the measurement that chooses: of larger batches the choice is the same
+LAYERS = (nn.Conv1d, nn.ReLU, nn.BatchNorm1d)
+ONLY = ((3,), (1,), (1,), (1,))  # kernel size, stride, padding, dilation
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in "weight bias gamma beta mean variance d_weight d_bias d_gamma d_beta".split()
+    ]
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_long) for name in "replicas groups n_mels channels blocks frames clips threads".split()),
+        ("eps", ctypes.c_float),
+    ]
+
+
+class _Layers(NamedTuple):
+    """A block's layers, with `(weight, bias, gamma, beta)` and running mean and variance."""
+
+    convolution: nn.Conv1d
+    norm: nn.BatchNorm1d
+    weights: tuple[Tensor, ...]
+    statistics: tuple[Tensor, ...]
+
+
+def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None = None) -> list[_Layers] | None:
+    """The layers of `blocks` if our kernels can compute them for `x` and `index`, as `run` describes them, and nobody
+    would see the difference: no hook of a layer, no tracer, no mode that listens to operators. Else None, and what is
+    wrong altogether is left to torch, which says so: C checks nothing."""
+    if (
+        not native.unobserved()
+        or native.library() is None
+        or x.device.type != "cpu"
+        or x.dtype != torch.float32
+        or x.dim() != 3
+        or (torch.is_grad_enabled() and x.requires_grad)
+        or not 1 <= len(blocks) <= MOST_BLOCKS
+    ):
+        return None
+    last = len(blocks) - 1
+    found = [_layers(block, number == last) for number, block in enumerate(blocks)]
+    if None in found:
+        return None
+    first, training = found[0].convolution, found[0].norm.training
+    same = (first.groups, first.out_channels, found[0].norm.eps, training)
+    if any((c.groups, c.out_channels, n.eps, n.training) != same for c, n, *_ in found):
+        return None
+    if not training and torch.is_grad_enabled() and any(w.requires_grad for layers in found for w in layers.weights):
+        return None  # The gradient by fixed statistics is not in our kernels.
+    fits = x.shape[1] * (1 if index is None else replicas) == first.in_channels and len(x) > 0
+    fits = fits and x.shape[2] >> (len(found) - 1) > 0
+    if fits and index is not None:
+        fits = (
+            index.device.type == "cpu"
+            and index.dtype == torch.int64
+            and index.dim() == 2
+            and index.shape[1] == replicas
+            and len(index) > 0
+            and int(index.min()) >= 0
+            and int(index.max()) < len(x)
+        )
+    return found if fits else None
+
+
+def _layers(block: nn.Module, last: bool) -> _Layers | None:
+    """Convolution and norm of a block as `melcnn.model` makes it; None of another one."""
+    layers = tuple(block._modules.values()) if type(block) is nn.Sequential else ()
+    if tuple(map(type, layers)) != (*LAYERS, nn.AdaptiveAvgPool1d if last else nn.MaxPool1d):
+        return None
+    for m in (block, *layers):
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return None
+    convolution, _, norm, pooling = layers
+    weights = (*convolution._parameters.values(), *norm._parameters.values())
+    statistics = tuple(norm._buffers.values())[:2]
+    if (
+        (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation) == ONLY
+        and convolution.padding_mode == "zeros"
+        and (pooling.output_size == 1 if last else (pooling.kernel_size, pooling.stride, pooling.padding) == (2, 2, 0))
+        and norm.momentum is not None
+        and all(
+            t is not None and t.dtype == torch.float32 and t.is_cpu and t.is_contiguous()
+            for t in (*weights, *statistics)
+        )
+    ):
+        return _Layers(convolution, norm, weights, statistics)
+    return None
+
+
+class Workspaces:
+    """Memory that training steps use again and again: each step needs the same, and new memory of this size is slow,
+    because the system clears it and maps it page by page. Who has it has it alone, until the last tensor on it is
+    gone."""
+
+    def __init__(self):
+        self.spare: list[np.ndarray] = []
+
+    def take(self, count: int) -> Tensor:
+        """count float32, uninitialised."""
+        memory = self.spare.pop() if self.spare else None
+        if memory is None or len(memory) != count:
+            memory = np.empty(count, np.float32)
+        view = memory.view()  # The tensor holds on to it, and nobody else does.
+        weakref.finalize(view, self.spare.append, memory).atexit = False
+        return torch.from_numpy(view)
+
+    def __deepcopy__(self, memo) -> "Workspaces":
+        return Workspaces()
+
+    def __reduce__(self):
+        return Workspaces, ()
+
+
+def run(layers: list[_Layers], replicas: int, x: Tensor, index: Tensor | None, workspaces: Workspaces) -> Tensor:
+    """What the blocks of `layers` (by `takes`) make of x `(clips, replicas * n_mels, frames)`: `(clips, replicas *
+    channels)`. With an index `(clips, replicas)` x is `(data set, n_mels, frames)`, and replica r of clip n sees clip
+    `index[n, r]` of it, without a copy. In training the running statistics move as torch's do."""
+    x, index = x.contiguous(), None if index is None else index.contiguous()
+    first = layers[0].convolution
+    clips, frames = len(x) if index is None else len(index), x.shape[2]
+    sizes = _Sizes(
+        replicas,
+        first.groups // replicas,
+        first.in_channels // replicas,
+        first.out_channels // replicas,
+        len(layers),
+        frames,
+        clips,
+        torch.get_num_threads(),
+        layers[0].norm.eps,
+    )
+    if not layers[0].norm.training:
+        y = x.new_empty(clips, first.out_channels)
+        blocks = _blocks([layer.weights for layer in layers], [layer.statistics for layer in layers])
+        _call(native.library().trunk_infer, ctypes.byref(sizes), blocks, *_pointers(x, index, y))
+        return y
+    y, statistics = _Train.apply(workspaces, sizes, x, index, *(weight for layer in layers for weight in layer.weights))
+    with torch.no_grad():  # As BatchNorm does: running statistics take the unbiased variance.
+        for number, (_, norm, _, (mean, variance)) in enumerate(layers):
+            count = clips * (frames >> number)
+            mean.lerp_(statistics[number, 0], norm.momentum)
+            variance.lerp_(statistics[number, 1] * (count / max(count - 1, 1)), norm.momentum)
+            norm.num_batches_tracked += 1
+    return y
+
+
+def choose(network: nn.Module, clips: int, frames: int) -> str:
+    """Whose kernels are the faster for a `MelCNN` on the CPU, in its mode and at about so many clips at once: "melcnn"
+    or "torch"; a choice that is kept."""
+    if native.library() is None:
+        return "torch"
+    clips = min(1 << (clips - 1).bit_length(), MOST_CLIPS)
+    shape = network.arguments | {"replicas": network.replicas, "frames": frames, "clips": clips}
+    key = ("trunk", network.training, torch.get_num_threads(), *shape.values())
+
+    def ways() -> dict:
+        probe, data = copy.deepcopy(network), choice.noise(clips, shape["n_mels"], frames)
+        every = torch.arange(clips)[:, None].expand(-1, network.replicas).contiguous()
+
+        def call(kernels: str) -> None:
+            probe.kernels = kernels
+            with torch.set_grad_enabled(network.training):
+                out = probe(data, every)
+            if network.training:
+                out.sum().backward()
+
+        return {kernels: functools.partial(call, kernels) for kernels in ("torch", "melcnn")}
+
+    return choice.made(key, ways)
+
+
+class _Train(torch.autograd.Function):
+    """weights: `(weight, bias, gamma, beta)` of each block in turn. Returns y and, for each block, the batch's mean and
+    biased variance `(blocks, 2, replicas * channels)`."""
+
+    @staticmethod
+    def forward(ctx, workspaces, sizes, x, index, *weights):
+        kernels, channels = native.library(), sizes.replicas * sizes.channels
+        workspace = workspaces.take(sizes.replicas * kernels.trunk_workspace(ctypes.byref(sizes)))
+        y, statistics = x.new_empty(sizes.clips, channels), x.new_empty(sizes.blocks, 2, channels)
+        blocks = _blocks(_by_block(weights), statistics)
+        _call(kernels.trunk_forward, ctypes.byref(sizes), blocks, *_pointers(x, index, workspace, y))
+        ctx.save_for_backward(workspace, statistics, *weights)
+        ctx.sizes = sizes
+        ctx.mark_non_differentiable(statistics)
+        return y, statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, _):
+        workspace, statistics, *weights = ctx.saved_tensors
+        gradients = [torch.empty_like(weight) for weight in weights]
+        blocks = _blocks(_by_block(weights), statistics, _by_block(gradients))
+        ctx.sizes.threads = torch.get_num_threads()
+        dy = dy.contiguous()
+        _call(native.library().trunk_backward, ctypes.byref(ctx.sizes), blocks, *_pointers(dy, workspace))
+        return None, None, None, None, *gradients
+
+
+def _by_block(weights) -> list[tuple[Tensor, ...]]:
+    return [tuple(weights[i : i + 4]) for i in range(0, len(weights), 4)]
+
+
+def _blocks(weights, statistics, gradients=((),) * MOST_BLOCKS) -> ctypes.Array:
+    """gradients: none in a forward pass."""
+    blocks = (
+        _Block(*[tensor.data_ptr() for tensor in (*own, *moments, *wanted)])
+        for own, moments, wanted in zip(weights, statistics, gradients, strict=False)
+    )
+    return (_Block * len(weights))(*blocks)
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _call(kernel, *arguments) -> None:
+    if kernel(*arguments):
+        raise MemoryError("no memory for the rows of the convolution blocks")

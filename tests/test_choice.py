@@ -1,0 +1,95 @@
+"""What is chosen, that it is asked for once and kept, and that nothing depends on the file it is kept in."""
+
+import json
+
+import pytest
+import torch
+
+from melcnn import choice, ops, trunk
+from melcnn.model import MelCNN
+
+
+class Machine:
+    """A clock that the ways move: each takes its seconds."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.now, self.calls = 0.0, []
+        self.ways = {name: lambda name=name, took=took: self.run(name, took) for name, took in seconds.items()}
+        monkeypatch.setattr(choice.time, "perf_counter", lambda: self.now)
+
+    def run(self, name, took):
+        self.calls.append(name)
+        self.now += took
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    path = tmp_path / "cache" / "choices.json"
+    monkeypatch.setattr(choice, "_path", lambda: path)
+    choice._known.cache_clear()
+    choice._warn.cache_clear()
+    yield path
+    choice._known.cache_clear()
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(0.5, "ours"), (0.94, "ours"), (0.96, "library"), (2.0, "library")])
+def test_another_must_be_faster_by_a_margin(monkeypatch, ours, expected):
+    machine = Machine(monkeypatch, library=0.01, ours=0.01 * ours)
+    found = choice.measure(machine.ways)
+    assert found["chosen"] == expected
+    assert found["seconds"] == pytest.approx({"library": 0.01, "ours": 0.01 * ours})
+    # Two calls each to begin with, then rounds of one each: so many as fill the time allowed, at least the fewest.
+    per_round = 0.01 * (1 + ours)
+    rounds = max(choice.FEWEST_ROUNDS, int(choice.SECONDS / per_round) + 1)
+    assert len(machine.calls) == 2 * (2 + rounds)
+
+
+def test_a_short_call_is_repeated(monkeypatch):
+    machine = Machine(monkeypatch, library=1e-6, ours=1e-6)
+    choice.measure(machine.ways)
+    # A sample of the shortest length holds this many calls.
+    assert machine.calls.count("ours") == pytest.approx(2 + choice.MOST_ROUNDS * choice.SHORTEST / 1e-6, rel=0.02)
+
+
+def test_it_is_measured_once_and_kept(monkeypatch, cache):
+    machine, asked = Machine(monkeypatch, library=0.01, ours=0.001), []
+
+    def ways():
+        asked.append(1)
+        return machine.ways
+
+    assert [choice.made(("conv", 1), ways) for _ in range(3)] == ["ours"] * 3
+    choice._known.cache_clear()  # another process
+    assert choice.made(("conv", 1), ways) == "ours"
+    assert len(asked) == 1
+    assert choice.made(("conv", 2), ways) == "ours"
+    assert len(asked) == 2
+    assert [entry["key"] for entry in json.loads(cache.read_text())] == [["conv", 1], ["conv", 2]]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '[{"key": 3}]', '[{"key": ["conv", 1], "chosen": 4, "seconds": {}}]', "{}"]
+)
+def test_a_file_that_is_not_ours_is_measured_over(monkeypatch, cache, text):
+    cache.parent.mkdir()
+    cache.write_text(text)
+    machine = Machine(monkeypatch, library=0.01, ours=0.001)
+    assert choice.made(("conv", 1), lambda: machine.ways) == "ours"
+    assert json.loads(cache.read_text())[-1]["chosen"] == "ours"
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line(monkeypatch, cache):
+    cache.parent.write_text("a file where the folder should be")
+    machine = Machine(monkeypatch, library=0.01, ours=0.001)
+    with pytest.warns(UserWarning, match="the choice of kernels cannot be kept") as heard:
+        assert choice.made(("conv", 1), lambda: machine.ways) == "ours"
+        assert choice.made(("conv", 2), lambda: machine.ways) == "ours"
+    assert len(heard) == 1
+
+
+def test_measuring_takes_none_of_the_callers_random_numbers():
+    network = MelCNN(8, 2, 4)
+    before = torch.random.get_rng_state()
+    trunk.choose(network, 5, 20)
+    ops.chosen(torch.zeros(5, 8, 20), torch.zeros(4, 4, 3), None, 1, 1, 1, 2)
+    assert torch.equal(torch.random.get_rng_state(), before)

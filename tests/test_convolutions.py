@@ -1,0 +1,103 @@
+"""Convolutions beside torch's: which shapes, what they cost, and that table, CSV and picture say the same."""
+
+import csv
+import io
+
+import pytest
+
+from bench import convolutions, formats
+from bench.convolutions import GRID, ConvolutionRow, Shape
+from melcnn import configure, native
+
+
+@pytest.fixture
+def compiled():
+    if native.library() is None:
+        pytest.skip("there is no C compiler")
+
+
+def test_the_shapes_are_the_networks(compiled):
+    found = convolutions.of_trials([configure(groups=groups) for groups in (1, 16)])
+    # 101 frames, halved twice; one channel a group wherever as many channels come in as go out.
+    assert [(s.layer, s.groups, s.channels_in, s.channels_out, s.frames) for s in found] == [
+        (1, 1, 80, 32, 101),
+        (1, 16, 80, 32, 101),
+        (2, 1, 32, 32, 50),
+        (2, 16, 32, 32, 50),
+        (2, 32, 32, 32, 50),
+        (3, 1, 32, 32, 25),
+        (3, 16, 32, 32, 25),
+        (3, 32, 32, 32, 25),
+    ]
+    # frames x channels out x channels in of a group x taps
+    assert [s.macs_a_clip for s in found[:3]] == [101 * 32 * 80 * 3, 101 * 32 * 5 * 3, 50 * 32 * 32 * 3]
+    assert [s.input_gradient for s in found] == [False] * 2 + [True] * 6
+    assert Shape(groups=1, channels_in=2, channels_out=3, frames=7, stride=2, batch_size=1).macs_a_clip == 4 * 3 * 2 * 3
+
+
+def test_the_grid_is_200_shapes():
+    assert len(set(GRID)) == 200
+
+
+@pytest.fixture
+def rows(compiled, monkeypatch):
+    monkeypatch.setattr(convolutions, "ROUNDS", 6)
+    shapes = convolutions.of_trials([configure(groups=groups, channels=8, n_mels=8, batch_size=4) for groups in (1, 4)])
+    return convolutions.measure(shapes, "cpu")
+
+
+def test_table_csv_and_picture(rows, tmp_path):
+    assert [(row.direction, row.layer) for row in rows[:3]] == [("forward", 1), ("training", 1), ("forward", 1)]
+    for row in rows:
+        assert row.speed_ratio_low95 <= row.speed_ratio <= row.speed_ratio_high95
+        assert row.torch_time_s / row.torch_times_floor == pytest.approx(
+            row.melbench_time_s / row.melbench_times_floor, rel=1e-4
+        )
+        assert row.chosen in ("melcnn", "torch")
+    sheet = convolutions.sheet(rows)
+    text = formats.to_csv(sheet)
+    table, target = tmp_path / "groups.csv", tmp_path / "groups.svg"
+    table.write_text(text)
+    back = [ConvolutionRow.model_validate(line) for line in csv.DictReader(io.StringIO(text))]
+    assert back == rows
+    pytest.importorskip("matplotlib")
+    convolutions.main(["picture", str(table), str(target)])
+    assert target.read_text().count('<g id="line2d') > 0
+    with pytest.raises(Exception, match="Format 'nothing'"):
+        convolutions.main(["picture", str(table), str(tmp_path / "groups.nothing")])
+
+
+def test_what_is_called_slower_is_measured_again(compiled, monkeypatch, tmp_path, capsys):
+    verdicts = iter([(1.0, 0.99, 1.01, "SAME"), (1.1, 1.05, 1.2, "SLOWER"), (1.0, 0.9, 1.1, "UNCLEAR")])
+    monkeypatch.setattr(convolutions, "GRID", GRID[:2])
+    monkeypatch.setattr(convolutions, "_against_torch", lambda *arguments: next(verdicts))
+    monkeypatch.setattr(convolutions, "_chosen", lambda *arguments: "torch")
+    convolutions.main(["grid", str(tmp_path / "grid.csv")])
+    with (tmp_path / "grid.csv").open(newline="") as file:
+        assert [(row["verdict"], row["confirmed"]) for row in csv.DictReader(file)] == [
+            ("SAME", ""),
+            ("SLOWER", "UNCLEAR"),
+        ]
+    assert "2 shapes: melbench's kernels are chosen for 0; SLOWER than torch: 0" in capsys.readouterr().out
+
+
+def test_the_intervals_of_the_grid(compiled, monkeypatch):
+    monkeypatch.setattr(convolutions, "GRID_ROUNDS", 15)
+    shape = Shape(groups=2, channels_in=4, channels_out=4, frames=9, batch_size=2)
+    ratio, low, high, verdict = convolutions._against_torch(shape, "cpu", convolutions.clock_for("cpu"))
+    # 15 rounds: the extremes enclose the median with all but 2 / 2^15, which is less than 0.05 / 200.
+    assert 0 < low <= ratio <= high < float("inf") and verdict in ("SAME", "FASTER", "SLOWER", "UNCLEAR")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("groups --against torch --seeds 2", "--seeds goes not with --against torch"),
+        ("groups --against torch --what step", "torch times convolutions"),
+        ("groups --against torch -o m.json", "-o goes not with --against"),
+        ("groups --kernels ours", "--kernels ours is not known: use fastest or torch"),
+    ],
+)
+def test_bad_input(melbench, arguments, says):
+    code, out, err = melbench("time", *arguments.split())
+    assert code == 2 and says in " ".join(err.split()) and not out
