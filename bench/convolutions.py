@@ -118,7 +118,7 @@ def measure(shapes: Sequence[Shape], device: str, progress: Callable[[str], None
 
 
 def _row(shape: Shape, direction: str, device: str, name: str, top: Ceilings, clock: HostClock) -> ConvolutionRow:
-    ways = {"torch": conv1d, "melbench": torch.ops.melcnn.grouped_conv1d}
+    ways = {"torch": conv1d, "melbench": ops.ours}
     calls = {way: _call(shape, direction, device, convolution) for way, convolution in ways.items()}
     floor = roofline.floor(roofline.operations(calls["torch"]), top).seconds
     run = timing.interleave(calls, timing.fixed(ROUNDS), clock)

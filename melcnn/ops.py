@@ -39,9 +39,22 @@ def grouped_conv1d(
     to the library, which also says what is wrong with what nobody can compute. Equal but for rounding; for a fixed
     device the same from run to run, and on the CPU for any number of threads.
     """
-    if _ours(x, weight, bias, stride, padding, dilation, groups):
-        return torch.ops.melcnn.grouped_conv1d(x, weight, bias, stride, padding, dilation, groups)
+    if _decided(x, weight, bias, stride, padding, dilation, groups):
+        return ours(x, weight, bias, stride, padding, dilation, groups)
     return conv1d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def ours(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, groups: int
+) -> Tensor:
+    """`grouped_conv1d` by our kernels, whatever is faster, of what they can compute (`takes`)."""
+    if torch.compiler.is_compiling():
+        return torch.ops.melcnn.grouped_conv1d(x, weight, bias, stride, padding, dilation, groups)
+    # The dispatcher's way to an operator of Python's takes longer than a small convolution.
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _Eager.apply(x, weight, bias, stride, padding, dilation, groups)
+    return _compute(x, weight, bias, stride, padding, dilation, groups)
 
 
 # What was decided of which call: a small convolution takes no longer than the whole way to a decision.
@@ -49,7 +62,7 @@ _DECIDED: dict[tuple, bool] = {}
 MOST_REMEMBERED = 4096
 
 
-def _ours(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> bool:
+def _decided(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> bool:
     if torch.compiler.is_compiling():
         return _decide(x, weight, bias, stride, padding, dilation, groups)
     call = (
@@ -58,14 +71,14 @@ def _ours(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilat
         *(stride, padding, dilation, groups, torch.is_grad_enabled(), torch.get_num_threads()),
     )
     try:
-        ours = _DECIDED.get(call)
+        decision = _DECIDED.get(call)
     except TypeError:  # a list for a number
         return False
-    if ours is None and native.unobserved() and not native.unwanted():
+    if decision is None and native.unobserved() and not native.unwanted():
         if len(_DECIDED) >= MOST_REMEMBERED:
             _DECIDED.clear()
-        ours = _DECIDED[call] = _decide(x, weight, bias, stride, padding, dilation, groups)
-    return bool(ours) and native.unobserved() and not native.unwanted()
+        decision = _DECIDED[call] = _decide(x, weight, bias, stride, padding, dilation, groups)
+    return bool(decision) and native.unobserved() and not native.unwanted()
 
 
 def _decide(x, weight, bias, stride, padding, dilation, groups) -> bool:
@@ -178,7 +191,7 @@ def _ways(key: tuple) -> dict:
 
     return {
         "torch": functools.partial(call, conv1d),
-        "melcnn": functools.partial(call, torch.ops.melcnn.grouped_conv1d),
+        "melcnn": functools.partial(call, ours),
     }
 
 
@@ -206,28 +219,92 @@ def _call(name: str, sizes: _Sizes, *tensors: Tensor | None) -> None:
         raise MemoryError("no memory for the rows of a convolution")
 
 
-@torch.library.custom_op("melcnn::grouped_conv1d", mutates_args=())
-def _forward(
+def _compute(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, groups: int
 ) -> Tensor:
-    if not takes(x, weight, bias, stride, padding, dilation, groups):
-        return conv1d(x, weight, bias, stride, padding, dilation, groups)
-    x, weight = x.contiguous(), weight.contiguous()
+    x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     if x.is_cuda:
         return _triton().forward(x, weight, bias, stride, padding, dilation, groups)
-    y = _forward_fake(x, weight, bias, stride, padding, dilation, groups)
-    sizes = _sizes(x, weight, stride, padding, dilation, groups)
-    _call("forward", sizes, x, weight, None if bias is None else bias.contiguous(), y)
+    y = _empty(x, weight, bias, stride, padding, dilation, groups)
+    _call("forward", _sizes(x, weight, stride, padding, dilation, groups), x, weight, bias, y)
     return y
 
 
-@_forward.register_fake
-def _forward_fake(x, weight, bias, stride, padding, dilation, groups):
+def _gradients(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    dy, x, weight = dy.contiguous(), x.contiguous(), weight.contiguous()
+    if x.is_cuda:
+        return _triton().backward(dy, x, weight, stride, padding, dilation, groups, wanted)
+    dx, dw, db = _empty_gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
+    sizes = _sizes(x, weight, stride, padding, dilation, groups)
+    if wanted[0]:
+        _call("input_gradient", sizes, dy, weight, dx)
+    if wanted[1]:
+        _call("weight_gradient", sizes, dy, x, dw, db if wanted[2] else None)
+    elif wanted[2]:
+        db = dy.sum((0, 2))
+    return dx, dw, db
+
+
+def _librarys_gradients(dy, x, weight, stride, padding, dilation, groups, wanted):
+    biases = [weight.shape[0]] if wanted[2] else None
+    settings = [stride], [padding], [dilation], False, [0], groups, wanted
+    return torch.ops.aten.convolution_backward(dy, x, weight, biases, *settings)
+
+
+class _Eager(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *inputs):
+        _remember(ctx, inputs, None)
+        return _compute(*inputs)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _differentiate(ctx, dy, _gradients)
+
+
+def _remember(ctx, inputs, output) -> None:
+    x, weight, bias, *ctx.settings = inputs
+    ctx.biased = bias is not None
+    ctx.save_for_backward(x, weight)
+
+
+def _differentiate(ctx, dy: Tensor, gradients) -> tuple:
+    x, weight = ctx.saved_tensors
+    wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.biased and ctx.needs_input_grad[2]]
+    if torch.is_grad_enabled():  # Somebody wants gradients of gradients, which the library has.
+        gradients = _librarys_gradients
+    found = gradients(dy, x, weight, *ctx.settings, wanted)
+    return *(gradient if want else None for gradient, want in zip(found, wanted, strict=True)), *[None] * 4
+
+
+# The same as an operator, for compilers and for whoever calls it by its name: what is not for our kernels goes to the
+# library's there, too.
+
+
+@torch.library.custom_op("melcnn::grouped_conv1d", mutates_args=())
+def _operator(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, groups: int
+) -> Tensor:
+    convolution = _compute if takes(x, weight, bias, stride, padding, dilation, groups) else conv1d
+    return convolution(x, weight, bias, stride, padding, dilation, groups)
+
+
+@_operator.register_fake
+def _empty(x, weight, bias, stride, padding, dilation, groups):
     return x.new_empty(x.shape[0], weight.shape[0], _length(x, weight, stride, padding, dilation))
 
 
 @torch.library.custom_op("melcnn::grouped_conv1d_backward", mutates_args=())
-def _backward(
+def _operator_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -239,55 +316,24 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias; an empty tensor for one that is not wanted."""
     fits = takes(x, weight, None, stride, padding, dilation, groups) and dy.dtype == x.dtype and dy.device == x.device
-    if not fits or dy.shape != _forward_fake(x, weight, None, stride, padding, dilation, groups).shape:
-        found = _librarys_backward(dy, x, weight, stride, padding, dilation, groups, wanted)
-        return tuple(x.new_empty(0) if one is None else one for one in found)
-    dy, x, weight = dy.contiguous(), x.contiguous(), weight.contiguous()
-    if x.is_cuda:
-        return _triton().backward(dy, x, weight, stride, padding, dilation, groups, wanted)
-    dx, dw, db = _backward_fake(dy, x, weight, stride, padding, dilation, groups, wanted)
-    sizes = _sizes(x, weight, stride, padding, dilation, groups)
-    if wanted[0]:
-        _call("input_gradient", sizes, dy, weight, dx)
-    if wanted[1]:
-        _call("weight_gradient", sizes, dy, x, dw, db if wanted[2] else None)
-    elif wanted[2]:
-        db = dy.sum((0, 2))
-    return dx, dw, db
+    if fits and dy.shape == (x.shape[0], weight.shape[0], _length(x, weight, stride, padding, dilation)):
+        return _gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
+    found = _librarys_gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
+    return tuple(x.new_empty(0) if one is None else one for one in found)
 
 
-@_backward.register_fake
-def _backward_fake(dy, x, weight, stride, padding, dilation, groups, wanted):
+@_operator_backward.register_fake
+def _empty_gradients(dy, x, weight, stride, padding, dilation, groups, wanted):
     dx = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else x.new_empty(0)
     dw = torch.empty_like(weight, memory_format=torch.contiguous_format) if wanted[1] else x.new_empty(0)
     return dx, dw, x.new_empty(weight.shape[0] if wanted[2] else 0)
 
 
-def _librarys_backward(dy, x, weight, stride, padding, dilation, groups, wanted):
-    biases = [weight.shape[0]] if wanted[2] else None
-    settings = [stride], [padding], [dilation], False, [0], groups, wanted
-    return torch.ops.aten.convolution_backward(dy, x, weight, biases, *settings)
-
-
-def _remember(ctx, inputs, output) -> None:
-    x, weight, bias, *ctx.settings = inputs
-    ctx.biased = bias is not None
-    ctx.save_for_backward(x, weight)
-
-
-def _differentiate(ctx, dy: Tensor):
-    x, weight = ctx.saved_tensors
-    stride, padding, dilation, groups = ctx.settings
-    wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.biased and ctx.needs_input_grad[2]]
-    if torch.is_grad_enabled():  # Somebody wants gradients of gradients, which the library has.
-        found = _librarys_backward(dy, x, weight, stride, padding, dilation, groups, wanted)
-    else:
-        found = torch.ops.melcnn.grouped_conv1d_backward(dy, x, weight, *ctx.settings, wanted)
-    gradients = [gradient if want else None for gradient, want in zip(found, wanted, strict=True)]
-    return *gradients, None, None, None, None
-
-
-torch.library.register_autograd("melcnn::grouped_conv1d", _differentiate, setup_context=_remember)
+torch.library.register_autograd(
+    "melcnn::grouped_conv1d",
+    functools.partial(_differentiate, gradients=torch.ops.melcnn.grouped_conv1d_backward),
+    setup_context=_remember,
+)
 
 
 # FlopCounterMode counts ours as it counts the library's.

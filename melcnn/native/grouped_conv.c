@@ -1,7 +1,7 @@
 /* The grouped convolution of one dimension, with stride, padding and dilation, and its gradients. Arrays are contiguous:
    x (clips, groups * c_in, t), w (groups * c_out, c_in, taps), y and dy (clips, groups * c_out, t_out).
 
-   Clips are computed in parts, of so many that a row has about ROW elements; parts and groups are shared by the threads.
+   Clips are computed in parts, of so many that a group's rows fill about half of a core's cache; parts and groups are shared by the threads.
    The gradients of weights are sums over slices of the parts, as many on every machine, so that what is computed does
    not depend on the number of threads. */
 #include "rows.h"
@@ -10,7 +10,7 @@
 #define NAMED(name, type) JOIN(name, type)
 #define FUNCTION(name) NAMED(name, REAL)
 
-enum { ROW = 768, MOST_SLICES = 16, MOST_TAPS = 64 };
+enum { ROWS = 1 << 14, SHORTEST_ROW = 512, LONGEST_ROW = 4096, MOST_SLICES = 16, MOST_TAPS = 64 };
 static const long MOST_SUMS = 1 << 22; /* of all slices' gradients together */
 
 typedef struct {
@@ -25,7 +25,9 @@ typedef struct {
 
 static layout rows_of(const conv *s, long segment, long phases, long channels) {
   layout l = {.segment = segment};
-  l.at_once = ROW / segment < 1 ? 1 : ROW / segment > s->clips ? s->clips : ROW / segment;
+  long row = ROWS / (s->c_in + s->c_out);
+  row = row < SHORTEST_ROW ? SHORTEST_ROW : row > LONGEST_ROW ? LONGEST_ROW : row;
+  l.at_once = row / segment < 1 ? 1 : row / segment > s->clips ? s->clips : row / segment;
   l.row = up_to(l.at_once * segment, LANES);
   l.parts = (s->clips + l.at_once - 1) / l.at_once;
   l.input = channels * phases * l.row;
