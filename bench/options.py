@@ -58,6 +58,7 @@ def _use_kernels(kernels: str) -> str:
         from melcnn import native  # which imports torch, and help texts do not
 
         os.environ[native.SWITCH] = kernels  # which processes that are started from here see too
+        native._switch.cache_clear()
     return kernels
 
 

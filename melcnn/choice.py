@@ -13,13 +13,15 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from melcnn import files
+from melcnn import files, native
 from melcnn.data.clips import cache_folder
+from melcnn.errors import first_line
 
 # The time of a way to that of the first, above which the first is kept.
 MARGIN = 0.95
@@ -30,31 +32,47 @@ SHORTEST = 2e-4  # of what is timed at once: a call that is shorter is repeated
 # What decides how long our ways take, beside the kernels.
 CODE = ("ops.py", "trunk.py", "triton_conv.py")
 
-_lock = threading.RLock()  # One measurement at a time: two would slow each other.
+_known: dict[tuple, str] = {}
+_lock = threading.Lock()  # One measurement at a time: two would slow each other.
+_measuring = threading.local()
 
 
 def made(key: tuple, ways: Callable[[], Mapping[str, Callable[[], object]]], device: str = "cpu") -> str:
-    """The name of the fastest of `ways()`, which is asked only if nothing is known of `key` yet. Any number of threads
-    may ask; what a way raises is raised."""
-    known = _known()
-    if key not in known:
+    """The name of the fastest of `ways()`, which is asked only if nothing is known of `key` yet: numbers, flags and
+    texts. Any number of threads may ask. What is asked while a measurement runs, and by it, is the first way."""
+    if key not in _known:
+        if getattr(_measuring, "now", False):
+            return next(iter(ways()))
         with _lock:
-            if key not in known:
-                # In a thread of its own: hooks, modes and tracers of whoever asks are of the thread that asks.
-                threads = torch.get_num_threads()
-                with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as apart:
-                    known[key] = apart.submit(lambda: measure(ways(), device)).result()
-                _keep(known)
-    return known[key]["chosen"]
+            if key not in _known:
+                _known[key] = _stored(key) or _measured(key, ways, device)
+    return _known[key]
+
+
+def _measured(key: tuple, ways: Callable[[], Mapping[str, Callable[[], object]]], device: str) -> str:
+    # In a thread of its own: hooks, modes and tracers of whoever asks are of the thread that asks.
+    threads = torch.get_num_threads()
+
+    def apart() -> dict:
+        _measuring.now = True
+        torch.set_num_threads(threads)
+        with torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext():
+            return measure(ways(), device)
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(apart).result()
+    _keep(key, found)
+    return found["chosen"]
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
     """Data to measure with, that takes nothing from the caller's random numbers, which all threads share."""
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).to(device)
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def measure(ways: Mapping[str, Callable[[], object]], device: str = "cpu") -> dict:
-    """The fastest of `ways` and the seconds of each, the median over interleaved rounds."""
+    """The fastest of `ways` and the seconds of each, the median over interleaved rounds. A way that fails is left out,
+    with a warning, unless it is the first: what it raises is raised."""
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
 
     def seconds(call: Callable[[], object], calls: int) -> float:
@@ -65,10 +83,16 @@ def measure(ways: Mapping[str, Callable[[], object]], device: str = "cpu") -> di
         wait()
         return (time.perf_counter() - start) / calls
 
-    calls = {}
+    calls: dict[str, int] = {}
     for name, way in ways.items():
-        seconds(way, 1)  # The first call also starts libraries.
-        calls[name] = max(1, int(SHORTEST / max(seconds(way, 1), 1e-9)))
+        try:
+            seconds(way, 1)  # The first call also starts libraries.
+            calls[name] = max(1, int(SHORTEST / max(seconds(way, 1), 1e-9)))
+        except Exception as error:
+            if not calls:
+                raise
+            _warn(f"kernels of {name} fail and are not used: {first_line(error)}")
+    ways = {name: way for name, way in ways.items() if name in calls}
     found: dict[str, list[float]] = {name: [] for name in ways}
     begin = time.perf_counter()
     while len(next(iter(found.values()))) < MOST_ROUNDS:
@@ -88,41 +112,36 @@ def measure(ways: Mapping[str, Callable[[], object]], device: str = "cpu") -> di
     }
 
 
-@functools.cache
-def _known() -> dict[tuple, dict]:
+def _stored(key: tuple) -> str | None:
     try:
-        stored = json.loads(_path().read_text())
-        return {
-            tuple(entry["key"]): entry
-            for entry in stored
-            if isinstance(entry["chosen"], str) and isinstance(entry["seconds"], dict)
-        }
+        entry = json.loads(_path(key).read_text())
+        return entry["chosen"] if entry["key"] == list(key) and entry["chosen"] in entry["seconds"] else None
     except (OSError, ValueError, TypeError, KeyError):
-        return {}  # Nothing there, or nothing of ours: then it is measured anew.
+        return None  # Nothing there, or nothing of ours: then it is measured anew.
 
 
-def _keep(known: dict[tuple, dict]) -> None:
-    text = json.dumps(
-        [{"key": list(key), **{k: v for k, v in one.items() if k != "key"}} for key, one in known.items()]
-    )
+def _keep(key: tuple, found: dict) -> None:
+    text = json.dumps({"key": key, **found})
     try:
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(_path(), lambda file: file.write(text.encode()))
+        _path(key).parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(_path(key), lambda file: file.write(text.encode()))
     except OSError as error:
-        _warn(str(error.strerror))
+        _warn(f"the choice of kernels cannot be kept ({error.strerror}): it is measured in each process")
 
 
 @functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(f"the choice of kernels cannot be kept ({reason}): it is measured in each process", stacklevel=2)
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+def _path(key: tuple) -> Path:
+    return cache_folder() / "choices" / f"{hashlib.sha256(f'{_here()} {key}'.encode()).hexdigest()[:16]}.json"
 
 
 @functools.cache
-def _path() -> Path:
-    """A file for this machine, this torch and this code."""
-    from melcnn import native
-
+def _here() -> str:
+    """This machine, this torch and this code."""
     digest = hashlib.sha256(f"{native.identity()} {torch.__version__} {torch.version.cuda}".encode())
     for name in CODE:
         digest.update(Path(__file__).with_name(name).read_bytes())
-    return cache_folder() / f"choices-{digest.hexdigest()[:16]}.json"
+    return digest.hexdigest()

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from melcnn import native, ops, trunk
+from melcnn import ops, trunk
 from melcnn.config import check_groups
 from melcnn.errors import InputError
 
@@ -44,7 +44,8 @@ class MelCNN(nn.Module):
     `[r * n_mels, (r + 1) * n_mels)`, and every parameter and buffer holds replica r as the r-th block of
     its first dimension (`stack` and `replica` convert). R = 1 is the plain network.
 
-    kernels: whose compute the blocks, "melcnn" (`melcnn.trunk`) or "torch"; None, as at first: the faster.
+    kernels: whose compute the blocks, "melcnn" (`melcnn.trunk`) or "torch"; None, as at first: the faster. Gradients of
+    gradients by all weights need "torch".
 
     Raises `InputError` if `groups` does not divide both `n_mels` and `channels`.
     """
@@ -56,12 +57,11 @@ class MelCNN(nn.Module):
             raise InputError(f"replicas and n_classes must be at least 1, not {replicas} and {n_classes}")
         self.arguments = {"n_mels": n_mels, "groups": groups, "channels": channels, "n_classes": n_classes}
         self.replicas = r = replicas
-        self.kernels: str | None = None
         self._workspaces = trunk.Workspaces()
 
         def block(c_in: int, pooling: nn.Module) -> nn.Sequential:
             return nn.Sequential(
-                ops.faster(nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=r * groups)),
+                nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=r * groups),
                 nn.ReLU(),
                 nn.BatchNorm1d(r * channels),
                 pooling,
@@ -79,6 +79,19 @@ class MelCNN(nn.Module):
             nn.ReLU(),
         )
         self.classifier = _linear(EMBEDDING, n_classes, r)
+        self.kernels = None
+
+    @property
+    def kernels(self) -> str | None:
+        return self._kernels
+
+    @kernels.setter
+    def kernels(self, kernels: str | None) -> None:
+        if kernels not in (None, "melcnn", "torch"):
+            raise InputError(f"kernels must be melcnn, torch or None, not {kernels!r}")
+        self._kernels = kernels
+        for block in self.blocks:
+            ops.compute_by(block[0], kernels)
 
     def forward(self, features: Tensor, index: Tensor | None = None) -> Tensor:
         """index `(batch, replicas)`: features are those of a data set, `(clips, n_mels, frames)`, of which replica r
@@ -87,12 +100,12 @@ class MelCNN(nn.Module):
         if layers and (self.kernels or self._faster(features, index)) == "melcnn":
             hidden = trunk.run(layers, self.replicas, features, index, self._workspaces)
         else:
-            with native.switched_off() if self.kernels == "torch" else nullcontext():
-                hidden = self.blocks(features if index is None else features[index].flatten(1, 2))
+            hidden = self.blocks(features if index is None else features[index].flatten(1, 2))
         return self.classifier(self.embedding(hidden))
 
     def _faster(self, features: Tensor, index: Tensor | None) -> str:
-        return trunk.choose(self, len(features if index is None else index), features.shape[2])
+        clips = len(features if index is None else index)
+        return trunk.choose(self, clips, features.shape[2], picked=index is not None)
 
     def replica(self, index: int) -> "MelCNN":
         """Replica `index` as a plain network of its own, on the CPU, in the same mode."""

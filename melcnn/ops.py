@@ -18,7 +18,7 @@ from melcnn import choice, native
 
 KINDS = {"cpu": {torch.float32: "float", torch.float64: "double"}, "cuda": {torch.float32: "float"}}
 MOST_TAPS = 64
-MOST_CLIPS = 1024  # in the measurement that chooses
+MOST_CLIPS, MOST_ELEMENTS = 1024, 1 << 24  # in the measurement that chooses
 
 
 def grouped_conv1d(
@@ -64,7 +64,8 @@ MOST_REMEMBERED = 4096
 
 def _decided(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> bool:
     if torch.compiler.is_compiling():
-        return _decide(x, weight, bias, stride, padding, dilation, groups)
+        seen = torch.is_autocast_enabled(x.device.type) or _exporting()
+        return not seen and _decide(x, weight, bias, stride, padding, dilation, groups)
     call = (
         *(x.shape, x.dtype, x.is_cpu, x.requires_grad, weight.shape, weight.dtype, weight.is_cpu, weight.requires_grad),
         None if bias is None else (bias.shape, bias.dtype, bias.is_cpu),
@@ -81,6 +82,11 @@ def _decided(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, di
     return bool(decision) and native.unobserved() and not native.unwanted()
 
 
+def _exporting() -> bool:
+    # What is exported runs elsewhere, without our operator.
+    return getattr(torch.compiler, "is_exporting", lambda: False)()
+
+
 def _decide(x, weight, bias, stride, padding, dilation, groups) -> bool:
     return (
         takes(x, weight, bias, stride, padding, dilation, groups)
@@ -88,11 +94,13 @@ def _decide(x, weight, bias, stride, padding, dilation, groups) -> bool:
     )
 
 
-def faster(layer: nn.Conv1d) -> nn.Conv1d:
-    """The layer, computing by `grouped_conv1d`. It stays an `nn.Conv1d` and nothing else, which some counters and tools
-    ask for."""
+def compute_by(layer: nn.Conv1d, kernels: str | None) -> nn.Conv1d:
+    """The layer, computing by the library's kernels ("torch") or by the faster. It stays an `nn.Conv1d` and nothing
+    else, which some counters and tools ask for. Its stride, padding, dilation and groups stay as they are now."""
     settings = layer.stride, layer.padding, layer.dilation
-    if layer.padding_mode == "zeros" and not any(isinstance(one, str) for one in settings):
+    if kernels == "torch":
+        layer.__dict__.pop("_conv_forward", None)
+    elif layer.padding_mode == "zeros" and not any(isinstance(one, str) for one in settings):
         (stride,), (padding,), (dilation,) = settings
         layer._conv_forward = functools.partial(
             grouped_conv1d, stride=stride, padding=padding, dilation=dilation, groups=layer.groups
@@ -102,7 +110,7 @@ def faster(layer: nn.Conv1d) -> nn.Conv1d:
 
 @torch.compiler.assume_constant_result
 def kernels(device: str) -> str:
-    """Whose convolutions compute on `device`: "melcnn", where ours are the faster, or "torch"."""
+    """Whose convolutions there are for `device`: "melcnn", taken where they are the faster, or only "torch"."""
     if native.unwanted():
         return "torch"
     ours = _triton() if torch.device(device).type == "cuda" else native.library()
@@ -111,6 +119,9 @@ def kernels(device: str) -> str:
 
 def takes(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> bool:
     """Whether our kernels can compute this."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
+        return False  # Others have no memory of their own.
     if not (x.dim() == weight.dim() == 3 and x.dtype == weight.dtype and x.device == weight.device):
         return False
     if not (type(stride) is type(padding) is type(dilation) is type(groups) is int):
@@ -122,6 +133,7 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilat
         and kernels(x.device.type) == "melcnn"
         and min(stride, dilation, groups) > 0 <= padding
         and clips > 0 < outputs
+        and length > 0
         and channels == groups * c_in > 0 == outputs % groups
         and 0 < taps <= MOST_TAPS
         and length + 2 * padding > dilation * (taps - 1)
@@ -147,13 +159,15 @@ def chosen(
     clips = min(1 << (clips - 1).bit_length(), MOST_CLIPS)
     step = 1 << max(length.bit_length() - 4, 0)
     length = -(-length // step) * step
+    while clips > 1 and clips * channels * length > MOST_ELEMENTS:
+        clips //= 2
     outputs, _, taps = weight.shape
     graph = torch.is_grad_enabled()
     key = (
         "conv1d",
         str(x.dtype),
-        x.device.type,
-        torch.get_num_threads(),
+        str(x.device),
+        torch.cuda.get_device_name(x.device) if x.is_cuda else torch.get_num_threads(),
         graph and x.requires_grad,
         graph and weight.requires_grad,
         bias is not None,
@@ -215,8 +229,7 @@ def _length(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int)
 
 def _call(name: str, sizes: _Sizes, *tensors: Tensor | None) -> None:
     kernel = getattr(native.library(), f"conv_{name}_{KINDS['cpu'][tensors[0].dtype]}")
-    if kernel(ctypes.byref(sizes), *(None if tensor is None else tensor.data_ptr() for tensor in tensors)):
-        raise MemoryError("no memory for the rows of a convolution")
+    native.call(kernel, sizes, *tensors)
 
 
 def _compute(
@@ -224,7 +237,8 @@ def _compute(
 ) -> Tensor:
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     if x.is_cuda:
-        return _triton().forward(x, weight, bias, stride, padding, dilation, groups)
+        with torch.cuda.device(x.device):
+            return _triton().forward(x, weight, bias, stride, padding, dilation, groups)
     y = _empty(x, weight, bias, stride, padding, dilation, groups)
     _call("forward", _sizes(x, weight, stride, padding, dilation, groups), x, weight, bias, y)
     return y
@@ -242,7 +256,8 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dy, x, weight = dy.contiguous(), x.contiguous(), weight.contiguous()
     if x.is_cuda:
-        return _triton().backward(dy, x, weight, stride, padding, dilation, groups, wanted)
+        with torch.cuda.device(x.device):
+            return _triton().backward(dy, x, weight, stride, padding, dilation, groups, wanted)
     dx, dw, db = _empty_gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
     sizes = _sizes(x, weight, stride, padding, dilation, groups)
     if wanted[0]:
@@ -295,7 +310,7 @@ def _operator(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, groups: int
 ) -> Tensor:
     convolution = _compute if takes(x, weight, bias, stride, padding, dilation, groups) else conv1d
-    return convolution(x, weight, bias, stride, padding, dilation, groups)
+    return convolution(x, weight, bias, stride, padding, dilation, groups).contiguous()
 
 
 @_operator.register_fake
@@ -319,7 +334,7 @@ def _operator_backward(
     if fits and dy.shape == (x.shape[0], weight.shape[0], _length(x, weight, stride, padding, dilation)):
         return _gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
     found = _librarys_gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
-    return tuple(x.new_empty(0) if one is None else one for one in found)
+    return tuple(x.new_empty(0) if one is None else one.contiguous() for one in found)
 
 
 @_operator_backward.register_fake

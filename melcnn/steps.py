@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from melcnn import trunk
+from melcnn import native, trunk
 from melcnn.config import Trial
 from melcnn.model import MelCNN, drawing, stack
 
@@ -38,7 +38,8 @@ class Stack:
         self.on_gpu = torch.device(device).type == "cuda"
         self.network = stack([_initial(trial, seed) for seed in seeds]).to(device)
         if not self.on_gpu:
-            kernels = kernels or trunk.choose(self.network, self.batch_size, trial.front_end.frames)
+            found = trunk.choose(self.network, self.batch_size, trial.front_end.frames, picked=True)
+            kernels = kernels if kernels and native.library() else found
         self.network.kernels = kernels
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=trial.training.learning_rate, fused=True, capturable=self.on_gpu

@@ -4,7 +4,6 @@ in one call of C (`melcnn/native/trunk.c`), forward and backward.
 The arithmetic is that of the layers in `melcnn.model`, to the last bits but for the order of sums.
 """
 
-import copy
 import ctypes
 import functools
 import weakref
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from melcnn import choice, native
 
@@ -51,8 +49,11 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
     would see the difference: no hook of a layer, no tracer, no mode that listens to operators. Else None, and what is
     wrong altogether is left to torch, which says so: C checks nothing."""
     if (
-        not native.unobserved()
+        type(x) not in (Tensor, nn.Parameter)  # Others have no memory of their own.
+        or not native.unobserved()
         or native.library() is None
+        or torch.nn.modules.module._has_any_global_hook()
+        or _hooked(blocks)
         or x.device.type != "cpu"
         or x.dtype != torch.float32
         or x.dim() != 3
@@ -67,6 +68,8 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
     first, training = found[0].convolution, found[0].norm.training
     same = (first.groups, first.out_channels, found[0].norm.eps, training)
     if any((c.groups, c.out_channels, n.eps, n.training) != same for c, n, *_ in found):
+        return None
+    if first.groups % replicas or any(layers.convolution.in_channels != first.out_channels for layers in found[1:]):
         return None
     if not training and torch.is_grad_enabled() and any(w.requires_grad for layers in found for w in layers.weights):
         return None  # The gradient by fixed statistics is not in our kernels.
@@ -85,25 +88,42 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
     return found if fits else None
 
 
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def _layers(block: nn.Module, last: bool) -> _Layers | None:
     """Convolution and norm of a block as `melcnn.model` makes it; None of another one."""
     layers = tuple(block._modules.values()) if type(block) is nn.Sequential else ()
     if tuple(map(type, layers)) != (*LAYERS, nn.AdaptiveAvgPool1d if last else nn.MaxPool1d):
         return None
-    for m in (block, *layers):
-        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
-            return None
+    if _hooked(block) or any(map(_hooked, layers)):
+        return None
     convolution, _, norm, pooling = layers
-    weights = (*convolution._parameters.values(), *norm._parameters.values())
-    statistics = tuple(norm._buffers.values())[:2]
+    own, of_norm, outputs = convolution._parameters, norm._parameters, (convolution.out_channels,)
+    weights = own.get("weight"), own.get("bias"), of_norm.get("weight"), of_norm.get("bias")
+    statistics = norm._buffers.get("running_mean"), norm._buffers.get("running_var")
+    shapes = (*outputs, convolution.in_channels // convolution.groups, *convolution.kernel_size), *[outputs] * 5
+    pooled = (
+        pooling.output_size == 1
+        if last
+        else (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation) == (2, 2, 0, 1)
+        and not (pooling.ceil_mode or pooling.return_indices)
+    )
     if (
-        (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation) == ONLY
+        pooled
+        and (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation) == ONLY
         and convolution.padding_mode == "zeros"
-        and (pooling.output_size == 1 if last else (pooling.kernel_size, pooling.stride, pooling.padding) == (2, 2, 0))
         and norm.momentum is not None
         and all(
-            t is not None and t.dtype == torch.float32 and t.is_cpu and t.is_contiguous()
-            for t in (*weights, *statistics)
+            type(t) in (Tensor, nn.Parameter)
+            and t.shape == shape
+            and t.dtype == torch.float32
+            and t.is_cpu
+            and t.is_contiguous()
+            for t, shape in zip((*weights, *statistics), shapes, strict=True)
         )
     ):
         return _Layers(convolution, norm, weights, statistics)
@@ -120,7 +140,10 @@ class Workspaces:
 
     def take(self, count: int) -> Tensor:
         """count float32, uninitialised."""
-        memory = self.spare.pop() if self.spare else None
+        try:
+            memory = self.spare.pop()  # Another thread may have been the first to it.
+        except IndexError:
+            memory = None
         if memory is None or len(memory) != count:
             memory = np.empty(count, np.float32)
         view = memory.view()  # The tensor holds on to it, and nobody else does.
@@ -155,7 +178,7 @@ def run(layers: list[_Layers], replicas: int, x: Tensor, index: Tensor | None, w
     if not layers[0].norm.training:
         y = x.new_empty(clips, first.out_channels)
         blocks = _blocks([layer.weights for layer in layers], [layer.statistics for layer in layers])
-        _call(native.library().trunk_infer, ctypes.byref(sizes), blocks, *_pointers(x, index, y))
+        native.call(native.library().trunk_infer, sizes, blocks, x, index, y)
         return y
     y, statistics = _Train.apply(workspaces, sizes, x, index, *(weight for layer in layers for weight in layer.weights))
     with torch.no_grad():  # As BatchNorm does: running statistics take the unbiased variance.
@@ -167,23 +190,29 @@ def run(layers: list[_Layers], replicas: int, x: Tensor, index: Tensor | None, w
     return y
 
 
-def choose(network: nn.Module, clips: int, frames: int) -> str:
-    """Whose kernels are the faster for a `MelCNN` on the CPU, in its mode and at about so many clips at once: "melcnn"
-    or "torch"; a choice that is kept."""
+def choose(network: nn.Module, clips: int, frames: int, picked: bool) -> str:
+    """Whose kernels are the faster for a `MelCNN` on the CPU, in its mode and at about so many clips at once, picked by
+    an index or not: "melcnn" or "torch"; a choice that is kept."""
     if native.library() is None:
         return "torch"
     clips = min(1 << (clips - 1).bit_length(), MOST_CLIPS)
-    shape = network.arguments | {"replicas": network.replicas, "frames": frames, "clips": clips}
-    key = ("trunk", network.training, torch.get_num_threads(), *shape.values())
+    shape = network.arguments | {"replicas": network.replicas}
+    key = ("trunk", network.training, torch.get_num_threads(), picked, clips, int(frames), *map(int, shape.values()))
 
     def ways() -> dict:
-        probe, data = copy.deepcopy(network), choice.noise(clips, shape["n_mels"], frames)
-        every = torch.arange(clips)[:, None].expand(-1, network.replicas).contiguous()
+        # A new one of the same shape: the network itself may have hooks, and weights that cannot be copied.
+        with torch.device("meta"):
+            probe = type(network)(**shape)
+        probe.to_empty(device="cpu").train(network.training)
+        for tensor in probe.state_dict().values():
+            tensor.copy_(choice.noise(*tensor.shape).abs())  # Variances are positive.
+        data = choice.noise(clips, shape["n_mels"] * (1 if picked else network.replicas), frames)
+        index = torch.arange(clips)[:, None].expand(-1, network.replicas).contiguous() if picked else None
 
         def call(kernels: str) -> None:
             probe.kernels = kernels
             with torch.set_grad_enabled(network.training):
-                out = probe(data, every)
+                out = probe(data, index)
             if network.training:
                 out.sum().backward()
 
@@ -202,21 +231,21 @@ class _Train(torch.autograd.Function):
         workspace = workspaces.take(sizes.replicas * kernels.trunk_workspace(ctypes.byref(sizes)))
         y, statistics = x.new_empty(sizes.clips, channels), x.new_empty(sizes.blocks, 2, channels)
         blocks = _blocks(_by_block(weights), statistics)
-        _call(kernels.trunk_forward, ctypes.byref(sizes), blocks, *_pointers(x, index, workspace, y))
+        native.call(kernels.trunk_forward, sizes, blocks, x, index, workspace, y)
         ctx.save_for_backward(workspace, statistics, *weights)
-        ctx.sizes = sizes
+        ctx.sizes, ctx.kernel = sizes, kernels.trunk_backward
         ctx.mark_non_differentiable(statistics)
         return y, statistics
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, dy, _):
+        if torch.is_grad_enabled():
+            raise RuntimeError("the blocks have no gradients of gradients: set kernels = 'torch' of the network")
         workspace, statistics, *weights = ctx.saved_tensors
         gradients = [torch.empty_like(weight) for weight in weights]
         blocks = _blocks(_by_block(weights), statistics, _by_block(gradients))
         ctx.sizes.threads = torch.get_num_threads()
-        dy = dy.contiguous()
-        _call(native.library().trunk_backward, ctypes.byref(ctx.sizes), blocks, *_pointers(dy, workspace))
+        native.call(ctx.kernel, ctx.sizes, blocks, dy.contiguous(), workspace)
         return None, None, None, None, *gradients
 
 
@@ -231,12 +260,3 @@ def _blocks(weights, statistics, gradients=((),) * MOST_BLOCKS) -> ctypes.Array:
         for own, moments, wanted in zip(weights, statistics, gradients, strict=False)
     )
     return (_Block * len(weights))(*blocks)
-
-
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-
-
-def _call(kernel, *arguments) -> None:
-    if kernel(*arguments):
-        raise MemoryError("no memory for the rows of the convolution blocks")

@@ -24,12 +24,10 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    path = tmp_path / "cache" / "choices.json"
-    monkeypatch.setattr(choice, "_path", lambda: path)
-    choice._known.cache_clear()
+    monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(choice, "_known", {})
     choice._warn.cache_clear()
-    yield path
-    choice._known.cache_clear()
+    return tmp_path / "cache"
 
 
 @pytest.mark.parametrize(("ours", "expected"), [(0.5, "ours"), (0.94, "ours"), (0.96, "library"), (2.0, "library")])
@@ -59,27 +57,31 @@ def test_it_is_measured_once_and_kept(monkeypatch, cache):
         return machine.ways
 
     assert [choice.made(("conv", 1), ways) for _ in range(3)] == ["ours"] * 3
-    choice._known.cache_clear()  # another process
+    choice._known.clear()  # another process
     assert choice.made(("conv", 1), ways) == "ours"
     assert len(asked) == 1
     assert choice.made(("conv", 2), ways) == "ours"
     assert len(asked) == 2
-    assert [entry["key"] for entry in json.loads(cache.read_text())] == [["conv", 1], ["conv", 2]]
+    kept = [json.loads(path.read_text()) for path in (cache / "choices").iterdir()]
+    assert sorted(entry["key"] for entry in kept) == [["conv", 1], ["conv", 2]]
+    assert all(entry["seconds"] == pytest.approx({"library": 0.01, "ours": 0.001}) for entry in kept)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", '[{"key": 3}]', '[{"key": ["conv", 1], "chosen": 4, "seconds": {}}]', "{}"]
+    "text", ["", "{", "[1]", '{"key": 3}', '{"key": ["conv", 1], "chosen": 4, "seconds": {}}', "{}"]
 )
 def test_a_file_that_is_not_ours_is_measured_over(monkeypatch, cache, text):
-    cache.parent.mkdir()
-    cache.write_text(text)
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
+    choice.made(("conv", 1), lambda: machine.ways)
+    (path,) = (cache / "choices").iterdir()
+    path.write_text(text)
+    choice._known.clear()
     assert choice.made(("conv", 1), lambda: machine.ways) == "ours"
-    assert json.loads(cache.read_text())[-1]["chosen"] == "ours"
+    assert json.loads(path.read_text())["chosen"] == "ours"
 
 
 def test_a_cache_that_cannot_be_written_costs_one_line(monkeypatch, cache):
-    cache.parent.write_text("a file where the folder should be")
+    cache.write_text("a file where the folder should be")
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
     with pytest.warns(UserWarning, match="the choice of kernels cannot be kept") as heard:
         assert choice.made(("conv", 1), lambda: machine.ways) == "ours"
@@ -87,9 +89,33 @@ def test_a_cache_that_cannot_be_written_costs_one_line(monkeypatch, cache):
     assert len(heard) == 1
 
 
+def test_a_way_that_fails_is_left_out(monkeypatch):
+    machine = Machine(monkeypatch, library=0.01)
+
+    def broken():
+        raise RuntimeError("no compiler")
+
+    with pytest.warns(UserWarning, match="kernels of ours fail and are not used: RuntimeError: no compiler"):
+        assert choice.measure(machine.ways | {"ours": broken})["chosen"] == "library"
+    with pytest.raises(RuntimeError, match="no compiler"):
+        choice.measure(machine.ways | {"library": broken})
+
+
+def test_a_measurement_that_asks_for_another_does_not_wait_for_itself(monkeypatch):
+    machine, inner = Machine(monkeypatch, library=0.01, ours=0.001), []
+
+    def ways():
+        inner.append(choice.made(("inner",), lambda: machine.ways))
+        return machine.ways
+
+    assert choice.made(("outer",), ways) == "ours"
+    assert inner == ["library"] and ("inner",) not in choice._known
+
+
 def test_measuring_takes_none_of_the_callers_random_numbers():
     network = MelCNN(8, 2, 4)
     before = torch.random.get_rng_state()
-    trunk.choose(network, 5, 20)
+    trunk.choose(network, 5, 20, picked=True)
+    trunk.choose(network, 5, 20, picked=False)
     ops.chosen(torch.zeros(5, 8, 20), torch.zeros(4, 4, 3), None, 1, 1, 1, 2)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -23,10 +23,23 @@ def compiled():
         pytest.skip("there is no C compiler")
 
 
+@pytest.fixture(autouse=True)
+def nothing_decided(monkeypatch):
+    monkeypatch.setattr(ops, "_DECIDED", {})
+
+
 @pytest.fixture
 def ours(compiled, monkeypatch):
     """Our kernels, whatever is faster."""
     monkeypatch.setattr(ops, "chosen", lambda *arguments: "melcnn")
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads, until the test is over."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @st.composite
@@ -50,12 +63,13 @@ def test_it_is_the_librarys_forward_and_backward(case, seed):
     torch.manual_seed(seed)
     x, weight, bias, *rest = case
     found = []
-    for convolution, kind in ((OURS, torch.float32), (conv1d, torch.float64)):
+    for convolution, kind in ((OURS, torch.float32), (ops.ours, torch.float32), (conv1d, torch.float64)):
         tensors = [None if t is None else t.to(kind, copy=True).requires_grad_() for t in (x, weight, bias)]
         y = convolution(*tensors, *rest)
         wanted = [t for t in tensors if t is not None]
         found.append([y, *torch.autograd.grad(y, wanted, torch.ones_like(y).cumsum(2) / y.shape[2])])
-    for one, true in zip(*found, strict=True):
+    for operator, one, true in zip(*found, strict=True):
+        assert torch.equal(operator, one)
         # A sum of n products of numbers of size 1 is off by about sqrt(n) units in the last place.
         torch.testing.assert_close(
             one.double(), true, rtol=1e-4, atol=1e-4 * max(1.0, float(true.detach().abs().max()))
@@ -93,13 +107,18 @@ def test_only_what_is_wanted_is_computed(ours):
 
 
 def test_inputs_that_are_not_contiguous(ours):
-    x, weight = torch.randn(13, 5, 6).permute(1, 2, 0), torch.randn(3, 3, 4).transpose(1, 2)[:, :3]
-    weight = torch.randn(3, 4, 3).transpose(1, 2)[:2]
-    found, true = grouped_conv1d(x, weight, groups=2), conv1d(x, weight, groups=2)
-    torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
-    y = grouped_conv1d(x.clone().requires_grad_(), weight, groups=2)
-    (dx,) = torch.autograd.grad(y, [y.grad_fn.next_functions[0][0].variable], torch.ones(1, 1, 1).expand_as(y))
-    assert dx.shape == x.shape
+    x, weight = torch.randn(13, 5, 6).permute(1, 2, 0), torch.randn(3, 4, 3).transpose(1, 2)[:2]
+    bias = torch.randn(2, 3)[:, 1]
+    assert not (x.is_contiguous() or weight.is_contiguous() or bias.is_contiguous())
+    found = []
+    for convolution in (grouped_conv1d, conv1d):
+        tensors = [tensor.clone().detach().requires_grad_() for tensor in (x, weight, bias)]
+        y = convolution(*tensors, groups=2)
+        found.append([y, *torch.autograd.grad(y, tensors, torch.ones(1, 1, 1).expand_as(y))])
+        with torch.no_grad():
+            found[-1].append(convolution(x, weight, bias, groups=2))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_of_no_clips(ours):
@@ -110,15 +129,13 @@ def test_a_batch_of_no_clips(ours):
     assert (weight.grad == 0).all()
 
 
-def test_the_same_for_any_number_of_threads(ours):
-    x, weight = torch.randn(70, 24, 50), torch.randn(8, 6, 3)
-    threads, found = torch.get_num_threads(), []
+def test_the_same_for_any_number_of_threads(ours, threads):
+    x, weight, found = torch.randn(70, 24, 50), torch.randn(8, 6, 3), []
     for count_ in (1, 2, 3):
-        torch.set_num_threads(count_)
+        threads(count_)
         a, b = x.clone().requires_grad_(), weight.clone().requires_grad_()
         y = grouped_conv1d(a, b, padding=1, groups=4)
         found.append([y, *torch.autograd.grad(y.square().sum(), [a, b])])
-    torch.set_num_threads(threads)
     for other in found[1:]:
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
 
@@ -184,6 +201,18 @@ def test_counters_count_ours_as_the_librarys(ours, monkeypatch):
     assert ours.macs_all_layers == theirs.macs_all_layers
 
 
+def test_who_listens_hears_the_librarys(ours):
+    x, weight = torch.randn(2, 6, 10), torch.randn(4, 3, 3, requires_grad=True)
+    with torch.autocast("cpu"):
+        assert grouped_conv1d(x, weight, groups=2).dtype == torch.bfloat16
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        tangent = torch.autograd.forward_ad.unpack_dual(grouped_conv1d(dual, weight.detach(), groups=2)).tangent
+    torch.testing.assert_close(tangent, conv1d(torch.ones_like(x), weight.detach(), groups=2))
+    batched = torch.vmap(lambda one: grouped_conv1d(one[None], weight, groups=2)[0])(x)
+    torch.testing.assert_close(batched, conv1d(x, weight, groups=2))
+
+
 def test_it_can_be_compiled(ours):
     weight = torch.randn(4, 3, 3, requires_grad=True)
 
@@ -207,7 +236,9 @@ def test_the_choice_depends_on_shape_and_gradients(compiled, monkeypatch):
     grouped_conv1d(x, weight.requires_grad_(), groups=2)
     with torch.no_grad():
         grouped_conv1d(x, weight, groups=2)
-    assert keys[0] == keys[1] == keys[2] == keys[5] and len(set(keys)) == 3
+    assert keys[0] == keys[1] == keys[2] and len(set(keys)) == 3
+    grouped_conv1d(torch.randn(5, 6, 13), weight.detach(), groups=2)
+    assert len(keys) == 6  # What was decided is not asked again.
 
 
 KERNELS_FOR_A_GPU = """

@@ -1,11 +1,16 @@
 """The blocks in one call of C against torch's layers."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from melcnn import native, trunk
+from melcnn.errors import InputError
 from melcnn.model import MelCNN, stack
 
 EVERY = torch.arange(4)[:, None]
@@ -84,7 +89,7 @@ def test_a_clip_does_not_touch_its_neighbours(broken):
 
 
 def test_the_number_of_threads_changes_no_bit():
-    x, threads, found = torch.randn(40, 80, 101), torch.get_num_threads(), []
+    x, before, found = torch.randn(40, 80, 101), torch.get_num_threads(), []
     for count in (1, 2, 3):
         ours, _ = networks(80, 4, 32, 2)
         torch.set_num_threads(count)
@@ -92,7 +97,7 @@ def test_the_number_of_threads_changes_no_bit():
         y = trunk.run(layers, 2, x, torch.arange(40)[:, None].expand(-1, 2), trunk.Workspaces())
         y.square().sum().backward()
         found.append([y, *(w.grad for layer in layers for w in layer.weights)])
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
@@ -111,6 +116,53 @@ def test_what_the_kernels_are_not_made_for_goes_to_torch():
     torch.testing.assert_close(ours.double()(x.double()), theirs.double()(x.double()))
     ours.float().blocks[1][2].momentum = None
     assert not trunk.takes(ours.blocks, 1, x.detach())
+
+
+def test_layers_that_somebody_changed_are_torchs():
+    x = torch.randn(4, 8, 20)
+
+    def taken(change):
+        network = networks(8, 2, 4, 1)[0]
+        change(network)
+        network(x)
+        return bool(trunk.takes(network.blocks, 1, x))
+
+    def pruned(network):
+        prune.l1_unstructured(network.blocks[0][0], "weight", 0.5)
+        prune.remove(network.blocks[0][0], "weight")  # which puts the weight behind the bias
+
+    assert taken(pruned) and not taken(lambda n: prune.l1_unstructured(n.blocks[0][0], "weight", 0.5))
+    assert not taken(lambda n: n.blocks.register_forward_hook(lambda *arguments: None))
+    assert not taken(lambda n: setattr(n.blocks[0][3], "ceil_mode", True))
+    assert not taken(lambda n: setattr(n.blocks[2][2], "eps", 0.1))
+    everywhere = torch.nn.modules.module.register_module_forward_hook(lambda *arguments: None)
+    assert not taken(lambda n: None)
+    everywhere.remove()
+    assert taken(lambda n: None)
+
+
+def test_gradients_of_gradients_say_what_to_do():
+    ours, theirs = networks(8, 2, 4, 1)
+    x = torch.randn(4, 8, 20)
+    with pytest.raises(RuntimeError, match="set kernels = 'torch'"):
+        torch.autograd.grad(ours(x).sum(), list(ours.parameters()), create_graph=True)
+    torch.autograd.grad(theirs(x).square().sum(), list(theirs.parameters()), create_graph=True)
+    ours.kernels = "torch"
+    assert torch.equal(ours(x), theirs(x))
+    with pytest.raises(InputError, match="kernels must be melcnn, torch or None"):
+        ours.kernels = "fast"
+
+
+def test_a_graph_can_be_kept_and_copies_are_their_own():
+    ours, _ = networks(8, 2, 4, 1)
+    x, weights = torch.randn(4, 8, 20), list(ours.parameters())
+    one, two = ours(x).square().sum(), ours(x + 1).square().sum()
+    kept = torch.autograd.grad(one, weights, retain_graph=True)
+    other = torch.autograd.grad(two, weights)
+    assert all(map(torch.equal, kept, torch.autograd.grad(one, weights)))
+    assert not all(map(torch.equal, kept, other))
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(ours.eval())))
+    assert copied.kernels == "melcnn" and torch.equal(copied(x), ours(x))
 
 
 def test_hooks_tracers_and_counters_see_layers():

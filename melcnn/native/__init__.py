@@ -56,6 +56,18 @@ def switched_off() -> Iterator[None]:
         _switched_off.now = before
 
 
+def call(kernel, *arguments: ctypes.Structure | ctypes.Array | torch.Tensor | None) -> None:
+    """Calls a kernel, tensors by their addresses. Raises `MemoryError` if it says that there is none."""
+
+    def address(argument):
+        if argument is None or isinstance(argument, ctypes.Array):
+            return argument
+        return argument.data_ptr() if isinstance(argument, torch.Tensor) else ctypes.byref(argument)
+
+    if kernel(*map(address, arguments)):
+        raise MemoryError("no memory for the rows of a convolution")
+
+
 def library() -> ctypes.CDLL | None:
     """The kernels; None if there is no compiler that can make them, or if they are `unwanted`."""
     return None if unwanted() else _load()
@@ -79,7 +91,9 @@ def unobserved() -> bool:
         or torch.compiler.is_compiling()
         or is_in_torch_dispatch_mode()
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
         or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
     )
 
 
@@ -87,9 +101,10 @@ def unobserved() -> bool:
 def _load() -> ctypes.CDLL | None:
     try:
         compiler = _compiler()
-        path = cache_folder() / f"kernels-{_key(compiler)}.so"
+        path = cache_folder() / "kernels" / f"{_key(compiler)}.so"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.chmod(0o700)  # whatever the caller's mask: see `_check_ours`
             _compile(compiler, path)
         _check_ours(path)
         return _declared(ctypes.CDLL(str(path)))
@@ -158,6 +173,7 @@ def _compile(compiler: list[str], path: Path) -> None:
             command = [*compiler, *FLAGS, *extra, *sources, "-o", str(made), "-lm"]
             done = subprocess.run(command, capture_output=True, timeout=COMPILE_SECONDS)
             if done.returncode == 0:
+                made.chmod(0o700)
                 made.replace(path)
                 return
     raise OSError(f"{compiler[0]} cannot compile them")

@@ -6,7 +6,7 @@
 #include "lanes.h"
 #include <stdlib.h>
 
-static REAL *reals(size_t count) { return aligned_alloc(64, (count * sizeof(REAL) + 63) / 64 * 64); }
+static REAL *reals(size_t count) { return aligned_alloc(64, (count * sizeof(REAL) / 64 + 1) * 64); }
 
 INLINE long up_to(long count, long multiple) { return (count + multiple - 1) / multiple * multiple; }
 

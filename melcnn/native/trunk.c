@@ -243,7 +243,7 @@ static float unpool(const trunk *s, const layer *now, const block *b, long r, lo
   }
 #pragma omp simd reduction(+ : total)
   for (long i = 0; i < now->row; i++) {
-    float d = row[i] > 0 ? scale * (to[i] - level - (row[i] - mean) * slope) : 0;
+    float d = row[i] <= 0 ? 0 : scale * (to[i] - level - (row[i] - mean) * slope);
     to[i] = d;
     total += d;
   }
