@@ -24,6 +24,7 @@ _HOMES = {
     "LogMelFilterBanks": "melcnn.frontend",
     "MelCNN": "melcnn.model",
     "stack": "melcnn.model",
+    "grouped_conv1d": "melcnn.ops",
     "fit": "melcnn.training",
 }
 __all__ = sorted(_HOMES)

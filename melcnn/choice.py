@@ -12,12 +12,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from melcnn import files, native
 from melcnn.data.clips import cache_folder
@@ -25,8 +25,8 @@ from melcnn.errors import first_line
 
 # The time of a way to that of the first, above which the first is kept.
 MARGIN = 0.95
-FEWEST_ROUNDS, MOST_ROUNDS = 5, 25
-SECONDS = 0.05  # of all rounds together, once there are enough of them
+FEWEST_ROUNDS, MOST_ROUNDS = 7, 25
+SECONDS = 0.1  # of all rounds together, once there are enough of them
 SHORTEST = 2e-4  # of what is timed at once: a call that is shorter is repeated
 
 # What decides how long our ways take, beside the kernels.
@@ -50,19 +50,24 @@ def made(key: tuple, ways: Callable[[], Mapping[str, Callable[[], object]]], dev
 
 
 def _measured(key: tuple, ways: Callable[[], Mapping[str, Callable[[], object]]], device: str) -> str:
-    # In a thread of its own: hooks, modes and tracers of whoever asks are of the thread that asks.
-    threads = torch.get_num_threads()
-
-    def apart() -> dict:
-        _measuring.now = True
-        torch.set_num_threads(threads)
-        with torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext():
-            return measure(ways(), device)
-
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(apart).result()
+    _measuring.now = True
+    try:
+        # In this very thread: another one's team of threads would compete with this one's, and be slower than it. So
+        # what listens here must not hear of it: a compiler's modes, and hooks that keep tensors for a backward pass.
+        with (
+            _disable_current_modes(),
+            torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is),
+            torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext(),
+        ):
+            found = measure(ways(), device)
+    finally:
+        _measuring.now = False
     _keep(key, found)
     return found["chosen"]
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:

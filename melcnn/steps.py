@@ -66,7 +66,7 @@ class Stack:
         return self.loss.clone()
 
     def _pass(self, x: Tensor, labels: Tensor, order: Tensor) -> Tensor:
-        replicas = self.network.replicas
+        replicas, weights = self.network.replicas, list(self.network.parameters())
         total, seen = torch.zeros(replicas, device=x.device), 0
         for batch in order.split(self.batch_size):
             if len(batch) == 1:
@@ -74,8 +74,9 @@ class Stack:
             logits = self.network(x, batch).unflatten(1, (replicas, -1))  # (batch, R, classes)
             # The mean over a replica's own batch, then the sum over replicas: no gradient is shared or scaled.
             losses = cross_entropy(logits.transpose(1, 2), labels[batch], reduction="none").mean(0)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()
+            # Gradients that are handed over need not be cleared before, nor added to.
+            for weight, gradient in zip(weights, torch.autograd.grad(losses.sum(), weights), strict=True):
+                weight.grad = gradient
             self.optimizer.step()
             total += losses.detach() * len(batch)
             seen += len(batch)

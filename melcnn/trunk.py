@@ -21,16 +21,25 @@ LAYERS = (nn.Conv1d, nn.ReLU, nn.BatchNorm1d)
 ONLY = ((3,), (1,), (1,), (1,))  # kernel size, stride, padding, dilation
 
 
+POINTERS = (
+    *("weight", "bias", "gamma", "beta", "mean", "variance", "running_mean", "running_variance"),
+    *("d_weight", "d_bias", "d_gamma", "d_beta"),
+)
+
+
 class _Block(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_void_p)
-        for name in "weight bias gamma beta mean variance d_weight d_bias d_gamma d_beta".split()
+        *((name, ctypes.c_void_p) for name in POINTERS),
+        ("momentum", ctypes.c_float),
     ]
 
 
 class _Sizes(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_long) for name in "replicas groups n_mels channels blocks frames clips threads".split()),
+        *(
+            (name, ctypes.c_long)
+            for name in "replicas groups n_mels channels blocks frames clips data_set threads".split()
+        ),
         ("eps", ctypes.c_float),
     ]
 
@@ -82,8 +91,6 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
             and index.dim() == 2
             and index.shape[1] == replicas
             and len(index) > 0
-            and int(index.min()) >= 0
-            and int(index.max()) < len(x)
         )
     return found if fits else None
 
@@ -172,21 +179,21 @@ def run(layers: list[_Layers], replicas: int, x: Tensor, index: Tensor | None, w
         len(layers),
         frames,
         clips,
+        len(x),
         torch.get_num_threads(),
         layers[0].norm.eps,
     )
     if not layers[0].norm.training:
         y = x.new_empty(clips, first.out_channels)
-        blocks = _blocks([layer.weights for layer in layers], [layer.statistics for layer in layers])
+        blocks = _blocks([(*layer.weights, *layer.statistics) for layer in layers])
         native.call(native.library().trunk_infer, sizes, blocks, x, index, y)
         return y
-    y, statistics = _Train.apply(workspaces, sizes, x, index, *(weight for layer in layers for weight in layer.weights))
-    with torch.no_grad():  # As BatchNorm does: running statistics take the unbiased variance.
-        for number, (_, norm, _, (mean, variance)) in enumerate(layers):
-            count = clips * (frames >> number)
-            mean.lerp_(statistics[number, 0], norm.momentum)
-            variance.lerp_(statistics[number, 1] * (count / max(count - 1, 1)), norm.momentum)
-            norm.num_batches_tracked += 1
+    running = [layer.statistics for layer in layers]
+    momenta = [layer.norm.momentum for layer in layers]
+    weights = [weight for layer in layers for weight in layer.weights]
+    y = _Train.apply(workspaces, sizes, running, momenta, x, index, *weights)
+    for layer in layers:
+        layer.norm.num_batches_tracked += 1
     return y
 
 
@@ -222,41 +229,42 @@ def choose(network: nn.Module, clips: int, frames: int, picked: bool) -> str:
 
 
 class _Train(torch.autograd.Function):
-    """weights: `(weight, bias, gamma, beta)` of each block in turn. Returns y and, for each block, the batch's mean and
-    biased variance `(blocks, 2, replicas * channels)`."""
+    """weights: `(weight, bias, gamma, beta)` of each block in turn; running: their running mean and variance, which
+    move."""
 
     @staticmethod
-    def forward(ctx, workspaces, sizes, x, index, *weights):
+    def forward(ctx, workspaces, sizes, running, momenta, x, index, *weights):
         kernels, channels = native.library(), sizes.replicas * sizes.channels
         workspace = workspaces.take(sizes.replicas * kernels.trunk_workspace(ctypes.byref(sizes)))
-        y, statistics = x.new_empty(sizes.clips, channels), x.new_empty(sizes.blocks, 2, channels)
-        blocks = _blocks(_by_block(weights), statistics)
+        y, moments = x.new_empty(sizes.clips, channels), x.new_empty(sizes.blocks, 2, channels)
+        tensors = zip(_by_block(weights), moments, running, strict=True)
+        blocks = _blocks([(*own, *of_batch, *moving) for own, of_batch, moving in tensors], momenta)
         native.call(kernels.trunk_forward, sizes, blocks, x, index, workspace, y)
-        ctx.save_for_backward(workspace, statistics, *weights)
+        ctx.save_for_backward(workspace, moments, *weights)
         ctx.sizes, ctx.kernel = sizes, kernels.trunk_backward
-        ctx.mark_non_differentiable(statistics)
-        return y, statistics
+        return y
 
     @staticmethod
-    def backward(ctx, dy, _):
+    def backward(ctx, dy):
         if torch.is_grad_enabled():
             raise RuntimeError("the blocks have no gradients of gradients: set kernels = 'torch' of the network")
-        workspace, statistics, *weights = ctx.saved_tensors
+        workspace, moments, *weights = ctx.saved_tensors
         gradients = [torch.empty_like(weight) for weight in weights]
-        blocks = _blocks(_by_block(weights), statistics, _by_block(gradients))
+        tensors = zip(_by_block(weights), moments, _by_block(gradients), strict=True)
+        # The running statistics have moved, and are not asked for again.
+        blocks = _blocks([(*own, *of_batch, *of_batch, *wanted) for own, of_batch, wanted in tensors])
         ctx.sizes.threads = torch.get_num_threads()
         native.call(ctx.kernel, ctx.sizes, blocks, dy.contiguous(), workspace)
-        return None, None, None, None, *gradients
+        return None, None, None, None, None, None, *gradients
 
 
-def _by_block(weights) -> list[tuple[Tensor, ...]]:
-    return [tuple(weights[i : i + 4]) for i in range(0, len(weights), 4)]
+def _by_block(tensors) -> list[tuple[Tensor, ...]]:
+    return [tuple(tensors[i : i + 4]) for i in range(0, len(tensors), 4)]
 
 
-def _blocks(weights, statistics, gradients=((),) * MOST_BLOCKS) -> ctypes.Array:
-    """gradients: none in a forward pass."""
-    blocks = (
-        _Block(*[tensor.data_ptr() for tensor in (*own, *moments, *wanted)])
-        for own, moments, wanted in zip(weights, statistics, gradients, strict=False)
-    )
-    return (_Block * len(weights))(*blocks)
+def _blocks(tensors, momenta=()) -> ctypes.Array:
+    """tensors: of each block, in the order of `POINTERS`, the last ones where they are needed."""
+    made = (_Block * len(tensors))(*(_Block(*[tensor.data_ptr() for tensor in own]) for own in tensors))
+    for block, momentum in zip(made, momenta, strict=False):
+        block.momentum = momentum
+    return made

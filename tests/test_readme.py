@@ -54,9 +54,9 @@ def test_the_commands(folder, melbench, monkeypatch):
         seen.append(arguments[0] if arguments[0] != "data" else f"data {arguments[1]}")
         if arguments[0] in ("sweep", "train"):  # in a short form
             arguments += ["--epochs", "1", "--seeds", "1"]
-        if "--against" in arguments:
+        if "baseline" in arguments:
             arguments += ["--seeds", "1"]
-        elif arguments[0] == "time":
+        elif arguments[0] == "time" and "--against" not in arguments:
             arguments += ["--launches", "1"] + ([] if "--what" in arguments else ["--what", "latency"])
         if arguments[:2] == ["data", "prepare"]:  # without the download
             arguments += ["--data", "speech_commands_v0.02"]

@@ -57,15 +57,15 @@ def switched_off() -> Iterator[None]:
 
 
 def call(kernel, *arguments: ctypes.Structure | ctypes.Array | torch.Tensor | None) -> None:
-    """Calls a kernel, tensors by their addresses. Raises `MemoryError` if it says that there is none."""
+    """Calls a kernel, tensors by their addresses. Raises what it says: `MemoryError`, or `IndexError` of an index."""
 
     def address(argument):
         if argument is None or isinstance(argument, ctypes.Array):
             return argument
         return argument.data_ptr() if isinstance(argument, torch.Tensor) else ctypes.byref(argument)
 
-    if kernel(*map(address, arguments)):
-        raise MemoryError("no memory for the rows of a convolution")
+    if said := kernel(*map(address, arguments)):
+        raise IndexError("index out of range") if said == 2 else MemoryError("no memory for the rows of a convolution")
 
 
 def library() -> ctypes.CDLL | None:

@@ -58,16 +58,25 @@ static void moments_of(const layer *now, const int32_t *mask, long count, const 
   moments[1] = squares;
 }
 
-/* A channel's mean and biased variance over all parts. */
-static void merge(const trunk *s, const layer *now, const double *moments, long stride, float *mean, float *variance) {
+static int in_range(const trunk *s, const int64_t *index) {
+  for (long i = 0; index && i < s->clips * s->replicas; i++)
+    if (index[i] < 0 || index[i] >= s->data_set) return 0;
+  return 1;
+}
+
+/* A channel's mean and biased variance over all parts; the running ones take the unbiased variance, as torch's do. */
+static void merge(const trunk *s, const layer *now, const block *b, const double *moments, long stride, long channel) {
   double all = (double)s->clips * now->t, m = 0, squares = 0;
   for (long p = 0; p < parts_of(s); p++) m += moments[p * stride] * (clips_of(s, p) * now->t / all);
   for (long p = 0; p < parts_of(s); p++) {
     double distance = moments[p * stride] - m;
     squares += moments[p * stride + 1] + distance * distance * clips_of(s, p) * now->t;
   }
-  *mean = m;
-  *variance = squares / all;
+  b->mean[channel] = m;
+  b->variance[channel] = squares / all;
+  b->running_mean[channel] += b->momentum * ((float)m - b->running_mean[channel]);
+  float unbiased = squares / (all > 1 ? all - 1 : 1);
+  b->running_variance[channel] += b->momentum * (unbiased - b->running_variance[channel]);
 }
 
 /* What a pooled value is taken from: the larger of two, or the smaller if the scale that follows turns the order. */
@@ -110,10 +119,10 @@ static void pool(const trunk *s, const layer *now, const block *b, long r, long 
   }
 }
 
-/* In training: fills the workspaces of all replicas, which the backward pass reads, the statistics and y. Returns 0, or
-   1 without memory. */
+/* In training: fills the workspaces of all replicas, which the backward pass reads, the statistics and y. */
 int trunk_forward(const trunk *s, const block *blocks, const float *x, const int64_t *index, float *workspaces,
                   float *y) {
+  if (!in_range(s, index)) return OUT_OF_RANGE;
   layer layers[MOST_BLOCKS];
   long parts = parts_of(s), size = lay_out(s, layers, parts);
   int32_t *masks = make_masks(s, layers);
@@ -136,8 +145,7 @@ int trunk_forward(const trunk *s, const block *blocks, const float *x, const int
       }
 #pragma omp for
       for (long c = 0; c < s->channels; c++)
-        merge(s, now, moments + 2 * c, 2 * s->channels, b->mean + r * s->channels + c,
-              b->variance + r * s->channels + c);
+        merge(s, now, b, moments + 2 * c, 2 * s->channels, r * s->channels + c);
 #pragma omp for
       for (long p = 0; p < parts; p++)
         pool(s, now, b, r, p, last, work + now->a + p * now->a_part,
@@ -145,11 +153,12 @@ int trunk_forward(const trunk *s, const block *blocks, const float *x, const int
     }
   }
   free(masks), free(moments);
-  return failed;
+  return failed ? NO_MEMORY : GOOD;
 }
 
 /* In inference: by the statistics that stand in the blocks, each part through all blocks at once. */
 int trunk_infer(const trunk *s, const block *blocks, const float *x, const int64_t *index, float *y) {
+  if (!in_range(s, index)) return OUT_OF_RANGE;
   layer layers[MOST_BLOCKS];
   long parts = parts_of(s), size = lay_out(s, layers, 1);
   int32_t *masks = make_masks(s, layers);
@@ -173,7 +182,7 @@ int trunk_infer(const trunk *s, const block *blocks, const float *x, const int64
     free(work);
   }
   free(masks);
-  return failed;
+  return failed ? NO_MEMORY : GOOD;
 }
 
 INLINE void pair_sums(const float *dy, const float *a, long length, int smaller, float mean, double *total,
@@ -281,8 +290,7 @@ static void part_gradients(const trunk *s, const layer *now, const block *b, lon
   }
 }
 
-/* All gradients of weights, from dy (clips, replicas * channels) and what trunk_forward left. Returns 0, or 1 without
-   memory. */
+/* All gradients of weights, from dy (clips, replicas * channels) and what trunk_forward left. */
 int trunk_backward(const trunk *s, const block *blocks, const float *dy, const float *workspaces) {
   layer layers[MOST_BLOCKS];
   long parts = parts_of(s), size = lay_out(s, layers, parts), most = 0;
@@ -335,5 +343,5 @@ int trunk_backward(const trunk *s, const block *blocks, const float *dy, const f
     free(dz);
   }
   free(masks), free(sums), free(turned), free(gradients);
-  return failed;
+  return failed ? NO_MEMORY : GOOD;
 }

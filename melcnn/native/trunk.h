@@ -4,19 +4,22 @@
 #pragma once
 #include "rows.h"
 
+enum { GOOD = 0, NO_MEMORY = 1, OUT_OF_RANGE = 2 };
 enum { TAPS = 3, CLIPS = 8, GUARD = LANES, MOST_BLOCKS = 8 };
 
 static const long OFFSETS[TAPS] = {-1, 0, 1};
 
-/* Of all replicas. The statistics are the batch's, or in inference those that stand there; variance is biased. */
+/* Of all replicas. mean and variance are those that normalise: the batch's, biased, which training leaves there beside
+   moving the running ones, or those that stand there. */
 typedef struct {
   const float *weight, *bias, *gamma, *beta;
-  float *mean, *variance, *d_weight, *d_bias, *d_gamma, *d_beta;
+  float *mean, *variance, *running_mean, *running_variance, *d_weight, *d_bias, *d_gamma, *d_beta;
+  float momentum;
 } block;
 
-/* Sizes. groups are those of one replica. */
+/* Sizes. groups are those of one replica, data_set how many clips there are to pick from. */
 typedef struct {
-  long replicas, groups, n_mels, channels, blocks, frames, clips, threads;
+  long replicas, groups, n_mels, channels, blocks, frames, clips, data_set, threads;
   float eps;
 } trunk;
 
