@@ -62,7 +62,8 @@ def time(
 
     --against baseline trains every configuration with --seeds seeds on --data, once with melbench and once with each
     of two plain PyTorch scripts, in interleaved rounds; with --what front-end it compares the front-end with
-    torchaudio's. --against torch times each layer's convolution by melbench's kernels and by torch's.
+    torchaudio's. --against torch times each layer's convolution by melbench's kernels and by torch's, with --seeds of
+    as many networks side by side.
 
     Examples:
 
@@ -94,12 +95,13 @@ def time(
     if unused := [name for name, value in (of_others if against else of_races).items() if value is not None]:
         raise InputError(f"{unused[0]} goes {'not ' if against else 'only '}with --against: leave it out")
     if against:
+        of_races.pop("--seeds")
         if against == "torch" and (unused := [name for name, value in of_races.items() if value is not None]):
             raise InputError(f"{unused[0]} goes not with --against torch: leave it out")
         given = {"batch_size": batch_size, "epochs": epochs}
         settings = {name: value for name, value in given.items() if value is not None}
         trials = plan(parse_axes(axes or []), note, words=split_words(words or "yes,no"), **settings)
-        _deliver(_against(against, trials, what, data or "auto", 5 if seeds is None else seeds, device), csv, format)
+        _deliver(_against(against, trials, what, data or "auto", seeds, device), csv, format)
         return
     kinds = _kinds(what or ",".join(works.WHAT))
     if model:
@@ -199,9 +201,12 @@ def _deliver(sheet: "Sheet", csv: Path | None, format: str) -> None:
     show([sheet], format)
 
 
-def _against(whom: str, trials: Sequence["Trial"], what: str | None, data: str, seeds: int, device: str) -> "Sheet":
-    """The table of melbench beside the baselines: of trainings, or if asked for of the front-end."""
+def _against(
+    whom: str, trials: Sequence["Trial"], what: str | None, data: str, seeds: int | None, device: str
+) -> "Sheet":
+    """The table of melbench beside the baselines: of trainings, of the front-end, or of convolutions."""
     from bench import convolutions, environment, front_ends, race
+    from bench.sweep import check_seeds
     from melcnn.data.loading import load_clips
 
     if whom not in ("baseline", "torch"):
@@ -223,10 +228,13 @@ def _against(whom: str, trials: Sequence["Trial"], what: str | None, data: str, 
                 note(text)
 
         if whom == "torch":
-            return convolutions.sheet(convolutions.measure(convolutions.of_trials(trials), on, status.update))
+            check_seeds(seeds or 1)
+            shapes = convolutions.of_trials(trials, seeds or 1)
+            return convolutions.sheet(convolutions.measure(shapes, on, status.update))
         clips = load_clips(data, trials[0].data.words, note)
         if what:
             return front_ends.sheet(front_ends.measure(trials[0].front_end, clips, on, name))
+        seeds = 5 if seeds is None else seeds
         found = race.race(trials, seeds, clips, on, progress)
         return race.sheet(race.rows(found, trials, seeds, clips, name))
 

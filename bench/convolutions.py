@@ -36,7 +36,8 @@ ROUNDS = 25
 
 
 class Shape(BaseModel):
-    """A convolution of 3 taps and padding 1. input_gradient: whether training wants it; a first layer's does not."""
+    """A convolution of 3 taps and padding 1, of so many networks side by side (`replicas`), each of these groups and
+    channels. input_gradient: whether training wants it; a first layer's does not."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,19 +48,20 @@ class Shape(BaseModel):
     frames: int
     stride: int = 1
     batch_size: int
+    replicas: int = 1
     input_gradient: bool = True
 
     @property
     def macs_a_clip(self) -> int:
-        """Of one clip, forward: each output meets the taps of its group's channels."""
+        """Of one clip in each network, forward: each output meets the taps of its group's channels."""
         frames_out = (self.frames - 1) // self.stride + 1
-        return frames_out * self.channels_out * self.channels_in // self.groups * KERNEL_SIZE
+        return self.replicas * frames_out * self.channels_out * self.channels_in // self.groups * KERNEL_SIZE
 
 
 class ConvolutionRow(Shape):
     """One shape's times, seconds a batch; the fields are the CSV's columns.
 
-    direction: forward, or training, which is forward and backward. macs: of one clip, forward. speed_ratio: torch's
+    direction: forward, or training, which is forward and backward. macs: as `macs_a_clip`. speed_ratio: torch's
     time to ours, the median over rounds with its interval. torch_times_floor, melbench_times_floor: how many times what
     the device takes at least for it. chosen: what melbench uses for it here.
     """
@@ -77,8 +79,9 @@ class ConvolutionRow(Shape):
     device: str
 
 
-def of_trials(trials: Sequence[Trial]) -> list[Shape]:
-    """The convolutions of the trials' networks, and those that one channel a group makes of their inner ones."""
+def of_trials(trials: Sequence[Trial], replicas: int = 1) -> list[Shape]:
+    """The convolutions of the trials' networks, or of stacks of so many, and those that one channel a group makes of
+    their inner ones."""
     found = []
     for trial in trials:
         frames, c_in, channels = trial.front_end.frames, trial.front_end.n_mels, trial.model.channels
@@ -92,6 +95,7 @@ def of_trials(trials: Sequence[Trial]) -> list[Shape]:
                         channels_out=channels,
                         frames=frames,
                         batch_size=trial.training.batch_size,
+                        replicas=replicas,
                         input_gradient=layer > 1,
                     )
                 )
@@ -148,10 +152,10 @@ def _median(series: Series) -> float:
 
 
 def _tensors(shape: Shape, direction: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    training = direction == TRAINING
-    x = torch.randn(shape.batch_size, shape.channels_in, shape.frames, device=device)
-    weight = torch.randn(shape.channels_out, shape.channels_in // shape.groups, KERNEL_SIZE, device=device)
-    bias = torch.randn(shape.channels_out, device=device)
+    training, outputs = direction == TRAINING, shape.replicas * shape.channels_out
+    x = torch.randn(shape.batch_size, shape.replicas * shape.channels_in, shape.frames, device=device)
+    weight = torch.randn(outputs, shape.channels_in // shape.groups, KERNEL_SIZE, device=device)
+    bias = torch.randn(outputs, device=device)
     return (
         x.requires_grad_(training and shape.input_gradient),
         weight.requires_grad_(training),
@@ -160,7 +164,7 @@ def _tensors(shape: Shape, direction: str, device: str) -> tuple[Tensor, Tensor,
 
 
 def _settings(shape: Shape) -> tuple[int, int, int, int]:
-    return shape.stride, KERNEL_SIZE // 2, 1, shape.groups
+    return shape.stride, KERNEL_SIZE // 2, 1, shape.replicas * shape.groups
 
 
 def _call(shape: Shape, direction: str, device: str, convolution) -> Callable[[], object]:
@@ -191,7 +195,8 @@ def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
         headings=["layer", "batch", "pass", "groups", "macs", "torch", "melbench", "speedup", "x floor", "chosen"],
         cells=[
             [
-                f"{row.channels_in} to {row.channels_out}, {row.frames} frames",
+                f"{row.channels_in} to {row.channels_out}, {row.frames} frames"
+                + (f", {row.replicas} side by side" if row.replicas > 1 else ""),
                 str(row.batch_size),
                 row.direction,
                 str(row.groups),
@@ -207,8 +212,8 @@ def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
         records=[row.model_dump() for row in rows],
         note=(
             "pass: training is forward and backward (the first layer without the gradient of its input); macs: of one "
-            "clip, forward; speedup: torch's time to melbench's, median over rounds; x floor: how many times what the "
-            "device takes at least, torch's and melbench's; chosen: what melbench uses for it here"
+            "clip in each network, forward; speedup: torch's time to melbench's, median over rounds; x floor: how many "
+            "times what the device takes at least, torch's and melbench's; chosen: what melbench uses for it here"
         ),
         spare=["x floor"],
     )

@@ -35,6 +35,14 @@ def test_the_shapes_are_the_networks(compiled):
     assert Shape(groups=1, channels_in=2, channels_out=3, frames=7, stride=2, batch_size=1).macs_a_clip == 4 * 3 * 2 * 3
 
 
+def test_a_stack_is_as_many_networks():
+    one, five = (convolutions.of_trials([configure(groups=4)], replicas)[0] for replicas in (1, 5))
+    assert five.macs_a_clip == 5 * one.macs_a_clip and five.groups == one.groups
+    x, weight, bias = convolutions._tensors(five, "training", "cpu")
+    assert x.shape == (64, 5 * 80, 101) and weight.shape == (5 * 32, 20, 3) and bias.shape == (160,)
+    assert convolutions._settings(five)[-1] == 5 * 4
+
+
 def test_the_grid_is_200_shapes():
     assert len(set(GRID)) == 200
 
@@ -92,7 +100,7 @@ def test_the_intervals_of_the_grid(compiled, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("groups --against torch --seeds 2", "--seeds goes not with --against torch"),
+        ("groups --against torch --epochs 2", "--epochs goes not with --against torch"),
         ("groups --against torch --what step", "torch times convolutions"),
         ("groups --against torch -o m.json", "-o goes not with --against"),
         ("groups --kernels ours", "--kernels ours is not known: use fastest or torch"),
