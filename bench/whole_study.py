@@ -2,8 +2,9 @@
 
     python -m bench.whole_study FOLDER --data speech_commands_v0.02 --device cuda
 
-stacks: an epoch of the study's size for stacks of several sizes; front-end: features against torchaudio's; study:
-5 configurations of 32 seeds to convergence; baselines: whole trainings against plain PyTorch.
+convolutions: our kernels and torch's; stacks: an epoch of the study's size for stacks of several sizes; front-end:
+features against torchaudio's; study: 5 configurations of 32 seeds to convergence; baselines: whole trainings against
+plain PyTorch.
 """
 
 import tempfile
@@ -15,7 +16,7 @@ from typing import Annotated
 import torch
 import typer
 
-from bench import environment, front_ends, options, race, tables, timing
+from bench import convolutions, environment, front_ends, options, race, tables, timing
 from bench.clocks import HostClock, clock_for
 from bench.formats import Sheet, show, to_csv, to_markdown
 from bench.records import RecordFolder
@@ -24,6 +25,7 @@ from bench.statistics import median_interval, significant
 from bench.sweep import parse_axes, plan, sweep
 from bench.terminal import finish, note
 from bench.works import EPOCH_CLIPS
+from melcnn import ops
 from melcnn.config import Trial
 from melcnn.data.loading import load_clips
 from melcnn.files import write_whole
@@ -31,6 +33,7 @@ from melcnn.steps import Stack, capture_for
 
 STACK_SIZES = (1, 8, 32)
 STACK_ROUNDS = 7
+CONVOLUTION_BATCHES = "batch_size=64,1024"
 
 
 def stack_times(
@@ -40,8 +43,7 @@ def stack_times(
     name = environment.collect(device).device
     records = []
     for trial in trials:
-        frames = trial.front_end.sample_rate // trial.front_end.hop_length + 1
-        x = torch.randn(clips, trial.front_end.n_mels, frames).to(device)
+        x = torch.randn(clips, trial.front_end.n_mels, trial.front_end.frames).to(device)
         labels = torch.arange(clips, device=device) % len(trial.data.words)
         stacks = {size: Stack(trial, list(range(size)), device, capture_for(device)) for size in sizes}
         calls = {str(size): lambda stack=stack, x=x, y=labels: stack.epoch(x, y) for size, stack in stacks.items()}
@@ -101,6 +103,9 @@ def main(
         write_whole(folder / f"{what}.md", lambda file: file.write((to_markdown(sheet) + more).encode()))
         show([sheet], "markdown")
 
+    if ops.kernels(on) != "torch":
+        shapes = convolutions.of_trials(plan(parse_axes(["groups", CONVOLUTION_BATCHES]), note))
+        keep("convolutions", convolutions.sheet(convolutions.measure(shapes, on)))
     keep("stacks", stack_times(trials, STACK_SIZES, clips, on))
     keep("front-end", front_ends.sheet(front_ends.measure(trials[0].front_end, loaded, on, name)))
     with tempfile.TemporaryDirectory(prefix="melbench-study-") as records:

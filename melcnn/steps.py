@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from melcnn import native, trunk
@@ -41,8 +41,9 @@ class Stack:
             found = trunk.choose(self.network, self.batch_size, trial.front_end.frames, picked=True)
             kernels = kernels if kernels and native.library() else found
         self.network.kernels = kernels
+        self.weights = _in_one(list(self.network.parameters()))
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=trial.training.learning_rate, fused=True, capturable=self.on_gpu
+            [self.weights], lr=trial.training.learning_rate, fused=True, capturable=self.on_gpu
         )
         # Orders are drawn on the CPU, so that they are the same on every device.
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -74,9 +75,8 @@ class Stack:
             logits = self.network(x, batch).unflatten(1, (replicas, -1))  # (batch, R, classes)
             # The mean over a replica's own batch, then the sum over replicas: no gradient is shared or scaled.
             losses = cross_entropy(logits.transpose(1, 2), labels[batch], reduction="none").mean(0)
-            # Gradients that are handed over need not be cleared before, nor added to.
-            for weight, gradient in zip(weights, torch.autograd.grad(losses.sum(), weights), strict=True):
-                weight.grad = gradient
+            gradients = torch.autograd.grad(losses.sum(), weights)
+            self.weights.grad = torch.cat([gradient.flatten() for gradient in gradients])
             self.optimizer.step()
             total += losses.detach() * len(batch)
             seen += len(batch)
@@ -87,7 +87,7 @@ class Stack:
         self.order = torch.zeros(len(x), self.network.replicas, dtype=torch.long, device=x.device)
         self.loss = torch.zeros(self.network.replicas, device=x.device)
         weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        moments = [{name: t.clone() for name, t in self.optimizer.state[p].items()} for p in self.network.parameters()]
+        before = {name: tensor.clone() for name, tensor in self.optimizer.state[self.weights].items()}
 
         def epoch() -> None:
             self.loss.copy_(self._pass(x, labels, self.order))
@@ -97,11 +97,20 @@ class Stack:
 
         replay = self.capture(epoch, a_batch_of_each_size)
         self.network.load_state_dict(weights)
-        for p, before in zip(self.network.parameters(), moments, strict=True):
-            for name, tensor in self.optimizer.state[p].items():
-                # A new optimiser has no moments yet, which is as good as zeros.
-                tensor.copy_(before[name]) if before else tensor.zero_()
+        for name, tensor in self.optimizer.state[self.weights].items():
+            # A new optimiser has no moments yet, which is as good as zeros.
+            tensor.copy_(before[name]) if before else tensor.zero_()
         return replay
+
+
+def _in_one(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+    """A parameter that holds all of `parameters`, which become views of it: for an optimiser, each one is a detour as
+    long as a kernel."""
+    whole = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    parts = whole.detach().split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view_as(parameter)
+    return whole
 
 
 def bytes_to_train(trial: Trial, clips: int) -> int:

@@ -95,10 +95,11 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
     return found if fits else None
 
 
-def _hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+def _hooked(*modules: nn.Module) -> bool:
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return True
+    return False
 
 
 def _layers(block: nn.Module, last: bool) -> _Layers | None:
@@ -106,7 +107,7 @@ def _layers(block: nn.Module, last: bool) -> _Layers | None:
     layers = tuple(block._modules.values()) if type(block) is nn.Sequential else ()
     if tuple(map(type, layers)) != (*LAYERS, nn.AdaptiveAvgPool1d if last else nn.MaxPool1d):
         return None
-    if _hooked(block) or any(map(_hooked, layers)):
+    if _hooked(block, *layers):
         return None
     convolution, _, norm, pooling = layers
     own, of_norm, outputs = convolution._parameters, norm._parameters, (convolution.out_channels,)

@@ -20,7 +20,7 @@ def rows(name):
         ]
 
 
-@pytest.mark.parametrize("name", ["groups", "batch_sizes"])
+@pytest.mark.parametrize("name", ["groups", "batch_sizes", "groups-melbench"])
 def test_the_table_is_the_csv(name):
     headings, cells = timetables.table(rows(name))
     body = formats.to_markdown(Sheet(title="", headings=headings, cells=cells, records=[])).strip()

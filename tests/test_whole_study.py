@@ -4,8 +4,10 @@ import csv
 
 from bench import whole_study
 from bench.sweep import parse_axes, plan
+from melcnn import ops
 from tests.machines import FakeMachine
 
+WHAT = ["stacks", "front-end", "study", "baselines", *["convolutions"] * (ops.kernels("cpu") == "melcnn")]
 TINY = ["n_mels=16", "channels=8", "hop_length=800", "n_fft=256", "batch_size=16", "groups=1,2"]
 
 
@@ -26,10 +28,9 @@ def test_every_table_is_written(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(whole_study, "STACK_SIZES", (1, 2))
     monkeypatch.setattr(whole_study.front_ends, "BATCHES", (4,))
     monkeypatch.setattr(whole_study.race, "BASELINES", {})
+    monkeypatch.setattr(whole_study.convolutions, "ROUNDS", 6)
     whole_study.main(tmp_path, str(corpus), "cpu", seeds=2, epochs=1, clips=48)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"{what}.{kind}" for what in ("stacks", "front-end", "study", "baselines") for kind in ("csv", "md")
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {f"{what}.{kind}" for what in WHAT for kind in ("csv", "md")}
     with (tmp_path / "study.csv").open() as file:
         assert [row["seeds"] for row in csv.DictReader(file)] == ["2", "2"]
     assert "The whole took" in (tmp_path / "study.md").read_text()
