@@ -37,9 +37,8 @@ class Stack:
         self.batch_size = trial.training.batch_size
         self.on_gpu = torch.device(device).type == "cuda"
         self.network = stack([_initial(trial, seed) for seed in seeds]).to(device)
-        if not self.on_gpu:
-            found = trunk.choose(self.network, self.batch_size, trial.front_end.frames, picked=True)
-            kernels = kernels if kernels and native.library() else found
+        if not self.on_gpu and not (kernels and native.library()):
+            kernels = trunk.choose(self.network, self.batch_size, trial.front_end.frames, picked=True)
         self.network.kernels = kernels
         self.weights = _in_one(list(self.network.parameters()))
         self.optimizer = torch.optim.Adam(

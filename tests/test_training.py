@@ -25,22 +25,27 @@ def test_features_are_the_front_end_of_each_clip(clips, features):
     assert [len(features.split(s)[1]) for s in ("train", "validation", "test")] == [48, 16, 16]
 
 
-def test_replicas_together_train_as_each_alone_step_by_step(features):
+@pytest.fixture
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_replicas_together_train_as_each_alone_step_by_step(features, double_precision):
     # In float64, because Adam divides a gradient by its own size: the bias before a BatchNorm has the true
     # gradient 0, and float32 noise there would become steps of full length that mean nothing.
     trial = configure(**SETTINGS)
     x, labels = features.x.double(), features.labels
-    together = Stack(trial, [5, 6, 7])
-    together.network.double()
-    alone = [Stack(trial, [seed]) for seed in (5, 6, 7)]
+    together = Stack(trial, [5, 6, 7], kernels="torch")
+    alone = [Stack(trial, [seed], kernels="torch") for seed in (5, 6, 7)]
     for _ in range(2):  # 2 epochs of 5 steps
         losses = together.epoch(x, labels)
         for r, single in enumerate(alone):
-            single.network.double()
             torch.testing.assert_close(single.epoch(x, labels)[0], losses[r])
     for r, single in enumerate(alone):
-        ours = {k: v for k, v in together.network.replica(r).double().state_dict().items() if v.dim()}
-        theirs = {k: v.float().double() for k, v in single.network.state_dict().items() if v.dim()}
+        ours = {k: v for k, v in together.network.replica(r).state_dict().items() if v.dim()}
+        theirs = {k: v for k, v in single.network.state_dict().items() if v.dim()}
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
