@@ -227,6 +227,7 @@ def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
+        from matplotlib.ticker import NullFormatter
     except ImportError:
         raise InputError("pictures need matplotlib: pip install 'melbench[figures]'") from None
     batch = max(row.batch_size for row in rows)
@@ -248,6 +249,7 @@ def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
             point = (at, row.melbench_time_s * 1e3)
             panel.annotate(str(row.groups), point, (0, -11), textcoords="offset points", ha="center", fontsize=7)
         panel.set(xscale="log", yscale="log")
+        panel.xaxis.set_minor_formatter(NullFormatter())  # whose labels would overlap
         shape = f"{shown[0].channels_in} to {shown[0].channels_out}, {shown[0].frames} frames"
         panel.set_title(f"{shape}, {direction}", fontsize=9)
         panel.grid(alpha=0.3)
