@@ -119,8 +119,9 @@ class Launch(_Record):
 
 
 class Measurement(_Record):
-    """Works, what they compute, and the launches that timed them. kernels: whose convolutions train (older files do
-    not tell). stopped: why it ended before all was done."""
+    """Works, what they compute, and the launches that timed them. kernels: whose convolutions compute, "torch" or
+    "melcnn", which is ours where they are the faster (older files do not tell). stopped: why it ended before all was
+    done."""
 
     format_version: int = FORMAT_VERSION
     reference_version: int = reference.VERSION

@@ -113,7 +113,8 @@ class TimedTrial(_Record):
 
 class TimingRecord(_Record):
     """Configurations timed in one interleaved run; entry i of every list is of the same round. kernels: whose
-    convolutions ran. before, after: the machine's state then (older files do not tell)."""
+    convolutions ran, "melcnn" where these are the faster. before, after: the machine's state then (older files do not
+    tell)."""
 
     format_version: int = FORMAT_VERSION
     results_version: int = RESULTS_VERSION

@@ -27,8 +27,8 @@ class TimeRow(BaseModel):
     rounds within launches (midmeans), then by launches (Student's t; time_ratio_ci95 its half-width).
     cold_time_s: the first call, mean over launches. device_time_s: by CUDA events; busy_time_s: by the profiler.
     clips: of one call. floor_time_s: the least that its operators (torch's, where ours do several in one) need on this
-    device; times_floor: how many times that it takes. kernels: whose convolutions ran. peak_bytes: memory above what
-    was in use, the largest of the launches. macs: for one clip.
+    device; times_floor: how many times that it takes. kernels: torch, or melcnn where these are the faster.
+    peak_bytes: memory above what was in use, the largest of the launches. macs: for one clip.
     """
 
     model_config = ConfigDict(frozen=True)
