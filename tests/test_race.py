@@ -108,7 +108,7 @@ def test_the_command(melbench, corpus, tmp_path):
         ("groups --against yesterday", "use --against baseline"),
         ("groups --against baseline -o m.json", "-o goes not with --against"),
         ("groups --seeds 3", "--seeds goes only with --against"),
-        ("groups --against baseline --what step", "whole trainings are timed, or --what front-end"),
+        ("groups --against baseline --what step", "baseline times whole trainings, or --what front-end"),
         ("mels --against baseline --what front-end", "takes one front-end"),
         ("groups --against baseline --seeds 0", "--seeds 0 is out of range"),
         ("batch_size=16,64 --against baseline", "one batch size"),
