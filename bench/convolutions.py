@@ -334,6 +334,13 @@ def _against_torch(shape: Shape, device: str, clock: HostClock) -> tuple[float, 
     return ratio, low, high, decide(low, high, EFFECT)
 
 
+def seconds_to_choose(device: str) -> float:
+    """Seconds for which `grouped_conv1d` looks up what it decided of a call, of the smallest shape of the grid."""
+    tensors, settings = _tensors(GRID[0], TRAINING, device), _settings(GRID[0])
+    run = timing.interleave({"": lambda: ops.decided(*tensors, *settings)}, timing.fixed(ROUNDS), clock_for(device))
+    return _median(run.series[""])
+
+
 GRID_ROUNDS = 40  # of fewer than 13 there is no interval of this confidence
 
 
@@ -345,7 +352,9 @@ def main(arguments: Sequence[str]) -> None:
             picture(rows, Path(target))
         case ["grid", target]:
             check_writable(Path(target))
-            found = list(grid(environment.pick_device("auto"), note))
+            device = environment.pick_device("auto")
+            print(f"looking up a choice takes {seconds_to_choose(device) * 1e6:.2g} microseconds")
+            found = list(grid(device, note))
             records = Sheet("", [], [], [row.model_dump() for row in found])
             write_whole(Path(target), lambda file: file.write(to_csv(records).encode()))
             slower = [row for row in found if row.confirmed == "SLOWER"]

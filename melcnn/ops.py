@@ -39,7 +39,7 @@ def grouped_conv1d(
     to the library, which also says what is wrong with what nobody can compute. Equal but for rounding; for a fixed
     device the same from run to run, and on the CPU for any number of threads.
     """
-    if _decided(x, weight, bias, stride, padding, dilation, groups):
+    if decided(x, weight, bias, stride, padding, dilation, groups):
         return ours(x, weight, bias, stride, padding, dilation, groups)
     return conv1d(x, weight, bias, stride, padding, dilation, groups)
 
@@ -62,7 +62,8 @@ _DECIDED: dict[tuple, bool] = {}
 MOST_REMEMBERED = 4096
 
 
-def _decided(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> bool:
+def decided(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> bool:
+    """Whether `grouped_conv1d` takes our kernels for this call."""
     if torch.compiler.is_compiling():
         seen = torch.is_autocast_enabled(x.device.type) or _exporting()
         return not seen and _decide(x, weight, bias, stride, padding, dilation, groups)
@@ -218,12 +219,13 @@ class _Sizes(ctypes.Structure):
 def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, groups: int) -> _Sizes:
     clips, _, length = x.shape
     outputs, c_in, taps = weight.shape
-    t_out = _length(x, weight, stride, padding, dilation)
+    t_out = output_length(x, weight, stride, padding, dilation)
     threads = torch.get_num_threads()
     return _Sizes(clips, groups, c_in, outputs // groups, length, t_out, taps, stride, padding, dilation, threads)
 
 
-def _length(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> int:
+def output_length(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> int:
+    """How long the convolution of x `(..., length)` with weight `(..., taps)` is."""
     return (x.shape[2] + 2 * padding - dilation * (weight.shape[2] - 1) - 1) // stride + 1
 
 
@@ -315,7 +317,7 @@ def _operator(
 
 @_operator.register_fake
 def _empty(x, weight, bias, stride, padding, dilation, groups):
-    return x.new_empty(x.shape[0], weight.shape[0], _length(x, weight, stride, padding, dilation))
+    return x.new_empty(x.shape[0], weight.shape[0], output_length(x, weight, stride, padding, dilation))
 
 
 @torch.library.custom_op("melcnn::grouped_conv1d_backward", mutates_args=())
@@ -331,7 +333,7 @@ def _operator_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias; an empty tensor for one that is not wanted."""
     fits = takes(x, weight, None, stride, padding, dilation, groups) and dy.dtype == x.dtype and dy.device == x.device
-    if fits and dy.shape == (x.shape[0], weight.shape[0], _length(x, weight, stride, padding, dilation)):
+    if fits and dy.shape == (x.shape[0], weight.shape[0], output_length(x, weight, stride, padding, dilation)):
         return _gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
     found = _librarys_gradients(dy, x, weight, stride, padding, dilation, groups, wanted)
     return tuple(x.new_empty(0) if one is None else one.contiguous() for one in found)

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from melcnn.ops import output_length
+
 BLOCK = 128  # positions along time
 MOST_ROWS = 16  # channels of a group that one program computes
 CLIPS_A_SLICE = 32  # whose gradients of weights one program adds up
@@ -97,7 +99,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding
     """As `melcnn.ops.grouped_conv1d`, of contiguous float32 tensors on one device."""
     clips, _, length = x.shape
     outputs, c_in, taps = weight.shape
-    out_length = (length + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+    out_length = output_length(x, weight, stride, padding, dilation)
     y = x.new_empty(clips, outputs, out_length)
     rows, parts = _rows(outputs // groups, groups)
     _forward[(clips, parts, triton.cdiv(out_length, BLOCK))](
