@@ -114,19 +114,13 @@ def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tens
         )
     try:
         trial = Trial.model_validate_json(metadata["trial"])
-        arguments = {
-            "n_mels": trial.front_end.n_mels,
-            "groups": trial.model.groups,
-            "channels": trial.model.channels,
-            "n_classes": len(trial.data.words),
-        }
         with torch.device("meta"):  # Shapes are compared before any memory is taken.
-            expected = MelCNN(**arguments).state_dict()
+            expected = MelCNN.of(trial).state_dict()
         if {n: (t.shape, t.dtype) for n, t in expected.items()} != {n: (t.shape, t.dtype) for n, t in weights.items()}:
             raise ValueError("weights and configuration do not belong together")
         if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
             raise ValueError("weights that are not numbers")
-        network = MelCNN(**arguments).eval()
+        network = MelCNN.of(trial).eval()
         network.load_state_dict(weights)
         about = json.loads(metadata["about"])
         return Checkpoint(

@@ -5,7 +5,7 @@ An unknown key is an error; `Trial.canonical()` is the text that a trial's ident
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -46,7 +46,10 @@ class Config(BaseModel):
 
 
 class FrontEnd(Config):
-    """Log-mel features: power spectrum of Hann-windowed frames, triangular mel filters, log(x + 1e-6)."""
+    """Log-mel features: power spectrum of Hann-windowed frames, triangular mel filters, log(x + 1e-6).
+
+    remove_mean: less the clip's mean over mels and frames, so that loudness changes nothing but what the offset hides.
+    """
 
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
     n_fft: Annotated[int, Field(ge=16, le=16_384)] = 400
@@ -56,6 +59,7 @@ class FrontEnd(Config):
     f_max: float | None = None
     norm: Literal["slaney"] | None = None
     mel_scale: Literal["htk", "slaney"] = "htk"
+    remove_mean: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "FrontEnd":
@@ -79,27 +83,71 @@ class FrontEnd(Config):
         return self.sample_rate // self.hop_length + 1
 
 
+VARIANTS = ("plain", "interleaved", "shuffle", "separable")
+
+
 class Model(Config):
     """The network behind the front-end; see `melcnn.MelCNN`. `plain` is the study's network."""
 
     groups: Annotated[int, Field(ge=1)] = 1
     channels: Annotated[int, Field(ge=1, le=4096)] = 32
-    variant: Literal["plain"] = "plain"
+    variant: Literal[VARIANTS] = "plain"
+
+
+# What a recipe sets, where nobody says otherwise; the rest is as in `plain`, by section of a trial.
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "plain": {"front_end": {}, "training": {}},
+    "default": {
+        "front_end": {},
+        "training": {
+            "epochs": 120,
+            "patience": None,
+            "keep": "last",
+            "learning_rate": 0.01,
+            "schedule": "cosine",
+            "shift": 0.1,
+            "time_mask": 0.1,
+            "mel_mask": 0.08,
+            "speed": 0.1,
+            "noise": True,
+        },
+    },
+}
 
 
 class Training(Config):
-    """How a network is trained: Adam on cross-entropy, until the validation loss stops falling.
+    """How a network is trained: Adam on cross-entropy. The defaults are the recipe `plain`'s; `configure` fills in
+    those of another one.
 
-    epochs: the most epochs. patience: a network stops after this many epochs without a new lowest
-    validation loss. (15: on five folds of the training speakers, held out, 10 cost a tenth of the loss at
-    groups 1 and 15 cost nothing against no stopping at all; validation losses of 187 clips are noisy.)
+    epochs: the most epochs. patience: a network stops after this many epochs without a new lowest validation loss;
+    None: it does not. (15: on five folds of the training speakers, held out, 10 cost a tenth of the loss at groups 1
+    and 15 cost nothing against no stopping at all; validation losses of 187 clips are noisy.) keep: the epoch of best
+    validation accuracy (of equals, of lowest validation loss), or the last one.
+    schedule: of the learning rate (`melcnn.steps.rate`). weight_decay: decoupled from the gradient (Loshchilov and
+    Hutter, arXiv:1711.05101), for weights alone. label_smoothing: the share of a label that goes to all words alike
+    (Szegedy et al., arXiv:1512.00567). average: the decay at each step of the running mean of the weights that is
+    evaluated and kept (Polyak and Juditsky, 1992); 0: the weights themselves.
+    What a network hears of a clip, each epoch anew (`melcnn.augmentation`): shift, the most that it is moved, either
+    way, as a share of the clip; time_mask, mel_mask: the widest of two spans of frames and of mels that are masked, as
+    shares of all. speed: it is as often slower, or faster, by this share; noise: it is as often in background noise, if
+    the data set has any (`melcnn.data.renditions`).
     """
 
-    recipe: Literal["plain"] = "plain"
+    recipe: Literal["plain", "default"] = "plain"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 30
-    patience: Annotated[int, Field(ge=1)] = 15
+    patience: Annotated[int, Field(ge=1)] | None = 15
+    keep: Literal["best", "last"] = "best"
+    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    time_mask: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mel_mask: Annotated[float, Field(ge=0, le=1)] = 0.0
+    speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    noise: bool = False
 
 
 class Data(Config):
@@ -133,30 +181,46 @@ class Trial(Config):
         return self
 
     def canonical(self) -> str:
-        """The configuration as JSON with sorted keys and no spaces: equal texts, equal trials."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """The configuration as JSON with sorted keys and no spaces: equal texts, equal trials.
+
+        Settings that came later than the first records are left out where they change nothing, so that these keep
+        their identity.
+        """
+        content = self.model_dump(mode="json")
+        for section, later in LATER_SETTINGS.items():
+            for name, value in later.items():
+                if content[section][name] == value:
+                    del content[section][name]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 # Where each setting that a person can name lives in a `Trial`.
 SETTINGS: dict[str, str] = {
-    "n_mels": "front_end",
-    "n_fft": "front_end",
-    "hop_length": "front_end",
-    "groups": "model",
-    "channels": "model",
-    "variant": "model",
-    "recipe": "training",
-    "batch_size": "training",
-    "epochs": "training",
+    **dict.fromkeys(("n_mels", "n_fft", "hop_length", "remove_mean"), "front_end"),
+    **dict.fromkeys(("groups", "channels", "variant"), "model"),
+    **dict.fromkeys(Training.model_fields, "training"),
+}
+
+# What came later than the first records, with the values that change nothing.
+LATER_SETTINGS: dict[str, dict[str, object]] = {
+    "front_end": {"remove_mean": False},
+    "training": {
+        name: field.default
+        for name, field in Training.model_fields.items()
+        if name not in ("recipe", "learning_rate", "batch_size", "epochs", "patience")
+    },
 }
 
 
 def configure(words: tuple[str, ...] | list[str] = ("yes", "no"), **settings: Any) -> Trial:
-    """A trial from flat settings, such as `configure(n_mels=40, groups=4)`; the rest stays default.
+    """A trial from flat settings, such as `configure(n_mels=40, groups=4)`; the rest is the recipe's.
 
     settings: any of `SETTINGS`. Raises `InputError` for an unknown name or a value out of range.
     """
-    sections: dict[str, dict[str, Any]] = {"front_end": {}, "model": {}, "training": {}}
+    recipe = RECIPES.get(settings.get("recipe", "plain"), {})  # an unknown one is refused with the others below
+    sections: dict[str, dict[str, Any]] = {
+        name: dict(recipe.get(name, {})) for name in ("front_end", "model", "training")
+    }
     for name, value in settings.items():
         if name not in SETTINGS:
             raise InputError(f"there is no setting {name!r}: the settings are {', '.join(SETTINGS)}")
@@ -165,14 +229,29 @@ def configure(words: tuple[str, ...] | list[str] = ("yes", "no"), **settings: An
         return Trial(data=Data(words=tuple(words)), **sections)
 
 
+def settings_of(trial: Trial) -> dict[str, Any]:
+    """The settings of a trial by the names of `SETTINGS`."""
+    return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
+
+
+def usual(recipe: str) -> dict[str, Any]:
+    """The settings of a recipe where nobody says otherwise."""
+    return settings_of(configure(recipe=recipe))
+
+
+def telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the settings that tell configurations apart: those that vary, but for what follows from recipes."""
+    expected = {recipe: usual(recipe) for recipe in {each["recipe"] for each in settings}}
+
+    def follows(name: str) -> bool:
+        return name != "recipe" and all(each[name] == expected[each["recipe"]][name] for each in settings)
+
+    return [name for name in settings[0] if len({each[name] for each in settings}) > 1 and not follows(name)]
+
+
 def describe(trial: Trial, trials: Sequence[Trial]) -> str:
-    """The settings in which `trial` differs from others or the defaults, as `groups=4 n_mels=80`."""
-
-    def settings(trial: Trial) -> dict[str, object]:
-        return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
-
-    everyone = [settings(other) for other in trials]
-    everyone.append(settings(Trial()))
-    varying = {name: v for name, v in settings(trial).items() if any(other[name] != v for other in everyone)}
-    shown = varying or {"groups": trial.model.groups}
-    return " ".join(f"{name}={value}" for name, value in shown.items())
+    """The settings in which `trial` differs from others or from its recipe's, as `groups=4 n_mels=80`."""
+    own, expected = settings_of(trial), usual(trial.training.recipe)
+    names = {*telling([settings_of(other) for other in (trial, *trials)])}
+    shown = {name: value for name, value in own.items() if name in names or value != expected[name]}
+    return " ".join(f"{name}={value}" for name, value in (shown or {"groups": trial.model.groups}).items())

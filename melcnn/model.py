@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from melcnn import ops, trunk
-from melcnn.config import check_groups
+from melcnn import augmentation, ops, trunk
+from melcnn.config import VARIANTS, Trial, check_groups
 from melcnn.errors import InputError
+from melcnn.shuffle import ChannelShuffle
 
 KERNEL_SIZE = 3
 POOLING = 2
@@ -44,28 +45,53 @@ class MelCNN(nn.Module):
     `[r * n_mels, (r + 1) * n_mels)`, and every parameter and buffer holds replica r as the r-th block of
     its first dimension (`stack` and `replica` convert). R = 1 is the plain network.
 
+    variant: "plain"; "interleaved": group g of the first convolution sees mels g, g + groups, ..., so that each group
+    hears the whole spectrum; "shuffle": interleaved, and channels are shuffled between the convolutions, so that groups
+    exchange what they found; "separable": each convolution is a depthwise one of kernel 3 and a grouped one of kernel 1
+    (MobileNet, Howard et al., arXiv:1704.04861), of about a third of the weights. The others have the plain network's
+    parameters and MACs, and with groups 1 they are the plain network.
+
     kernels: whose compute the blocks, "melcnn" (`melcnn.trunk`) or "torch"; None, as at first: the faster. Gradients of
     gradients by all weights need "torch".
 
     Raises `InputError` if `groups` does not divide both `n_mels` and `channels`.
     """
 
-    def __init__(self, n_mels: int = 80, groups: int = 1, channels: int = 32, n_classes: int = 2, replicas: int = 1):
+    def __init__(
+        self,
+        n_mels: int = 80,
+        groups: int = 1,
+        channels: int = 32,
+        n_classes: int = 2,
+        replicas: int = 1,
+        variant: str = "plain",
+    ):
         super().__init__()
         check_groups(n_mels, channels, groups)
+        if variant not in VARIANTS:
+            raise InputError(f"there is no variant {variant!r}: use one of {', '.join(VARIANTS)}")
         if replicas < 1 or n_classes < 1:
             raise InputError(f"replicas and n_classes must be at least 1, not {replicas} and {n_classes}")
-        self.arguments = {"n_mels": n_mels, "groups": groups, "channels": channels, "n_classes": n_classes}
+        sizes = {"n_mels": n_mels, "groups": groups, "channels": channels, "n_classes": n_classes}
+        self.arguments = sizes | {"variant": variant}
         self.replicas = r = replicas
-        self._workspaces = trunk.Workspaces()
+        self.workspaces = trunk.Workspaces()
+
+        def convolution(c_in: int) -> nn.Module:
+            same = {"kernel_size": KERNEL_SIZE, "padding": KERNEL_SIZE // 2}
+            if variant != "separable":
+                return nn.Conv1d(r * c_in, r * channels, groups=r * groups, **same)
+            depthwise = nn.Conv1d(r * c_in, r * c_in, groups=r * c_in, **same)
+            return nn.Sequential(depthwise, nn.Conv1d(r * c_in, r * channels, 1, groups=r * groups))
 
         def block(c_in: int, pooling: nn.Module) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=r * groups),
-                nn.ReLU(),
-                nn.BatchNorm1d(r * channels),
-                pooling,
-            )
+            layers = [convolution(c_in), nn.ReLU(), nn.BatchNorm1d(r * channels), pooling]
+            if variant == "shuffle" and groups > 1 and isinstance(pooling, nn.MaxPool1d):
+                layers.append(ChannelShuffle(groups, r))
+            return nn.Sequential(*layers)
+
+        interleaving = variant in ("interleaved", "shuffle") and groups > 1
+        self.interleaving = ChannelShuffle(n_mels // groups, r) if interleaving else None
 
         self.blocks = nn.Sequential(
             block(n_mels, nn.MaxPool1d(POOLING)),
@@ -81,6 +107,17 @@ class MelCNN(nn.Module):
         self.classifier = _linear(EMBEDDING, n_classes, r)
         self.kernels = None
 
+    @classmethod
+    def of(cls, trial: Trial) -> "MelCNN":
+        """The network of a configuration."""
+        return cls(
+            n_mels=trial.front_end.n_mels,
+            groups=trial.model.groups,
+            channels=trial.model.channels,
+            n_classes=len(trial.data.words),
+            variant=trial.model.variant,
+        )
+
     @property
     def kernels(self) -> str | None:
         return self._kernels
@@ -90,17 +127,20 @@ class MelCNN(nn.Module):
         if kernels not in (None, "melcnn", "torch"):
             raise InputError(f"kernels must be melcnn, torch or None, not {kernels!r}")
         self._kernels = kernels
-        for block in self.blocks:
-            ops.compute_by(block[0], kernels)
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Conv1d):
+                ops.compute_by(layer, kernels)
 
-    def forward(self, features: Tensor, index: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, index: Tensor | None = None, views: Tensor | None = None) -> Tensor:
         """index `(batch, replicas)`: features are those of a data set, `(clips, n_mels, frames)`, of which replica r
-        sees clip `index[b, r]`."""
-        layers = None if self.kernels == "torch" else trunk.takes(self.blocks, self.replicas, features, index)
+        sees clip `index[b, r]`, as `views[b, r]` show it (`melcnn.augmentation`)."""
+        layers = None if self.kernels == "torch" else trunk.takes(self, features, index, views)
         if layers and (self.kernels or self._faster(features, index)) == "melcnn":
-            hidden = trunk.run(layers, self.replicas, features, index, self._workspaces)
+            hidden = trunk.run(layers, self, features, index, views)
         else:
-            hidden = self.blocks(features if index is None else features[index].flatten(1, 2))
+            x = features if index is None else features[index]
+            x = (x if views is None else augmentation.apply(x, views)).flatten(1, -2)
+            hidden = self.blocks(x if self.interleaving is None else self.interleaving(x))
         return self.classifier(self.embedding(hidden))
 
     def _faster(self, features: Tensor, index: Tensor | None) -> str:
@@ -138,7 +178,7 @@ def _linear(in_features: int, out_features: int, replicas: int) -> nn.Linear:
     return StackedLinear(in_features, out_features, replicas)
 
 
-def _without_drawing(**arguments: int) -> MelCNN:
+def _without_drawing(**arguments: int | str) -> MelCNN:
     """A network whose weights are about to be replaced: its initialisation takes nothing from the caller's
     random numbers."""
     with drawing():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from melcnn import evaluation, ops
-from melcnn.config import Trial
+from melcnn.config import Training, Trial
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.features import Features
 from melcnn.model import MelCNN, replica_block
@@ -32,9 +32,8 @@ class Curves:
 class Run:
     """One seed's result.
 
-    kept_epoch: counted from 1, the epoch of best validation accuracy (of equals, of lowest validation
-    loss), which `network` (plain, on the CPU, in evaluation mode) and the logits (clips, n_classes) are of. kernels:
-    whose convolutions trained it.
+    kept_epoch: counted from 1, the epoch that `network` (plain, on the CPU, in evaluation mode) and the logits (clips,
+    n_classes) are of. validation_accuracy: NaN without validation clips. kernels: whose convolutions trained it.
     """
 
     seed: int
@@ -67,17 +66,16 @@ def fit(
 ) -> list[Run]:
     """Trains one network a seed to convergence, all side by side on the features' device.
 
-    A network stops when its validation loss has had no new minimum for `trial.training.patience` epochs,
-    at the latest after `trial.training.epochs`; the others go on. The epoch of best validation accuracy is
-    kept, and the test split is evaluated once, at that epoch. kernels: whose convolutions train, "melcnn" or "torch";
-    None: the faster.
+    What is kept, and when a network stops while the others go on, `trial.training` says; a recipe that keeps the last
+    epoch needs no validation clips. The test split is evaluated once, at the epoch that is kept. kernels: whose
+    convolutions train, "melcnn" or "torch"; None: the faster.
 
     Raises `InputError` if the features are of another front-end or other words or a split is too small,
-    `TrainingDiverged` if a network never had a finite validation loss.
+    `TrainingDiverged` if a network has no epoch to keep, of finite loss.
     """
     _check(trial, features, seeds)
     training = trial.training
-    train_x, train_labels = features.split("train")
+    train_x, train_labels = features.to_train(training)
     validation_x, validation_labels = features.split("validation")
     test_x, test_labels = features.split("test")
 
@@ -85,17 +83,19 @@ def fit(
     kept = {name: t.clone() for name, t in stacked.network.state_dict().items()}
     replicas = [_Replica() for _ in seeds]
     for number in range(1, training.epochs + 1):
-        train_loss = stacked.epoch(train_x, train_labels)
-        logits = evaluation.logits(stacked.network, validation_x)
-        loss = cross_entropy(logits.transpose(1, 2), validation_labels.expand(len(seeds), -1), reduction="none").mean(1)
-        accuracy = evaluation.accuracy(logits, validation_labels)
-        # The epoch's one synchronisation: losses and accuracies go to the host, which decides.
-        figures = torch.stack([train_loss.double(), loss.double(), accuracy]).T.tolist()
-        state = stacked.network.state_dict()
-        for index, (replica, figure) in enumerate(zip(replicas, figures, strict=True)):
-            if not replica.stopped and replica.hear(number, *figure, training.patience):
-                for name, tensor in state.items():
-                    replica_block(kept[name], len(seeds), index).copy_(replica_block(tensor, len(seeds), index))
+        figures = [stacked.epoch(train_x, train_labels).double()]
+        with stacked.averaged() as network:
+            if len(validation_labels):
+                logits = evaluation.logits(network, validation_x)
+                spoken = validation_labels.expand(len(seeds), -1)
+                loss = cross_entropy(logits.transpose(1, 2), spoken, reduction="none").mean(1)
+                figures += [loss.double(), evaluation.accuracy(logits, validation_labels)]
+            state = network.state_dict()
+            # The epoch's one synchronisation: losses and accuracies go to the host, which decides.
+            for index, (replica, figure) in enumerate(zip(replicas, torch.stack(figures).T.tolist(), strict=True)):
+                if not replica.stopped and replica.hear(number, training, *figure):
+                    for name, tensor in state.items():
+                        replica_block(kept[name], len(seeds), index).copy_(replica_block(tensor, len(seeds), index))
         if on_epoch:
             on_epoch(Epoch(number, [r.best[0] for r in replicas], [not r.stopped for r in replicas]))
         if all(replica.stopped for replica in replicas):
@@ -104,7 +104,7 @@ def fit(
     diverged = [seed for seed, replica in zip(seeds, replicas, strict=True) if not replica.kept_epoch]
     if diverged:
         raise TrainingDiverged(
-            f"training diverged (validation loss never finite) for seed {', '.join(map(str, diverged))}: "
+            f"training diverged (no finite loss) for seed {', '.join(map(str, diverged))}: "
             f"lower learning_rate (it is {training.learning_rate:g})"
         )
     # Training is over: from here on the host waits for each result that it takes.
@@ -139,18 +139,24 @@ class _Replica:
     lowest_epoch: int = 0
     stopped: bool = False
 
-    def hear(self, number: int, train_loss: float, loss: float, accuracy: float, patience: int) -> bool:
-        """Takes in an epoch; True if it is the best so far."""
+    def hear(
+        self, number: int, training: Training, train_loss: float, loss: float = math.nan, accuracy: float = math.nan
+    ) -> bool:
+        """Takes in an epoch, its validation figures where there are any; True if it is to be kept so far."""
         self.curves.train_loss.append(train_loss)
-        self.curves.validation_loss.append(loss)
-        self.curves.validation_accuracy.append(accuracy)
+        if not math.isnan(accuracy):
+            self.curves.validation_loss.append(loss)
+            self.curves.validation_accuracy.append(accuracy)
         if loss < self.lowest_loss:
             self.lowest_loss, self.lowest_epoch = loss, number
-        self.stopped = number - self.lowest_epoch >= patience
+        self.stopped = training.patience is not None and number - self.lowest_epoch >= training.patience
         better = math.isfinite(loss) and (accuracy, -loss) > self.best
         if better:
-            self.best, self.kept_epoch = (accuracy, -loss), number
-        return better
+            self.best = accuracy, -loss
+        keep = better if training.keep == "best" else number == training.epochs and math.isfinite(train_loss)
+        if keep:
+            self.kept_epoch = number
+        return keep
 
 
 def _check(trial: Trial, features: Features, seeds: Sequence[int]) -> None:
@@ -168,3 +174,5 @@ def _check(trial: Trial, features: Features, seeds: Sequence[int]) -> None:
         raise InputError(f"seeds must be different and at least one, but were {list(seeds)}")
     if len(features.split("train")[1]) < 2:
         raise InputError("training needs at least two training clips: add some")
+    if trial.training.keep == "best" and not len(features.split("validation")[1]):
+        raise InputError("the best epoch is chosen by validation clips, and there are none: add some, or keep the last")

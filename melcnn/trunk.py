@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from melcnn import choice, native
+from melcnn import augmentation, choice, native
+from melcnn.shuffle import ChannelShuffle
 
 MOST_BLOCKS = 8
 MOST_CLIPS = 256  # in the measurement that chooses: of larger batches the choice is the same
@@ -38,7 +39,9 @@ class _Sizes(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_long)
-            for name in "replicas groups n_mels channels blocks frames clips data_set threads".split()
+            for name in (
+                "replicas groups n_mels channels blocks frames clips data_set threads interleaved shuffled"
+            ).split()
         ),
         ("eps", ctypes.c_float),
     ]
@@ -51,18 +54,23 @@ class _Layers(NamedTuple):
     norm: nn.BatchNorm1d
     weights: tuple[Tensor, ...]
     statistics: tuple[Tensor, ...]
+    shuffled: bool
 
 
-def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None = None) -> list[_Layers] | None:
-    """The layers of `blocks` if our kernels can compute them for `x` and `index`, as `run` describes them, and nobody
-    would see the difference: no hook of a layer, no tracer, no mode that listens to operators. Else None, and what is
-    wrong altogether is left to torch, which says so: C checks nothing."""
+def takes(
+    network: nn.Module, x: Tensor, index: Tensor | None = None, views: Tensor | None = None
+) -> list[_Layers] | None:
+    """The layers of the blocks of `network` (a `MelCNN`) if our kernels can compute them for `x`, `index` and `views`,
+    as `run` describes them, and nobody would see the difference: no hook of a layer, no tracer, no mode that listens to
+    operators. Else None, and what is wrong altogether is left to torch, which says so: C checks nothing."""
+    blocks, replicas, interleaving = network.blocks, network.replicas, network.interleaving
     if (
         type(x) not in (Tensor, nn.Parameter)  # Others have no memory of their own.
         or not native.unobserved()
         or native.library() is None
         or torch.nn.modules.module._has_any_global_hook()
         or _hooked(blocks)
+        or (interleaving is not None and _hooked(interleaving))
         or x.device.type != "cpu"
         or x.dtype != torch.float32
         or x.dim() != 3
@@ -72,7 +80,7 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
         return None
     last = len(blocks) - 1
     found = [_layers(block, number == last) for number, block in enumerate(blocks)]
-    if None in found:
+    if None in found or len({layers.shuffled for layers in found[:-1]}) > 1:
         return None
     first, training = found[0].convolution, found[0].norm.training
     same = (first.groups, first.out_channels, found[0].norm.eps, training)
@@ -92,6 +100,9 @@ def takes(blocks: nn.Sequential, replicas: int, x: Tensor, index: Tensor | None 
             and index.shape[1] == replicas
             and len(index) > 0
         )
+    if fits and views is not None:
+        wanted = index is not None and (*index.shape, augmentation.VIEW)
+        fits = views.shape == wanted and views.dtype == torch.int32 and views.device.type == "cpu"
     return found if fits else None
 
 
@@ -105,11 +116,13 @@ def _hooked(*modules: nn.Module) -> bool:
 def _layers(block: nn.Module, last: bool) -> _Layers | None:
     """Convolution and norm of a block as `melcnn.model` makes it; None of another one."""
     layers = tuple(block._modules.values()) if type(block) is nn.Sequential else ()
-    if tuple(map(type, layers)) != (*LAYERS, nn.AdaptiveAvgPool1d if last else nn.MaxPool1d):
+    if tuple(map(type, layers[:4])) != (*LAYERS, nn.AdaptiveAvgPool1d if last else nn.MaxPool1d):
         return None
     if _hooked(block, *layers):
         return None
-    convolution, _, norm, pooling = layers
+    convolution, _, norm, pooling, *shuffle = layers
+    if shuffle and (list(map(type, shuffle)) != [ChannelShuffle] or shuffle[0].all_groups != convolution.groups):
+        return None
     own, of_norm, outputs = convolution._parameters, norm._parameters, (convolution.out_channels,)
     weights = own.get("weight"), own.get("bias"), of_norm.get("weight"), of_norm.get("bias")
     statistics = norm._buffers.get("running_mean"), norm._buffers.get("running_var")
@@ -134,7 +147,7 @@ def _layers(block: nn.Module, last: bool) -> _Layers | None:
             for t, shape in zip((*weights, *statistics), shapes, strict=True)
         )
     ):
-        return _Layers(convolution, norm, weights, statistics)
+        return _Layers(convolution, norm, weights, statistics, bool(shuffle))
     return None
 
 
@@ -165,12 +178,15 @@ class Workspaces:
         return Workspaces, ()
 
 
-def run(layers: list[_Layers], replicas: int, x: Tensor, index: Tensor | None, workspaces: Workspaces) -> Tensor:
-    """What the blocks of `layers` (by `takes`) make of x `(clips, replicas * n_mels, frames)`: `(clips, replicas *
-    channels)`. With an index `(clips, replicas)` x is `(data set, n_mels, frames)`, and replica r of clip n sees clip
-    `index[n, r]` of it, without a copy. In training the running statistics move as torch's do."""
-    x, index = x.contiguous(), None if index is None else index.contiguous()
-    first = layers[0].convolution
+def run(
+    layers: list[_Layers], network: nn.Module, x: Tensor, index: Tensor | None = None, views: Tensor | None = None
+) -> Tensor:
+    """What the blocks of `network`, with `layers` (by `takes`), make of x `(clips, replicas * n_mels, frames)`:
+    `(clips, replicas * channels)`. With an index `(clips, replicas)` x is `(data set, n_mels, frames)`, and replica r
+    of clip n sees clip `index[n, r]` of it, without a copy, as `views[n, r]` show it. In training the running
+    statistics move as torch's do."""
+    x, index, views = (tensor if tensor is None else tensor.contiguous() for tensor in (x, index, views))
+    first, replicas = layers[0].convolution, network.replicas
     clips, frames = len(x) if index is None else len(index), x.shape[2]
     sizes = _Sizes(
         replicas,
@@ -182,17 +198,19 @@ def run(layers: list[_Layers], replicas: int, x: Tensor, index: Tensor | None, w
         clips,
         len(x),
         torch.get_num_threads(),
+        network.interleaving is not None,
+        layers[0].shuffled,
         layers[0].norm.eps,
     )
     if not layers[0].norm.training:
         y = x.new_empty(clips, first.out_channels)
         blocks = _blocks([(*layer.weights, *layer.statistics) for layer in layers])
-        native.call(native.library().trunk_infer, sizes, blocks, x, index, y)
+        native.call(native.library().trunk_infer, sizes, blocks, x, index, views, y)
         return y
     running = [layer.statistics for layer in layers]
     momenta = [layer.norm.momentum for layer in layers]
     weights = [weight for layer in layers for weight in layer.weights]
-    y = _Train.apply(workspaces, sizes, running, momenta, x, index, *weights)
+    y = _Train.apply(network.workspaces, sizes, running, momenta, x, index, views, *weights)
     for layer in layers:
         layer.norm.num_batches_tracked += 1
     return y
@@ -205,7 +223,7 @@ def choose(network: nn.Module, clips: int, frames: int, picked: bool) -> str:
         return "torch"
     clips = min(1 << (clips - 1).bit_length(), MOST_CLIPS)
     shape = network.arguments | {"replicas": network.replicas}
-    key = ("trunk", network.training, torch.get_num_threads(), picked, clips, int(frames), *map(int, shape.values()))
+    key = ("trunk", network.training, torch.get_num_threads(), picked, clips, int(frames), *shape.values())
 
     def ways() -> dict:
         # A new one of the same shape: the network itself may have hooks, and weights that cannot be copied.
@@ -234,13 +252,13 @@ class _Train(torch.autograd.Function):
     move."""
 
     @staticmethod
-    def forward(ctx, workspaces, sizes, running, momenta, x, index, *weights):
+    def forward(ctx, workspaces, sizes, running, momenta, x, index, views, *weights):
         kernels, channels = native.library(), sizes.replicas * sizes.channels
         workspace = workspaces.take(sizes.replicas * kernels.trunk_workspace(ctypes.byref(sizes)))
         y, moments = x.new_empty(sizes.clips, channels), x.new_empty(sizes.blocks, 2, channels)
         tensors = zip(_by_block(weights), moments, running, strict=True)
         blocks = _blocks([(*own, *of_batch, *moving) for own, of_batch, moving in tensors], momenta)
-        native.call(kernels.trunk_forward, sizes, blocks, x, index, workspace, y)
+        native.call(kernels.trunk_forward, sizes, blocks, x, index, views, workspace, y)
         ctx.save_for_backward(workspace, moments, *weights)
         ctx.sizes, ctx.kernel = sizes, kernels.trunk_backward
         return y
@@ -256,7 +274,7 @@ class _Train(torch.autograd.Function):
         blocks = _blocks([(*own, *of_batch, *of_batch, *wanted) for own, of_batch, wanted in tensors])
         ctx.sizes.threads = torch.get_num_threads()
         native.call(ctx.kernel, ctx.sizes, blocks, dy.contiguous(), workspace)
-        return None, None, None, None, None, None, *gradients
+        return (None,) * 7 + tuple(gradients)
 
 
 def _by_block(tensors) -> list[tuple[Tensor, ...]]:

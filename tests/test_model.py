@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from melcnn import InputError, MelCNN, stack
+from melcnn.config import VARIANTS
 from melcnn.model import n_params
+from melcnn.shuffle import ChannelShuffle
 
 
 @pytest.mark.parametrize("groups, params", [(1, 18_850), (2, 11_938), (4, 8_482), (8, 6_754), (16, 5_890)])
@@ -33,8 +35,9 @@ def networks(n, **arguments):
     return made
 
 
-def test_a_stack_computes_what_each_network_computes():
-    plain, x = networks(3), torch.randn(5, 3, 8, 20)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stack_computes_what_each_network_computes(variant):
+    plain, x = networks(3, variant=variant), torch.randn(5, 3, 8, 20)
     for mode in (True, False):
         stacked = stack(plain).train(mode)
         together = stacked(x.flatten(1, 2)).unflatten(1, (3, -1))
@@ -42,8 +45,9 @@ def test_a_stack_computes_what_each_network_computes():
             torch.testing.assert_close(together[:, r], network.train(mode)(x[:, r]))
 
 
-def test_a_replica_taken_out_is_the_plain_network():
-    plain, x = networks(3), torch.randn(5, 8, 20)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_replica_taken_out_is_the_plain_network(variant):
+    plain, x = networks(3, variant=variant), torch.randn(5, 8, 20)
     stacked = stack(plain).eval()
     for r in range(3):
         alone = stacked.replica(r)
@@ -52,6 +56,58 @@ def test_a_replica_taken_out_is_the_plain_network():
         assert {k: v.tolist() for k, v in alone.state_dict().items()} == {
             k: v.tolist() for k, v in plain[r].state_dict().items()
         }
+
+
+def heard(network, mel):
+    """Which of the first convolution's outputs move with one mel."""
+    quiet, loud = torch.zeros(1, network.arguments["n_mels"], 8), torch.zeros(1, network.arguments["n_mels"], 8)
+    loud[0, mel] = 1
+    seen = []
+    network.blocks[0][0].register_forward_hook(lambda module, x, y: seen.append(y))
+    network.eval()(quiet)
+    network(loud)
+    return (seen[0] != seen[1]).any(2)[0].nonzero().flatten().tolist()
+
+
+def test_groups_hear_neighbours_or_the_whole_spectrum():
+    # 8 mels, 4 channels, 2 groups: plain, mels 0 to 3 are of channels 0 and 1; interleaved, the even ones are.
+    for variant, first in (("plain", range(4)), ("interleaved", (0, 2, 4, 6)), ("shuffle", (0, 2, 4, 6))):
+        for mel in range(8):
+            expected = [0, 1] if mel in first else [2, 3]
+            assert heard(MelCNN(8, 2, 4, variant=variant), mel) == expected
+
+
+def test_shuffled_groups_mix():
+    # 4 channels, 2 groups: rows (0, 1) and (2, 3) are read by columns, 0 2 1 3.
+    x = torch.arange(4.0)[None, :, None]
+    assert ChannelShuffle(2)(x).flatten().tolist() == [0, 2, 1, 3]
+    assert ChannelShuffle(2, replicas=2)(torch.cat([x, x + 4], 1)).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    # Through a whole network: with the shuffle any mel reaches every output of the blocks, without it half of them.
+    torch.manual_seed(0)
+    for variant, reached in (("interleaved", 8), ("shuffle", 16)):
+        network = MelCNN(16, 2, 16, variant=variant).eval()
+        loud = torch.zeros(1, 16, 8)
+        loud[0, 0] = 100
+        out = [network.embedding[0](network.blocks(network.interleaving(x))) for x in (torch.zeros(1, 16, 8), loud)]
+        assert 0.5 * reached < int((out[0] != out[1]).sum()) <= reached
+
+
+def test_variants_cost_what_the_plain_network_costs():
+    for variant in ("interleaved", "shuffle"):
+        assert n_params(MelCNN(groups=8, variant=variant)) == 6_754
+        torch.manual_seed(0)
+        same = MelCNN(groups=1, variant=variant)
+        torch.manual_seed(0)
+        x = torch.randn(2, 80, 101)
+        torch.manual_seed(0)
+        plain = MelCNN(groups=1)
+        assert torch.equal(same.eval()(x), plain.eval()(x)), "of one group there is nothing to exchange"
+    # separable: depthwise 3 c + c, pointwise c 32 / g + 32, for c of 80, 32 and 32, in place of the convolutions.
+    for groups in (1, 4):
+        plain = sum(c * 32 * 3 // groups + 32 for c in (80, 32, 32))
+        separable = sum(4 * c + c * 32 // groups + 32 for c in (80, 32, 32))
+        expected = n_params(MelCNN(groups=groups)) - plain + separable
+        assert n_params(MelCNN(groups=groups, variant="separable")) == expected
 
 
 def test_one_replica_is_the_plain_network():

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from melcnn import InputError, TrainingDiverged, configure, evaluation, extract, fit, native, training
+from melcnn.config import Training
 from melcnn.steps import Stack
 from melcnn.training import _Replica
 
@@ -32,10 +33,11 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
 
 
-def test_replicas_together_train_as_each_alone_step_by_step(features, double_precision):
+@pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "average": 0.5}])
+def test_replicas_together_train_as_each_alone_step_by_step(features, double_precision, recipe):
     # In float64, because Adam divides a gradient by its own size: the bias before a BatchNorm has the true
     # gradient 0, and float32 noise there would become steps of full length that mean nothing.
-    trial = configure(**SETTINGS)
+    trial = configure(**SETTINGS, **recipe)
     x, labels = features.x.double(), features.labels
     together = Stack(trial, [5, 6, 7], kernels="torch")
     alone = [Stack(trial, [seed], kernels="torch") for seed in (5, 6, 7)]
@@ -73,9 +75,10 @@ def test_an_epoch_is_the_hand_written_loop(features):
     torch.testing.assert_close(stacked.epoch(x, labels)[0], torch.tensor(total / 48))
 
 
-def test_an_epoch_that_is_replayed_is_the_epoch(features):
+@pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "average": 0.5}])
+def test_an_epoch_that_is_replayed_is_the_epoch(features, recipe):
     # Capturing runs an epoch beforehand, which must leave no trace. On the CPU "capturing" is remembering.
-    trial, captured = configure(**SETTINGS), []
+    trial, captured = configure(**SETTINGS, **recipe), []
 
     def capture(epoch, warm_up):
         warm_up()
@@ -90,8 +93,9 @@ def test_an_epoch_that_is_replayed_is_the_epoch(features):
     # Other clips are captured anew, and what was learned stays.
     assert torch.equal(replayed.epoch(x[:40], labels[:40]), stepped.epoch(x[:40], labels[:40]))
     assert len(captured) == 2
-    for name, tensor in stepped.network.state_dict().items():
-        assert torch.equal(replayed.network.state_dict()[name], tensor), name
+    with replayed.averaged() as ours, stepped.averaged() as theirs:
+        for name, tensor in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], tensor), name
 
 
 def test_our_kernels_train_as_torchs(features):
@@ -127,7 +131,8 @@ def test_a_replica_stops_by_its_own_loss_and_keeps_the_best_accuracy():
     replica = _Replica()
     #          loss, accuracy: the tie at 0.9 goes to the lower loss, the lowest loss is epoch 3
     history = [(0.9, 0.5), (0.6, 0.9), (0.4, 0.9), (0.5, 0.8), (0.7, 0.9)]
-    better = [replica.hear(i + 1, 1.0, loss, acc, patience=2) for i, (loss, acc) in enumerate(history)]
+    training = Training(patience=2)
+    better = [replica.hear(i + 1, training, 1.0, loss, acc) for i, (loss, acc) in enumerate(history)]
     assert better == [True, True, True, False, False]
     assert replica.kept_epoch == 3 and replica.stopped
 

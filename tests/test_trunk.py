@@ -11,7 +11,8 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.complexity import count
-from melcnn import native, trunk
+from melcnn import augmentation, native, trunk
+from melcnn.config import Training
 from melcnn.errors import InputError
 from melcnn.model import MelCNN, stack
 
@@ -24,12 +25,12 @@ def compiled():
         pytest.skip("there is no C compiler")
 
 
-def networks(n_mels, groups, channels, replicas):
+def networks(n_mels, groups, channels, replicas, variant="plain"):
     """A stack and its copy, with scales of both signs, so that pooling meets the smaller of two as well."""
     torch.manual_seed(0)
     made = []
     for _ in range(replicas):
-        network = MelCNN(n_mels, groups, channels, 3)
+        network = MelCNN(n_mels, groups, channels, 3, variant=variant)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm1d):
                 nn.init.normal_(module.weight)
@@ -51,12 +52,19 @@ def networks(n_mels, groups, channels, replicas):
         (7, 1, 5, 1, 4, 2),
     ],
 )
-def test_a_block_is_torchs_layers(n_mels, groups, channels, replicas, frames, clips):
-    ours, theirs = networks(n_mels, groups, channels, replicas)
+@pytest.mark.parametrize("variant", ["plain", "interleaved", "shuffle"])
+@pytest.mark.parametrize("augmented", [False, True])
+def test_a_block_is_torchs_layers(n_mels, groups, channels, replicas, frames, clips, variant, augmented):
+    ours, theirs = networks(n_mels, groups, channels, replicas, variant)
     x = torch.randn(clips + 3, n_mels, frames)
     index = torch.stack([torch.randperm(clips + 3)[:clips] for _ in range(replicas)], 1)
-    assert trunk.takes(ours.blocks, replicas, x, index)
-    out, expected = ours(x, index), theirs(x, index)
+    views = None
+    if augmented:
+        training = Training(shift=0.3, time_mask=0.4, mel_mask=0.4)
+        drawn = augmentation.draw(training, clips * replicas, n_mels, frames, torch.Generator().manual_seed(0))
+        views = drawn.unflatten(0, (clips, replicas))
+    assert trunk.takes(ours, x, index, views)
+    out, expected = ours(x, index, views), theirs(x, index, views)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     weights = torch.randn_like(out)
     (out * weights).sum().backward()
@@ -95,8 +103,8 @@ def test_the_number_of_threads_changes_no_bit():
     for number in (1, 2, 3):
         ours, _ = networks(80, 4, 32, 2)
         torch.set_num_threads(number)
-        layers = trunk.takes(ours.blocks, 2, x, torch.arange(40)[:, None].expand(-1, 2))
-        y = trunk.run(layers, 2, x, torch.arange(40)[:, None].expand(-1, 2), trunk.Workspaces())
+        layers = trunk.takes(ours, x, torch.arange(40)[:, None].expand(-1, 2))
+        y = trunk.run(layers, ours, x, torch.arange(40)[:, None].expand(-1, 2))
         y.square().sum().backward()
         found.append([y, *(w.grad for layer in layers for w in layer.weights)])
     torch.set_num_threads(before)
@@ -107,17 +115,17 @@ def test_the_number_of_threads_changes_no_bit():
 def test_what_the_kernels_are_not_made_for_goes_to_torch():
     ours, theirs = networks(8, 2, 4, 1)
     x = torch.randn(4, 8, 20)
-    assert trunk.takes(ours.blocks, 1, x)
-    assert not trunk.takes(ours.blocks, 1, x.double())
-    assert not trunk.takes(ours.blocks, 1, x.requires_grad_())
+    assert trunk.takes(ours, x)
+    assert not trunk.takes(ours, x.double())
+    assert not trunk.takes(ours, x.requires_grad_())
     with torch.no_grad():
-        assert trunk.takes(ours.blocks, 1, x)
-    assert not trunk.takes(ours.eval().blocks, 1, x.detach())  # a gradient by fixed statistics
+        assert trunk.takes(ours, x)
+    assert not trunk.takes(ours.eval(), x.detach())  # a gradient by fixed statistics
     with torch.autocast("cpu"):
-        assert not trunk.takes(ours.train().blocks, 1, x.detach())
+        assert not trunk.takes(ours.train(), x.detach())
     torch.testing.assert_close(ours.double()(x.double()), theirs.double()(x.double()))
     ours.float().blocks[1][2].momentum = None
-    assert not trunk.takes(ours.blocks, 1, x.detach())
+    assert not trunk.takes(ours, x.detach())
 
 
 def test_layers_that_somebody_changed_are_torchs():
@@ -127,7 +135,7 @@ def test_layers_that_somebody_changed_are_torchs():
         network = networks(8, 2, 4, 1)[0]
         change(network)
         network(x)
-        return bool(trunk.takes(network.blocks, 1, x))
+        return bool(trunk.takes(network, x))
 
     def pruned(network):
         prune.l1_unstructured(network.blocks[0][0], "weight", 0.5)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from melcnn.files import write_whole
 SPLITS = ("train", "validation", "test")
 
 # Raise when clips are decoded or stored differently: older cache files are then not found.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,8 @@ class ClipSet:
 
     waveforms: int16 `(clips, samples)`, zero-padded at the end. labels: int64 `(clips,)`, indices into
     `words`. splits: int8 `(clips,)`, indices into `SPLITS`. names: `word/file`. speakers: who speaks.
-    lengths: int64 `(clips,)`, samples before padding or cutting. resampled, mixed_down: clips that had
+    lengths: int64 `(clips,)`, samples before padding or cutting. noise: int16 `(samples,)`, the data set's recordings
+    of background noise one after another; empty if it has none. resampled, mixed_down: clips that had
     another rate, or several channels. left_out: files that gave no clip, each with its reason. remarks:
     one-line notices for whoever uses these clips.
     """
@@ -41,6 +42,7 @@ class ClipSet:
     names: np.ndarray
     speakers: np.ndarray
     lengths: np.ndarray
+    noise: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     resampled: int = 0
     mixed_down: int = 0
     left_out: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class ClipSet:
         """A hash of everything that a result can depend on; where the clips lay is no part of it."""
         digest = hashlib.sha256(f"{self.dataset}\n{self.words}\n{self.sample_rate}\n".encode())
         digest.update("\n".join([*self.names, *self.speakers]).encode())
-        for array in (self.labels, self.splits, self.waveforms):
+        for array in (self.labels, self.splits, self.waveforms, self.noise):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from melcnn.config import check_words
 from melcnn.data import prepared, recordings, synthetic
 from melcnn.data.clips import ClipSet, cached
-from melcnn.data.source import content_hash
+from melcnn.data.source import NOISE, content_hash
 
 Note = Callable[[str], None]
 
@@ -41,7 +41,9 @@ def load_clips(
         clips = cached(f"synthetic {synthetic.VERSION}\n{words}", lambda: synthetic.synthesize(words), note)
     else:
         path = Path(source)
-        clips = cached(f"recordings\n{words}\n{content_hash(path, words)}", lambda: recordings.load(path, words), note)
+        clips = cached(
+            f"recordings\n{words}\n{content_hash(path, (*words, NOISE))}", lambda: recordings.load(path, words), note
+        )
     for remark in clips.remarks:
         note(remark)
     if every_split:

@@ -8,9 +8,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from melcnn.data.audio import SAMPLE_RATE, SAMPLES, BadAudio, Decoded, decode
 from melcnn.data.clips import Clip, ClipSet, assemble
-from melcnn.data.source import LISTS, members
+from melcnn.data.source import LISTS, NOISE, members
 
 # The data set's rule for a file's split: its hash in 0 to 100 %, the first 10 validation, the next 10 test.
 MAX_NUM_WAVS_PER_CLASS = 2**27 - 1
@@ -57,12 +59,16 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     decoded: dict[str, Decoded] = {}
     lists: dict[str, frozenset[str]] = {}
     left_out: list[str] = []
-    for name, content in members(source, words):
+    noise = [np.zeros(0, np.int16)]
+    for name, content in members(source, (*words, NOISE)):
         if name in LISTS.values():
             lists[name] = frozenset(line.strip() for line in content.decode(errors="replace").splitlines())
             continue
         try:
-            decoded[name] = decode(content)
+            if name.startswith(f"{NOISE}/"):
+                noise.append(decode(content).waveform)
+            else:
+                decoded[name] = decode(content)
         except BadAudio as error:
             left_out.append(f"{name} {error}")
     remarks = []
@@ -103,6 +109,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
             )
             for name, audio in decoded.items()
         ],
+        noise=np.concatenate(noise),
         resampled=sum(audio.rate != SAMPLE_RATE for audio in decoded.values()),
         mixed_down=sum(audio.channels > 1 for audio in decoded.values()),
         left_out=tuple(left_out),

@@ -184,8 +184,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.supports.argtypes, found.supports.restype = [n], i
     found.log_mel.argtypes = [p, n, n, n, n, p, n, p, p, p, d, p]
     found.trunk_workspace.argtypes, found.trunk_workspace.restype = [p], n
-    found.trunk_forward.argtypes = [p] * 6
-    found.trunk_infer.argtypes = [p] * 5
+    found.trunk_forward.argtypes = [p] * 7
+    found.trunk_infer.argtypes = [p] * 6
     found.trunk_backward.argtypes = [p] * 4
     for kind in ("float", "double"):
         getattr(found, f"conv_forward_{kind}").argtypes = [p] * 5

@@ -12,10 +12,25 @@ long trunk_workspace(const trunk *s) {
   return lay_out(s, layers, parts_of(s));
 }
 
+/* One mel of one clip as a training step sees it, `melcnn.augmentation.VIEW` numbers: moved by `view[0]` frames, its first
+   or last value filling up, and zero in two spans of frames and in two of mels. */
+enum { VIEW = 9 };
+INLINE void augment(const int32_t *view, long mel, long t, const float *from, float *row) {
+  if ((view[5] <= mel && mel < view[6]) || (view[7] <= mel && mel < view[8])) {
+    memset(row, 0, t * sizeof(float));
+    return;
+  }
+  long shift = view[0], first = shift > 0 ? shift : 0, last = shift < 0 ? t + shift : t;
+  for (long i = 0; i < first; i++) row[i] = from[0];
+  memcpy(row + first, from + first - shift, (last - first) * sizeof(float));
+  for (long i = last; i < t; i++) row[i] = from[t - 1];
+  for (int m = 1; m < 5; m += 2) memset(row + view[m], 0, (view[m + 1] - view[m]) * sizeof(float));
+}
+
 /* The rows of one replica's clips. With an index (clips, replicas) they are picked from a data set, x (data set, n_mels,
-   frames); without, x is (clips, replicas * n_mels, frames). */
-static void gather(const trunk *s, const layer *now, const float *x, const int64_t *index, long r, long part,
-                   float *to) {
+   frames), and seen as `views` (clips, replicas, VIEW) say; without, x is (clips, replicas * n_mels, frames). */
+static void gather(const trunk *s, const layer *now, const float *x, const int64_t *index, const int32_t *views, long r,
+                   long part, float *to) {
   long count = clips_of(s, part), t = now->t, rest = now->segment - t;
   memset(to - GUARD, 0, GUARD * sizeof(float));
   memset(to + s->n_mels * now->row, 0, GUARD * sizeof(float));
@@ -23,8 +38,9 @@ static void gather(const trunk *s, const layer *now, const float *x, const int64
     long clip = part * CLIPS + n;
     const float *from = x + (index ? index[clip * s->replicas + r] : clip * s->replicas + r) * s->n_mels * t;
     for (long c = 0; c < s->n_mels; c++) {
-      float *row = to + c * now->row + n * now->segment;
-      memcpy(row, from + c * t, t * sizeof(float));
+      float *row = to + place_of_mel(s, c) * now->row + n * now->segment;
+      if (views) augment(views + (clip * s->replicas + r) * VIEW, c, t, from + c * t, row);
+      else memcpy(row, from + c * t, t * sizeof(float));
       for (long i = 0; i < rest; i++) row[t + i] = 0;
     }
   }
@@ -58,9 +74,14 @@ static void moments_of(const layer *now, const int32_t *mask, long count, const 
   moments[1] = squares;
 }
 
-static int in_range(const trunk *s, const int64_t *index) {
+static int in_range(const trunk *s, const int64_t *index, const int32_t *views) {
   for (long i = 0; index && i < s->clips * s->replicas; i++)
     if (index[i] < 0 || index[i] >= s->data_set) return 0;
+  for (const int32_t *view = views; view && view < views + s->clips * s->replicas * VIEW; view += VIEW) {
+    if (view[0] <= -s->frames || view[0] >= s->frames) return 0;
+    for (int m = 1; m < 5; m += 2)
+      if (view[m] < 0 || view[m + 1] < view[m] || view[m + 1] > s->frames) return 0;
+  }
   return 1;
 }
 
@@ -106,7 +127,7 @@ static void pool(const trunk *s, const layer *now, const block *b, long r, long 
     float shift = b->beta[channel] - b->mean[channel] * scale;
     if (!last) {
       const int32_t *mask = mask_of(s, now + 1, part);
-      float *to = next + c * now[1].row;
+      float *to = next + place_of_channel(s, c) * now[1].row;
       if (scale < 0) pool_pairs(row, now[1].row, 1, scale, shift, mask, to);
       else pool_pairs(row, now[1].row, 0, scale, shift, mask, to);
     } else
@@ -120,9 +141,9 @@ static void pool(const trunk *s, const layer *now, const block *b, long r, long 
 }
 
 /* In training: fills the workspaces of all replicas, which the backward pass reads, the statistics and y. */
-int trunk_forward(const trunk *s, const block *blocks, const float *x, const int64_t *index, float *workspaces,
-                  float *y) {
-  if (!in_range(s, index)) return OUT_OF_RANGE;
+int trunk_forward(const trunk *s, const block *blocks, const float *x, const int64_t *index, const int32_t *views,
+                  float *workspaces, float *y) {
+  if (!in_range(s, index, views)) return OUT_OF_RANGE;
   layer layers[MOST_BLOCKS];
   long parts = parts_of(s), size = lay_out(s, layers, parts);
   int32_t *masks = make_masks(s, layers);
@@ -138,7 +159,7 @@ int trunk_forward(const trunk *s, const block *blocks, const float *x, const int
 #pragma omp for
       for (long p = 0; p < parts; p++) {
         float *in = work + now->x + p * now->x_part + GUARD, *a = work + now->a + p * now->a_part;
-        if (!l) gather(s, now, x, index, r, p, in);
+        if (!l) gather(s, now, x, index, views, r, p, in);
         activate(s, now, b, r, p, in, a);
         for (long c = 0; c < s->channels; c++)
           moments_of(now, mask_of(s, now, p), clips_of(s, p), a + c * now->row, moments + (p * s->channels + c) * 2);
@@ -157,8 +178,9 @@ int trunk_forward(const trunk *s, const block *blocks, const float *x, const int
 }
 
 /* In inference: by the statistics that stand in the blocks, each part through all blocks at once. */
-int trunk_infer(const trunk *s, const block *blocks, const float *x, const int64_t *index, float *y) {
-  if (!in_range(s, index)) return OUT_OF_RANGE;
+int trunk_infer(const trunk *s, const block *blocks, const float *x, const int64_t *index, const int32_t *views,
+                float *y) {
+  if (!in_range(s, index, views)) return OUT_OF_RANGE;
   layer layers[MOST_BLOCKS];
   long parts = parts_of(s), size = lay_out(s, layers, 1);
   int32_t *masks = make_masks(s, layers);
@@ -171,7 +193,7 @@ int trunk_infer(const trunk *s, const block *blocks, const float *x, const int64
     for (long r = 0; r < s->replicas; r++)
       for (long p = 0; p < parts; p++) {
         if (failed) continue;
-        gather(s, layers, x, index, r, p, work + layers[0].x + GUARD);
+        gather(s, layers, x, index, views, r, p, work + layers[0].x + GUARD);
         for (long l = 0; l < s->blocks; l++) {
           const layer *now = layers + l;
           int last = l == s->blocks - 1;
@@ -207,7 +229,7 @@ static void norm_gradients(const trunk *s, const layer *now, const block *b, lon
   for (long p = 0; p < parts_of(s); p++) {
     const float *row = work + now->a + p * now->a_part + c * now->row;
     if (!last) {
-      const float *from = dy + (p * s->channels + c) * now[1].row;
+      const float *from = dy + (p * s->channels + place_of_channel(s, c)) * now[1].row;
       if (b->gamma[channel] < 0) pair_sums(from, row, now[1].row, 1, mean, &total, &product);
       else pair_sums(from, row, now[1].row, 0, mean, &total, &product);
     } else
@@ -240,7 +262,7 @@ static float unpool(const trunk *s, const layer *now, const block *b, long r, lo
   float scale = b->gamma[channel] * inverse, mean = b->mean[channel];
   float level = b->d_beta[channel] / count, slope = b->d_gamma[channel] * inverse / count;
   if (!last) {
-    const float *from = dy + (part * s->channels + c) * now[1].row;
+    const float *from = dy + (part * s->channels + place_of_channel(s, c)) * now[1].row;
     if (scale < 0) unpool_pairs(from, row, now[1].row, 1, to);
     else unpool_pairs(from, row, now[1].row, 0, to);
   } else {

@@ -17,9 +17,10 @@ typedef struct {
   float momentum;
 } block;
 
-/* Sizes. groups are those of one replica, data_set how many clips there are to pick from. */
+/* Sizes. groups are those of one replica, data_set how many clips there are to pick from. interleaved: each group of the
+   first block sees mels from all over the spectrum; shuffled: each group of the others channels from several. */
 typedef struct {
-  long replicas, groups, n_mels, channels, blocks, frames, clips, data_set, threads;
+  long replicas, groups, n_mels, channels, blocks, frames, clips, data_set, threads, interleaved, shuffled;
   float eps;
 } trunk;
 
@@ -29,6 +30,16 @@ typedef struct {
   long c_in, c_out, t, segment, row, x, a, x_part, a_part;
   const int32_t *mask, *last_mask;
 } layer;
+
+/* Where a mel lies in the first block's input, and a block's channel in the next one's (`melcnn.model`). */
+static long place_of_mel(const trunk *s, long m) {
+  return s->interleaved ? m % s->groups * (s->n_mels / s->groups) + m / s->groups : m;
+}
+
+static long place_of_channel(const trunk *s, long c) {
+  long each = s->channels / s->groups;
+  return s->shuffled ? c % each * s->groups + c / each : c;
+}
 
 static long parts_of(const trunk *s) { return (s->clips + CLIPS - 1) / CLIPS; }
 

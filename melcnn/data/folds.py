@@ -1,0 +1,50 @@
+"""Cross-validation over the clips that are not for testing: folds of whole speakers."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from melcnn.data.clips import SPLITS, ClipSet
+from melcnn.errors import InputError
+
+FOLDS = 5
+
+
+def fold_of(speakers: Sequence[str], folds: int = FOLDS) -> np.ndarray:
+    """The fold `(clips,)`, from 0, of each clip: all clips of a speaker in one, about equally many in each.
+
+    Speakers are taken in the order of their hashes, each into the fold that has the fewest clips so far. Raises
+    `InputError` if there are fewer speakers than folds.
+    """
+    names, index, counts = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
+    if not 2 <= folds <= len(names):
+        raise InputError(f"{folds} folds are out of range: with {len(names)} speakers there can be 2 to {len(names)}")
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode()).hexdigest())
+    clips, chosen = np.zeros(folds, int), np.zeros(len(names), int)
+    for speaker in order:
+        chosen[speaker] = clips.argmin()
+        clips[chosen[speaker]] += counts[speaker]
+    return chosen[index]
+
+
+def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> ClipSet:
+    """`clips` without their test split: fold `fold` of training and validation clips is the new test split.
+
+    validated: the training chooses its epoch by validation, so the next fold is the validation split, and training has
+    one fold less; without, there is no validation split.
+    """
+    end = clips.split("test").start
+    folded = fold_of(clips.speakers[:end].tolist(), folds)
+    splits = np.full(end, SPLITS.index("train"), np.int8)
+    splits[folded == fold] = SPLITS.index("test")
+    if validated:
+        splits[folded == (fold + 1) % folds] = SPLITS.index("validation")
+    order = np.lexsort((np.arange(end), splits))
+    return replace(
+        clips,
+        dataset=f"{clips.dataset}, fold {fold + 1} of {folds}",
+        splits=splits[order],
+        **{name: getattr(clips, name)[order] for name in ("waveforms", "labels", "names", "speakers", "lengths")},
+    )
