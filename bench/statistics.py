@@ -20,6 +20,20 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n)
 
 
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
+    """The mean of independent values and the half-width of the interval that holds one more of them; no half-width
+    for a single value.
+
+    half-width = t(1 - (1 - confidence) / 2; n - 1) * s * sqrt(1 + 1 / n), s with n - 1 in the denominator (for normal
+    values; Hahn and Meeker, Statistical Intervals, 1991).
+    """
+    n = len(values)
+    mean = float(np.mean(values))
+    if n < 2:
+        return mean, None
+    return mean, float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / n)
+
+
 def accuracy_interval(
     correct: Sequence[bool], speakers: Sequence[str], confidence: float = 0.95
 ) -> tuple[float, float]:
@@ -37,14 +51,22 @@ def accuracy_interval(
     if k < 2:
         return 0.0, 1.0
     p = float(np.mean(correct))
+    residuals = np.bincount(index, np.asarray(correct, float) - p)
+    variance = k / (k - 1) * float(np.sum(residuals**2)) / n**2
+    return effective_interval(p, n, k, variance, k - 1, confidence)
+
+
+def effective_interval(
+    p: float, n: int, k: int, variance: float, freedom: float, confidence: float
+) -> tuple[float, float]:
+    """Korn and Graubard's interval of an accuracy p of n predictions for k speakers, whose variance is known with so
+    many degrees of freedom: (low, high)."""
     tail = (1 - confidence) / 2
     if p in (0.0, 1.0):
         effective = float(k)
     else:
-        residuals = np.bincount(index, np.asarray(correct, float) - p)
-        variance = k / (k - 1) * float(np.sum(residuals**2)) / n**2
         effective = p * (1 - p) / variance if variance else float(n)
-        effective = min(n, effective * float(stdtrit(n - 1, 1 - tail) / stdtrit(k - 1, 1 - tail)) ** 2)
+        effective = min(n, effective * float(stdtrit(n - 1, 1 - tail) / stdtrit(freedom, 1 - tail)) ** 2)
     right, wrong = p * effective, (1 - p) * effective
     low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
@@ -90,6 +112,19 @@ def difference_interval(a: Sequence[float], b: Sequence[float], confidence: floa
     freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
     half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(sum(parts))
     return difference, difference - half, difference + half
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values corrected for there being many of them: those up to 0.05 are all of true effects but for one try in 20.
+
+    Holm (Scandinavian Journal of Statistics 6, 1979): the smallest of m times m, the next times m - 1 and so on, none
+    below the one before it, none above 1.
+    """
+    order = np.argsort(p, kind="stable")
+    raised = np.minimum(1, np.asarray(p, float)[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(raised)
+    return corrected.tolist()
 
 
 def significant(value: float | None) -> float | None:

@@ -1,0 +1,128 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import beta, norm, t
+
+from bench.resampling import crossed_interval, differences, paired_interval, summarise
+from bench.statistics import accuracy_interval, holm
+
+rng = np.random.default_rng(0)
+
+
+def test_holm_by_hand():
+    # Smallest first: 0.01 x 4, 0.02 x 3, 0.03 x 2 (not below 0.06), 0.9 x 1.
+    assert holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
+    # Of the largest nothing can be more than 1, and of none there is none.
+    assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_what_is_kept_of_predictions():
+    # Speakers a (two clips) and b (one). Clips right by speaker: seed 1: 2, 0; seed 2: 1, 1. Means 1.5, 0.5; the
+    # variances over seeds 0.5 and 0.5, so noise = 1 / 9. Both seeds have 2 right: they vary less than that, and the
+    # inflation is never less than 1.
+    found = summarise([np.array([[1, 0, 1], [0, 1, 1]])], list("aba"))
+    assert found.right.tolist() == [[1.5, 0.5]] and found.clips.tolist() == [2, 1]
+    assert found.noise.tolist() == [1 / 9] and found.inflation == 1 and found.freedom == 1
+    # Seed 1 has 3 right and seed 2 none: variance 4.5, by speaker 2 and 0.5, which is an inflation of 4.5 / 2.5.
+    assert summarise([np.array([[1, 1, 1], [0, 0, 0]])], list("aba")).inflation == pytest.approx(1.8)
+    with pytest.raises(ValueError, match=r"shape \(3,\), expected \(seeds, 3\)"):
+        summarise([np.ones(3)], list("aba"))
+    with pytest.raises(ValueError, match="single speaker"):
+        differences(summarise([np.ones((2, 3))], list("aaa")))
+
+
+def simulated(seeds, speakers=150, clips=4, errors=0.05):
+    """Independent configurations; half of the errors are shared by all seeds of one."""
+    n = speakers * clips
+    always = rng.random(n) < errors / 2
+    return (rng.random((seeds, n)) > errors / 2) & ~always, np.repeat(np.arange(speakers), clips)
+
+
+def pigeonhole(a, b, speakers, draws):
+    """Owen's bootstrap: speakers, the same for both, and seeds of each, all with replacement: (draws,) differences."""
+    k = speakers.max() + 1
+    sums = [np.stack([np.bincount(speakers, row, k) for row in matrix]) for matrix in (a, b)]
+    clips = np.bincount(speakers)
+    found = []
+    for _ in range(draws):
+        weights = rng.multinomial(k, np.full(k, 1 / k))
+        means = [one[rng.integers(0, len(one), len(one))].mean(0) for one in sums]
+        found.append((weights * (means[1] - means[0])).sum() / (weights * clips).sum())
+    return np.array(found)
+
+
+def test_the_variance_is_the_pigeonhole_bootstraps():
+    # The bootstrap's variance in expectation (Owen, theorem 2), k large: over speakers, plus (S - 1) / S of the seeds'
+    # variance s^2 / S of each. Here s^2 comes from the matrices themselves.
+    (a, speakers), (b, _) = simulated(8), simulated(8)
+    drawn = float(pigeonhole(a, b, speakers, 4000).var())
+    over_speakers = differences(summarise([a, b], speakers)).variance[0, 1] / a.shape[1] ** 2
+    over_seeds = sum(float(one.mean(1).var()) / len(one) for one in (a, b))
+    # 4000 draws know a variance to 2.2%.
+    assert drawn == pytest.approx(over_speakers + over_seeds, rel=0.09)
+
+
+def test_a_paired_interval_by_hand():
+    # 1000 speakers, one clip each; b misses 30 that a hears, a 10 that b hears; both seeds alike, so no noise. Without
+    # the score test's restriction this is McNemar's. d = -0.02; variance k / (k - 1) (40 - 20^2 / 1000) = 39.64 clips.
+    a, b = np.ones((2, 1000)), np.ones((2, 1000))
+    b[:, :30] = a[:, 30:40] = 0
+    difference, low, high = paired_interval(a, b, range(1000))
+    assert difference == pytest.approx(-0.02)
+    # Wald's is -0.02 +- 1.962 sqrt(39.64) / 1000 = (-0.0324, -0.0076); Tango's reaches a bit further down, as
+    # larger differences come with more discordant clips.
+    assert -0.0345 < low < -0.0324 and high == pytest.approx(-0.0076, abs=4e-4)
+    # The other way round it is the same interval.
+    assert paired_interval(b, a, range(1000)) == pytest.approx((0.02, -high, -low), abs=1e-8)
+
+
+def test_nothing_heard_differently_is_no_certainty():
+    # No discordant clip of n = 1000: u = 1, b = c = 0, so M = n x margin are expected under it: z = M / sqrt(M), which
+    # is 1.962 (t with 999 degrees of freedom) at M = 3.85; so the interval is (-0.00385, 0.00385).
+    both = np.ones((3, 1000))
+    expected = t.ppf(0.975, 999) ** 2 / 1000
+    assert paired_interval(both, both, range(1000)) == pytest.approx((0, -expected, expected), rel=1e-3)
+
+
+def test_one_seed_tells_nothing_of_other_seeds():
+    (a, speakers), (b, _) = simulated(1), simulated(3)
+    difference, low, high = paired_interval(a, b, speakers)
+    assert math.isfinite(difference) and (low, high) == (-math.inf, math.inf)
+    assert crossed_interval(a, speakers) is None
+
+
+def test_more_seeds_and_more_speakers_make_it_narrower():
+    def width(seeds, speakers):
+        (a, names), (b, _) = simulated(seeds, speakers), simulated(seeds, speakers)
+        _, low, high = paired_interval(a, b, names)
+        return high - low
+
+    assert width(20, 150) < 0.9 * width(2, 150) and width(5, 600) < 0.7 * width(5, 150)
+
+
+def test_an_accuracys_interval_is_that_of_one_seed_where_seeds_agree():
+    one, speakers = simulated(1)
+    low, high = crossed_interval(np.repeat(one, 3, axis=0), speakers)
+    # But for t(1799) in the place of t(599): 1.9613 and 1.9639 as against t(149), 1.976.
+    assert (low, high) == pytest.approx(accuracy_interval(one[0].tolist(), speakers), abs=2e-4)
+    # Without an error each of 150 speakers counts as one clip, as for one seed.
+    low, high = crossed_interval(np.ones((3, 600)), np.repeat(range(150), 4))
+    assert (low, high) == (pytest.approx(beta.ppf(0.025, 150, 1)), 1.0)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Seeds and speakers that differ, three seeds (400 draws: 95% give or take 2.2)."""
+    held = np.zeros(2)
+    for _ in range(400):
+        level = norm.ppf(0.95) * math.sqrt(1 + 0.5**2 + 0.1**2)  # probit, so that the mean accuracy is 0.95
+        speakers = np.repeat(np.arange(150), 4)
+        of_speaker = 0.5 * rng.standard_normal(150)[speakers]
+        a, b = (
+            level + of_speaker + 0.1 * rng.standard_normal((3, 1)) + rng.standard_normal((3, 600)) > 0 for _ in "ab"
+        )
+        _, low, high = paired_interval(a, b, speakers)
+        held[0] += low <= 0 <= high
+        low, high = crossed_interval(a, speakers)
+        held[1] += low <= 0.95 <= high
+    assert (held / 400 > 0.93).all() and (held / 400 < 0.995).all()
