@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench import options
+from bench.cli_choosing import choosing_app
 from bench.cli_timing import timing_app
 from bench.formats import show, to_csv
 from bench.terminal import chosen_format, finish, note, resumable, split_words, stderr
@@ -19,6 +20,7 @@ app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions
 data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
 app.add_typer(data_app, name="data")
 app.add_typer(timing_app)
+app.add_typer(choosing_app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,7 +51,7 @@ def sweep(
     data: options.Data = "auto",
     words: options.Words = "yes,no",
     seeds: options.Seeds = 5,
-    recipe: options.Recipe = "plain",
+    recipe: options.Recipe = "default",
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     target: Annotated[
@@ -88,18 +90,15 @@ def sweep(
     from melcnn.data.loading import load_clips
 
     grid = parse_axes(axes)
-    given = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
-    # An axis and its option's default do not clash; an option that was given and an axis do.
-    settings = {k: v for k, v in given.items() if v is not None and not (k == "recipe" and k in grid)}
-    trials = plan(grid, note, words=split_words(words), **settings)
+    trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
     chosen = pick_device(device)
     folder = RecordFolder(out)
     folder.prepare()
     clips = load_clips(data, split_words(words), note)
-    going_on = f"finished trials are kept in {out}, and the same command goes on from there"
-    with resumable(going_on), SweepProgress(stderr) as listener:
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
-    sheet = tables.sheet(tables.rows(result.trials, result.timing, target))
+    decided = tables.recommended(result.trials)
+    sheet = tables.sheet(tables.rows(result.trials, result.timing, target, decided), decided)
     if csv:
         write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
     show([sheet], format)
@@ -115,10 +114,11 @@ def train(
     hop_length: options.HopLength = 160,
     groups: options.Groups = 1,
     channels: options.Channels = 32,
+    variant: options.Variant = "plain",
     data: options.Data = "auto",
     words: options.Words = "yes,no",
     seeds: Annotated[int, typer.Option("--seeds", help="Networks trained; the best on validation is kept.")] = 1,
-    recipe: options.Recipe = "plain",
+    recipe: options.Recipe = "default",
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     kernels: options.Kernels = "fastest",
@@ -142,10 +142,9 @@ def train(
     from melcnn.config import configure
     from melcnn.data.loading import load_clips
 
-    given = {"batch_size": batch_size, "epochs": epochs}
-    settings = {k: v for k, v in given.items() if v is not None}
     network = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length, "groups": groups, "channels": channels}
-    trial = configure(split_words(words), recipe=recipe, **network, **settings)
+    network["variant"] = variant
+    trial = configure(split_words(words), **network, **options.settings({}, recipe, batch_size, epochs))
     chosen = pick_device(device)
     clips = load_clips(data, split_words(words), note)
     with resumable("nothing was written"), SweepProgress(stderr) as listener:
@@ -244,6 +243,7 @@ def profile(
     hop_length: options.HopLength = 160,
     groups: options.Groups = 1,
     channels: options.Channels = 32,
+    variant: options.Variant = "plain",
     words: options.Words = "yes,no",
     model: options.Model = None,
     input: options.Input = None,
@@ -270,8 +270,9 @@ def profile(
 
     try:
         if model is None:
+            network = {"groups": groups, "channels": channels, "variant": variant}
             front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-            sheets = costs.of_trial(configure(split_words(words), **front_end, groups=groups, channels=channels))
+            sheets = costs.of_trial(configure(split_words(words), **front_end, **network))
         else:
             shapes = [costs.parse_shape(shape) for shape in input]
             sheets = costs.of_model(model, costs.load_model(model), shapes, allow_uncounted)

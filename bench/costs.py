@@ -88,7 +88,7 @@ def of_model(name: str, model: nn.Module, shapes: Sequence[tuple[int, ...]], all
 def of_trial(trial: Trial) -> list[Sheet]:
     """Sheets of one configuration, its front-end included, for a clip of one second."""
     front_end = LogMelFilterBanks(**trial.front_end.model_dump())
-    network = MelCNN(trial.front_end.n_mels, trial.model.groups, trial.model.channels, n_classes=len(trial.data.words))
+    network = MelCNN.of(trial)
     waveform = torch.randn(1, CLIP_SECONDS * trial.front_end.sample_rate, generator=torch.Generator().manual_seed(0))
     before = profile(front_end, [waveform], training=False)
     features = front_end(waveform)

@@ -1,6 +1,7 @@
 """The command line's options that several commands share: one name, one meaning, one help text."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -23,14 +24,17 @@ NFft = Annotated[int, typer.Option("--n-fft", help="Samples of a Fourier transfo
 HopLength = Annotated[int, typer.Option("--hop-length", help="Samples from one frame to the next.")]
 Groups = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
 Channels = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
-Recipe = Annotated[str, typer.Option("--recipe", help="How networks are trained: plain.")]
+Variant = Annotated[str, typer.Option("--variant", help="Of the convolutions: plain, interleaved, shuffle, separable.")]
+Recipe = Annotated[
+    str, typer.Option("--recipe", help="How networks are trained: default, our best, or plain, as the study would.")
+]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Clips in a training step; the recipe's unless given (64).")
 ]
 Epochs = Annotated[
     int | None,
     typer.Option(
-        "--epochs", help="The most epochs, the recipe's unless given (30); a network that has converged stops before."
+        "--epochs", help="The most epochs, the recipe's unless given; a network that has converged stops before."
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")]
@@ -70,6 +74,22 @@ Kernels = Annotated[
         callback=_use_kernels,
     ),
 ]
+
+
+def settings(
+    grid: Mapping[str, object], recipe: str, batch_size: int | None, epochs: int | None
+) -> dict[str, str | int]:
+    """The settings that options give, beside the axes of a grid. An axis and the default of its option do not clash; an
+    axis and an option that was given do."""
+    given = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
+    return {
+        name: value for name, value in given.items() if value is not None and not (name == "recipe" and name in grid)
+    }
+
+
+def going_on(out: Path) -> str:
+    """What an interrupted sweep leaves."""
+    return f"finished trials are kept in {out}, and the same command goes on from there"
 
 
 def check_model(model: str | None, input: list[str] | None) -> None:

@@ -5,6 +5,7 @@ A trial record is one configuration and one seed. A timing record is one interle
 
 import hashlib
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -49,14 +50,19 @@ class Predictions(_Record):
     @model_validator(mode="after")
     def _check(self) -> "Predictions":
         lengths = {len(self.names), len(self.speakers), len(self.labels), len(self.logits)}
-        if len(lengths) > 1 or len({len(row) for row in self.logits}) != 1:
+        if len(lengths) > 1 or len({len(row) for row in self.logits}) > 1:
             raise ValueError("names, speakers, labels and rows of logits differ in number")
         return self
 
     @property
     def accuracy(self) -> float:
-        """The fraction of clips whose largest logit is the label's."""
-        return float(np.mean(np.argmax(self.logits, axis=1) == np.array(self.labels)))
+        """The fraction of clips whose largest logit is the label's; NaN of no clips."""
+        return float(np.mean(self.correct)) if self.labels else math.nan
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the largest logit is the label's: bool `(clips,)`."""
+        return np.argmax(self.logits, axis=1) == np.array(self.labels)
 
 
 class TrialRecord(_Record):

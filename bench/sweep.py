@@ -98,15 +98,30 @@ class Result:
 def sweep(
     trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
 ) -> Result:
-    """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it.
+    """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it."""
+    check_seeds(seeds)
+    found = trained(trials, seeds, clips, folder, device, listener)
+    env = environment.collect(device)
+    train_clips = clips.split("train").stop
+    key = records.timing_identity(list(trials), train_clips, env, ops.kernels(device))
+    if (timed := folder.timings().get(f"timing-{key}.json")) is None:
+        epochs = sum(trial.training.epochs for trial in trials)
+        listener.status(Status(epochs, epochs, "timing epochs"))
+        timed = time_epochs(trials, train_clips, device, env, listener.note)
+        folder.write(timed)
+    return Result(found, timed)
+
+
+def trained(
+    trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
+) -> list[TrialRecord]:
+    """The records of seeds 0 to `seeds` - 1 of each trial; what `folder` does not hold yet is trained.
 
     Records are written stack by stack, so that a kill loses at most the stacks in flight.
     """
-    check_seeds(seeds)
-    _warn_of_few(clips, listener.note)
+    _warn_of_few(trials, clips, listener.note)
     folder.prepare()
     present = folder.trials()
-    timings = folder.timings()
     env = environment.collect(device)
 
     def identity(trial: Trial, seed: int) -> str:
@@ -117,9 +132,7 @@ def sweep(
 
     if found := sum(len(finished(trial)) for trial in trials):
         listener.note(f"{found} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
-    train_clips = clips.split("train").stop
-    planned = stacks.plan(trials, seeds, train_clips, finished, device)
-
+    planned = stacks.plan(trials, seeds, clips.split("train").stop, finished, device)
     costs = {trial: _count(trial, clips) for trial, _ in planned.stacks}
 
     def keep(trial: Trial, stack: list[int], trained: stacks.Trained) -> None:
@@ -134,20 +147,14 @@ def sweep(
     # A configuration's records are all by the same kernels, whatever would be faster now.
     used = {trial: record.kernels for trial in trials for record in finished(trial).values()}
     stacks.train(planned, clips, device, listener, keep, used.get)
-
-    key = records.timing_identity(list(trials), train_clips, env, ops.kernels(device))
-    if (timed := timings.get(f"timing-{key}.json")) is None:
-        listener.status(Status(planned.epochs, planned.epochs, "timing epochs"))
-        timed = time_epochs(trials, train_clips, device, env, listener.note)
-        folder.write(timed)
-    return Result([present[identity(trial, seed)] for trial in trials for seed in range(seeds)], timed)
+    return [present[identity(trial, seed)] for trial in trials for seed in range(seeds)]
 
 
 def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener) -> tuple[list[Run], Run]:
     """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, and the one that validation likes best
     (of equal accuracies, the one of lowest loss)."""
     check_seeds(seeds)
-    _warn_of_few(clips, listener.note)
+    _warn_of_few([trial], clips, listener.note)
     runs: list[Run] = []
     planned = stacks.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, device)
     stacks.train(planned, clips, device, listener, lambda trial, stack, trained: runs.extend(trained.runs))
@@ -159,9 +166,10 @@ def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: 
     return runs, max(runs, key=rank)
 
 
-def _warn_of_few(clips: ClipSet, note: Callable[[str], None]) -> None:
+def _warn_of_few(trials: Sequence[Trial], clips: ClipSet, note: Callable[[str], None]) -> None:
     part = clips.split("validation")
-    if (count := part.stop - part.start) < FEW_VALIDATION_CLIPS * len(clips.words):
+    chosen = any(trial.training.keep == "best" for trial in trials)
+    if chosen and (count := part.stop - part.start) < FEW_VALIDATION_CLIPS * len(clips.words):
         note(f"only {count} validation clips: which epoch and which seed is kept rests on these few; add recordings")
 
 
@@ -207,7 +215,7 @@ def time_epochs(
 def _count(trial: Trial, clips: ClipSet) -> Complexity:
     frames = clips.waveforms.shape[1] // trial.front_end.hop_length + 1
     with drawing():
-        network = MelCNN(trial.front_end.n_mels, trial.model.groups, trial.model.channels, len(trial.data.words))
+        network = MelCNN.of(trial)
     return complexity.count(network, (1, trial.front_end.n_mels, frames))
 
 

@@ -1,14 +1,17 @@
 """Tables from records: a row of summary figures for each configuration."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from bench.formats import Sheet
+from bench.recommendation import Candidate, Recommendation, recommend
 from bench.records import TimingRecord, TrialRecord
 from bench.statistics import mean_interval
-from melcnn.config import SETTINGS, Trial
+from melcnn.config import SETTINGS, describe, settings_of, telling, usual
 
 
 class Row(BaseModel):
@@ -19,6 +22,8 @@ class Row(BaseModel):
     `max_epochs`. epoch_time_s: median seconds of one training pass over `train_clips` by a single network.
     reached_target: seeds whose validation accuracy reached `target`; time_to_target_s: the mean over these of the
     seconds from the beginning of their stack's training until it did, whatever else was in training meanwhile.
+    told_from_best: shown, by validation, to be worse than the configuration with the best validation accuracy; None
+    where nobody looked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,17 +56,64 @@ class Row(BaseModel):
     target: float | None
     reached_target: int | None
     time_to_target_s: float | None
+    remove_mean: bool
+    learning_rate: float
+    patience: int | None
+    keep: str
+    schedule: str
+    weight_decay: float
+    label_smoothing: float
+    average: float
+    shift: float
+    time_mask: float
+    mel_mask: float
+    speed: float
+    noise: bool
+    told_from_best: bool | None = None
 
 
-def rows(records: Sequence[TrialRecord], timing: TimingRecord | None = None, target: float | None = None) -> list[Row]:
+def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """The records of each configuration, in the order in which the configurations first appear."""
+    found: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        found.setdefault(record.trial.canonical(), []).append(record)
+    return found
+
+
+def recommended(records: Sequence[TrialRecord]) -> Recommendation | None:
+    """The recommendation by validation predictions; None where these are of different clips, or of one speaker."""
+    groups = list(by_configuration(records).values())
+    first = groups[0][0].validation
+    if len(set(first.speakers)) < 2 or any(record.validation.names != first.names for record in records):
+        return None
+    trials = [group[0].trial for group in groups]
+    candidates = [
+        Candidate(
+            describe(group[0].trial, trials),
+            group[0].complexity.macs,
+            np.stack([record.validation.correct for record in group]),
+        )
+        for group in groups
+    ]
+    return recommend(candidates, first.speakers)
+
+
+def rows(
+    records: Sequence[TrialRecord],
+    timing: TimingRecord | None = None,
+    target: float | None = None,
+    decided: Recommendation | None = None,
+) -> list[Row]:
     """A row for each configuration, in the order in which the configurations first appear. target: a validation
-    accuracy, to which rows then tell the time."""
+    accuracy, to which rows then tell the time. decided: by `recommended`, on these records."""
     times = {t.trial.canonical(): statistics.median(t.epoch_seconds) for t in timing.timed} if timing else {}
     timed_on = {timing.environment.device} if timing else set()
-    by_trial: dict[str, list[TrialRecord]] = {}
-    for record in records:
-        by_trial.setdefault(record.trial.canonical(), []).append(record)
-    return [_row(group, times.get(canonical), timed_on, target) for canonical, group in by_trial.items()]
+    groups = by_configuration(records)
+    found = [_row(group, times.get(canonical), timed_on, target) for canonical, group in groups.items()]
+    if decided is None:
+        return found
+    standings = zip(found, decided.standings, strict=True)
+    return [row.model_copy(update={"told_from_best": standing.told_from_best}) for row, standing in standings]
 
 
 def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str], target: float | None) -> Row:
@@ -74,12 +126,7 @@ def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set
     return Row(
         dataset=first.dataset,
         words=",".join(trial.data.words),
-        n_mels=trial.front_end.n_mels,
-        groups=trial.model.groups,
-        channels=trial.model.channels,
-        variant=trial.model.variant,
-        recipe=trial.training.recipe,
-        batch_size=trial.training.batch_size,
+        **{name: value for name, value in settings_of(trial).items() if name != "epochs"},
         seeds=len(records),
         train_clips=first.train_clips,
         test_clips=len(first.test.labels),
@@ -94,8 +141,6 @@ def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set
         epoch_time_s=_rounded(epoch_time),
         kernels=" + ".join(sorted({r.kernels for r in records})),
         device=" + ".join(sorted({r.environment.device for r in records} | timed_on)),
-        n_fft=trial.front_end.n_fft,
-        hop_length=trial.front_end.hop_length,
         max_epochs=trial.training.epochs,
         target=target,
         reached_target=len(to_target) if clocked else None,
@@ -109,14 +154,13 @@ def _rounded(value: float | None) -> float | None:
 
 
 # What a person reads: heading, and a row's text under it.
-_SETTINGS = ("n_mels", "n_fft", "hop_length", "groups", "channels", "variant", "recipe", "batch_size", "max_epochs")
-_DEFAULTS = {name: getattr(getattr(Trial(), section), name) for name, section in SETTINGS.items()}
-_DEFAULTS["max_epochs"] = _DEFAULTS.pop("epochs")  # the column `epochs` is the mean epoch kept
 _FIGURES = {
     "params": lambda row: f"{row.params:,}",
     "MACs": lambda row: f"{row.macs:,}",
     "MACs, all layers": lambda row: f"{row.macs_all_layers:,}",
-    "max val accuracy": lambda row: _with_interval(row.val_accuracy_max, row.val_accuracy_ci95),
+    "max val accuracy": lambda row: (
+        _with_interval(row.val_accuracy_max, row.val_accuracy_ci95) + " ≈" * (row.told_from_best is False)
+    ),
     "test accuracy": lambda row: _with_interval(row.test_accuracy, row.test_accuracy_ci95),
     "epochs": lambda row: f"{row.epochs:.1f}",
     "epoch time": lambda row: "" if row.epoch_time_s is None else f"{row.epoch_time_s:.3f} s",
@@ -134,13 +178,22 @@ def _to_target(row: Row) -> str:
     return time if row.reached_target == row.seeds else f"{time} ({row.reached_target} of {row.seeds})"
 
 
-def sheet(rows: Sequence[Row]) -> Sheet:
+def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The names of the settings that tell configurations apart, which are columns, and of those that are not the
+    recipe's, which must be said."""
+    varying = telling(settings) or ["groups"]
+    expected = usual(settings[0]["recipe"])
+    fixed = [n for n in SETTINGS if n not in (*varying, "recipe") and any(s[n] != expected[n] for s in settings)]
+    return varying, fixed
+
+
+def sheet(rows: Sequence[Row], decided: Recommendation | None = None) -> Sheet:
     """The rows as a sheet: the settings that vary, then the figures. What all rows share is in the title, and
-    so are settings that are not the defaults."""
-    values = {name: {getattr(row, name) for row in rows} for name in _SETTINGS}
-    varying = [name for name in _SETTINGS if len(values[name]) > 1] or ["groups"]
-    # A setting that is in no column and not the default must be said; the recipe always is.
-    silent = [name for name in _SETTINGS if name not in (*varying, "recipe") and values[name] != {_DEFAULTS[name]}]
+    so are settings that are not the defaults. decided: the recommendation that is said under it."""
+    # The column `epochs` is the mean epoch kept.
+    columns = {name: "max_epochs" if name == "epochs" else name for name in SETTINGS}
+    shown = settings_shown([{name: getattr(row, column) for name, column in columns.items()} for row in rows])
+    varying, silent = ([columns[name] for name in names] for names in shown)
     fixed = [f"{name}={getattr(rows[0], name)}" for name in silent]
 
     def shared(name: str) -> str:
@@ -150,6 +203,11 @@ def sheet(rows: Sequence[Row]) -> Sheet:
     figures = dict(_FIGURES)
     if (target := rows[0].target) is not None:
         figures[f"time to {target:g}"] = _to_target
+    notes = ["± is the 95% interval of the mean over seeds, for this very set of clips"] * (rows[0].seeds > 1)
+    if decided and len(rows) > 1:
+        marked = any(row.told_from_best is False for row in rows)
+        notes += ["≈: not told from the best in validation"] * marked
+        notes.append(f"by validation alone (ask 'melbench recommend' for more): {decided.describe('MACs')}")
     return Sheet(
         title=(
             f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "
@@ -159,6 +217,6 @@ def sheet(rows: Sequence[Row]) -> Sheet:
         headings=varying + list(figures),
         cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in figures.values()] for r in rows],
         records=[row.model_dump() for row in rows],
-        note="± is the 95% interval of the mean over seeds, for this very set of clips" if rows[0].seeds > 1 else "",
+        note="; ".join(notes),
         spare=["MACs, all layers"],
     )

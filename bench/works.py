@@ -192,8 +192,7 @@ def _of_trial(work: Work, trial: Trial, device: str, in_steps: bool) -> Built:
         waveforms = torch.randn(work.batch_size, trial.front_end.sample_rate, device=device)
         return Built(reference.inference(module, waveforms), module, [waveforms])
     if work.what in ("latency", "throughput"):
-        network = MelCNN(trial.front_end.n_mels, trial.model.groups, trial.model.channels, len(trial.data.words))
-        network = network.to(device)
+        network = MelCNN.of(trial).to(device)
         x = torch.randn(work.batch_size, trial.front_end.n_mels, trial.front_end.frames, device=device)
         return Built(reference.inference(network, x), network, [x])
     stack = Stack(trial, [0], device, None if in_steps else capture_for(device))

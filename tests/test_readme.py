@@ -52,8 +52,10 @@ def test_the_commands(folder, melbench, monkeypatch):
     for command in commands():
         arguments = shlex.split(command)[1:]
         seen.append(arguments[0] if arguments[0] != "data" else f"data {arguments[1]}")
-        if arguments[0] in ("sweep", "train"):  # in a short form
+        if arguments[0] in ("sweep", "train", "recommend"):  # in a short form
             arguments += ["--epochs", "1", "--seeds", "1"]
+        if arguments[0] == "reproduce":
+            arguments += ["--seeds", "2"]
         if "baseline" in arguments:
             arguments += ["--seeds", "1"]
         elif arguments[0] == "time" and "--against" not in arguments:
@@ -67,7 +69,13 @@ def test_the_commands(folder, melbench, monkeypatch):
         if arguments[0] == "sweep":
             assert ("synthetic" in out) == ("data prepare" not in seen)
     trained = {"sweep", "train", "evaluate", "predict"}
-    assert set(seen) == trained | {"data prepare", "data info", "profile", "time", "compare"}
+    assert set(seen) == trained | {"recommend", "reproduce"} | {
+        "data prepare",
+        "data info",
+        "profile",
+        "time",
+        "compare",
+    }
     assert (folder / "groups.csv").exists()
 
 

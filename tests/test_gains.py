@@ -1,0 +1,68 @@
+import csv
+import sys
+
+import pytest
+
+from bench import gains
+from bench.records import RecordFolder
+from bench.terminal import finish
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, corpus, tmp_path):
+    """Runs one of the module's commands on the small corpus: (rows of its CSV file, Markdown)."""
+
+    def run(name, seeds):
+        file = tmp_path / f"{name}.csv"
+        arguments = [name, file, "--data", corpus, "--seeds", seeds, "--out", tmp_path / "records", "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", ["gains", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            finish(lambda: gains.app(standalone_mode=False))
+        assert exit.value.code == 0, capsys.readouterr().err
+        return list(csv.DictReader(file.open())), file.with_suffix(".md").read_text()
+
+    return run
+
+
+def test_gains_on_the_test_split_are_paired_with_variant_and_recipe_plain(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(gains, "NETWORKS", [(20, 1), (20, 4)])
+    rows, text = command("test", 2)
+    assert [(r["groups"], r["variant"], r["recipe"]) for r in rows] == [
+        ("1", "plain", "plain"),
+        ("4", "plain", "plain"),
+        ("1", "plain", "default"),
+        ("4", "plain", "default"),
+        ("4", "shuffle", "default"),
+    ]
+    found = {}
+    for record in RecordFolder(tmp_path / "records").trials().values():
+        key = (str(record.trial.model.groups), record.trial.model.variant, record.trial.training.recipe)
+        found.setdefault(key, []).append(record.test.accuracy)
+    for row in rows:
+        accuracy = sum(found[row["groups"], row["variant"], row["recipe"]]) / 2
+        assert float(row["test_accuracy"]) == pytest.approx(accuracy, abs=1e-6)
+        if row["recipe"] == "plain":
+            assert row["gain"] == row["error_ratio"] == ""
+        else:
+            before = sum(found[row["groups"], "plain", "plain"]) / 2
+            assert float(row["gain"]) == pytest.approx(accuracy - before, abs=2e-6)
+            assert float(row["gain_low95"]) <= float(row["gain"]) <= float(row["gain_high95"])
+            if row["error_ratio"]:
+                assert float(row["error_ratio"]) == pytest.approx((1 - accuracy) / (1 - before), abs=1e-3)
+    assert text.startswith("speech_commands: yes,no (48 training and 16 test clips), 2 seeds")
+
+
+def test_ingredients_are_taken_out_one_at_a_time(command, monkeypatch):
+    monkeypatch.setattr(gains, "ABLATED", [{"groups": 1, "n_mels": 20, "hop_length": 800, "epochs": 2}])
+    rows, _ = command("ingredients", 2)
+    assert [row["change"] for row in rows] == ["all", *gains.WITHOUT]
+    assert rows[0]["gain"] == "" and all(row["gain"] for row in rows[1:]) and {row["clips"] for row in rows} == {"64"}
+
+
+def test_each_change_changes_one_thing_and_names_it():
+    from melcnn.config import configure, settings_of, usual
+
+    whole = usual("default")
+    for name, change in gains.WITHOUT.items():
+        changed = {k for k, v in settings_of(configure(recipe="default", **change)).items() if v != whole[k]}
+        assert changed == set(change), name
