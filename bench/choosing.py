@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: floa
     ]
 
 
-def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str) -> Sheet:
+def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: str) -> Sheet:
     """The candidates from the cheapest to the dearest, and the recommendation under them.
 
     Accuracies are fractions, of out-of-fold predictions, means over seeds. difference: to the most accurate candidate;
@@ -120,7 +120,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str) -> Sheet:
         return {
             "dataset": dataset,
             "words": ",".join(row.found.trial.data.words),
-            **own,
+            **{"max_epochs" if name == "epochs" else name: value for name, value in own.items()},
             "seeds": len(row.found.correct),
             "train_clips": row.found.train_clips,
             "clips": decided.clips,
@@ -136,6 +136,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str) -> Sheet:
             "told_from_best": standing.told_from_best,
             "on_front": row.on_front,
             "recommended": standing is decided.chosen,
+            "device": device,
         }
 
     def cells(row: Row, own: dict[str, Any]) -> list[str]:
@@ -158,13 +159,22 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str) -> Sheet:
             ", ".join(mark for mark, holds in marks.items() if holds),
         ]
 
-    seeds = " / ".join(dict.fromkeys(str(len(row.found.correct)) for row in rows))
+    def shared(values: Iterable[object]) -> str:
+        return " / ".join(dict.fromkeys(map(str, values)))
+
+    seeds = shared(len(row.found.correct) for row in rows)
+    train_clips = shared(round(row.found.train_clips) for row in rows)
     fixed = [f"{name}={settings[0][name]}" for name in silent]
-    about = [f"recipe {' / '.join(dict.fromkeys(own['recipe'] for own in settings))}", f"{seeds} seeds", *fixed]
+    about = [
+        f"recipe {shared(own['recipe'] for own in settings)}",
+        f"{seeds} seed{'s' * (seeds != '1')}",
+        *fixed,
+        device,
+    ]
     return Sheet(
         title=(
             f"{dataset}: {','.join(first.trial.data.words)}, out-of-fold predictions of {decided.clips} clips by "
-            f"networks trained on about {first.train_clips:.0f}, {', '.join(about)}"
+            f"networks trained on about {train_clips}, {', '.join(about)}"
         ),
         headings=[
             *varying,

@@ -182,7 +182,7 @@ def evaluate(
     clips = load_clips(data, loaded.trial.data.words, note, every_split=split != "all")
     if clips.dataset != loaded.dataset:
         note(f"{checkpoint} was trained on {loaded.dataset} and is evaluated on {clips.dataset}")
-    elif clips.fingerprint != loaded.data_fingerprint:
+    elif clips.heard_by(loaded.trial.training) != loaded.data_fingerprint:
         note(f"the data is not what {checkpoint} was trained on: it may have been trained on some of these clips")
     elif split != "test":
         note(f"split {split} holds clips that {checkpoint} was trained on or chosen by: this flatters it")

@@ -65,7 +65,7 @@ def recommend(
         check_writable(csv)
     from bench import choosing
     from bench.crossval import out_of_fold
-    from bench.environment import pick_device
+    from bench.environment import collect, pick_device
     from bench.progress import SweepProgress
     from bench.records import RecordFolder
     from bench.sweep import check_seeds, parse_axes, plan
@@ -83,7 +83,7 @@ def recommend(
     kept = choosing.within(budget, costs, note)
     with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
         found = out_of_fold(kept, seeds, clips, folder, chosen, listener)
-    sheet = choosing.sheet(*choosing.choose(found, costs, margin), clips.dataset)
+    sheet = choosing.sheet(*choosing.choose(found, costs, margin), clips.dataset, collect(chosen).device)
     if csv:
         write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
     show([sheet], format)

@@ -101,6 +101,8 @@ def time(
         given = {"batch_size": batch_size, "epochs": epochs}
         settings = {name: value for name, value in given.items() if value is not None}
         trials = plan(parse_axes(axes or []), note, words=split_words(words or "yes,no"), **settings)
+        if any((trial.model.variant, trial.training.recipe) != ("plain", "plain") for trial in trials):
+            raise InputError("--against knows the plain network and recipe alone: leave out variant and recipe")
         _deliver(_against(against, trials, what, data or "auto", seeds, device), csv, format)
         return
     kinds = _kinds(what or ",".join(works.WHAT))

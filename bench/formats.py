@@ -20,7 +20,8 @@ FORMATS = ("table", "json", "csv", "markdown", "latex")
 class Sheet:
     """One table: `headings` and `cells` for a person, `records` (equal keys, raw values) for a program.
 
-    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it.
+    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it. key: the sheet's
+    name in JSON beside others, its title unless given.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Sheet:
     note: str = ""
     spare: Sequence[str] = ()
     single: bool = False
+    key: str = ""
 
 
 def show(sheets: Sequence[Sheet], format: str) -> None:
@@ -43,7 +45,7 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
         for number, sheet in enumerate(filled):
             console.print(*[""] * (number > 0), to_table(sheet, console.width), sep="\n")
     elif format == "json" and len(sheets) > 1:
-        content = {s.title.replace(" ", "_"): s.records[0] if s.single else s.records for s in sheets}
+        content = {(s.key or s.title).replace(" ", "_"): s.records[0] if s.single else s.records for s in sheets}
         sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     else:
         sys.stdout.write("\n".join(_TEXT[format](sheet) for sheet in filled))

@@ -42,8 +42,9 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no noise": {"noise": False},
     "label_smoothing=0.1": {"label_smoothing": 0.1},
     "weight_decay=0.05": {"weight_decay": 0.05},
-    "average=0.998": {"average": 0.998},
-    "remove_mean": {"remove_mean": True},
+    "ema_decay=0.998": {"ema_decay": 0.998},
+    "normalize=none": {"normalize": "none"},
+    "normalize=clip": {"normalize": "clip"},
 }
 # The network of one group hears whole clips at once; that of 16 needs the variant for it.
 ABLATED = [{"groups": 1}, {"groups": 16, "variant": "shuffle"}]

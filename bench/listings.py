@@ -70,6 +70,7 @@ def contents(clips: ClipSet) -> list[Sheet]:
         for finding, found in findings.items()
     ]
     about = {"dataset": clips.dataset, "words": ",".join(clips.words), "fingerprint": clips.fingerprint}
+    about["noise_seconds"] = round(len(clips.noise) / clips.sample_rate)
     return [sheet_of("data", [about], single=True), sheet_of("clips", counts), sheet_of("checks", checks)]
 
 

@@ -56,8 +56,13 @@ class SweepProgress:
         )
         if status.ended:  # kept on the screen
             left = f"; {self._left(status)}" if status.done < status.planned else ""
+            found = (
+                "trained"
+                if status.accuracy is None
+                else f"mean of the best validation accuracies {status.accuracy:.4f}"
+            )
             self.console.print(
-                f"{status.label}: mean of the best validation accuracies {status.accuracy:.4f}{left}",
+                f"{status.label}: {found}{left}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -4,7 +4,7 @@ Arrays and numbers in, a decision out: no files, no records.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,7 +113,7 @@ def recommend(
     accepted = _accepted(apart, by_chance, margin, level)
     best = max(range(len(candidates)), key=lambda i: (found.accuracies[i], -candidates[i].cost))
     # What is accepted is within the margin, even where the bound, which is for all at once, falls short of that.
-    at_least = apart.least(_joint_level(by_chance[best], level))[:, best]
+    at_least = apart.least(_joint_level(by_chance(best), level))[:, best]
     at_least = np.where(accepted, np.maximum(at_least, -margin), at_least)
     at_least[best] = 0.0
     told = _told_from_best(apart, level)
@@ -152,10 +152,11 @@ def _many(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
-def _accepted(apart: Differences, by_chance: Sequence[np.ndarray], margin: float, level: float) -> np.ndarray:
+def _accepted(apart: Differences, by_chance: Callable[[int], np.ndarray], margin: float, level: float) -> np.ndarray:
     p = apart.p(margin)
     accepted = np.ones(len(p), bool)
-    for j, draws in enumerate(by_chance):
+    for j in range(len(p)):
+        draws = by_chance(j)
         left = np.arange(len(p)) != j
         passed = ~left
         while left.any():
@@ -168,7 +169,7 @@ def _accepted(apart: Differences, by_chance: Sequence[np.ndarray], margin: float
     return accepted
 
 
-def _by_chance(found: Crossed) -> list[np.ndarray]:
+def _by_chance(found: Crossed) -> Callable[[int], np.ndarray]:
     """For each candidate j (draws, m): all differences to j as chance would have them were there none, in standard
     errors. Normal with the covariance over speakers, and trainings' own. The same draws each time."""
     residuals = found.right - found.accuracies[:, None] * found.clips
@@ -180,7 +181,7 @@ def _by_chance(found: Crossed) -> list[np.ndarray]:
     own = np.diag(covariance)
     # Of two that were right on the same clips the difference is zero; anything will do for its error.
     errors = np.sqrt(np.maximum(own + own[:, None] - 2 * covariance, 1e-9))
-    return [(moved - moved[:, [j]]) / errors[j] for j in range(len(own))]
+    return lambda j: (moved - moved[:, [j]]) / errors[j]
 
 
 def _joint_level(draws: np.ndarray, level: float) -> float:
@@ -195,7 +196,7 @@ def _told_from_best(apart: Differences, level: float) -> np.ndarray:
     return np.array(holm(np.minimum(1, max(1, m - 1) * p.min(1)))) <= level
 
 
-def _more_seeds(found: Crossed, by_chance: Sequence[np.ndarray], margin: float, level: float) -> int | None:
+def _more_seeds(found: Crossed, by_chance: Callable[[int], np.ndarray], margin: float, level: float) -> int | None:
     def enough(more: float) -> bool:
         return bool(_accepted(differences(found, found.seeds + more), by_chance, margin, level).any())
 

@@ -169,6 +169,7 @@ def _table(axis: str, found: Found, timing: TimingRecord | None, ratios: Mapping
             f"study's seconds are of its clips on an {STUDY_DEVICE}: compare the ratios alone"
         ),
         spare=["study's params", "study's MACs, all layers", "study's epoch time"],
+        key=axis,
     )
 
 
@@ -242,6 +243,7 @@ def _claims(found: Found, timing: TimingRecord | None, ratios: Mapping[Key, Sequ
             "corrected for the comparisons within a claim (Bonferroni), for these very clips: they do not speak of "
             f"other clips or speakers; {_clips_text(first)}"
         ),
+        key="claims",
     )
 
 

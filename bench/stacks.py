@@ -140,7 +140,7 @@ def train(
     epochs = [0] * len(plan.stacks)
     lock = threading.Lock()
 
-    def tell(index: int, number: int, accuracy: float, ended: bool = False) -> None:
+    def tell(index: int, number: int, accuracy: float | None, ended: bool = False) -> None:
         trial, stack = plan.stacks[index]
         label = describe(trial, trials) + (f" seeds {stack[0]} to {stack[-1]}" if counts[trial] > 1 else "")
         with lock:
@@ -152,12 +152,13 @@ def train(
     def job(index: int, check: in_flight.Check) -> Trained:
         trial, stack = plan.stacks[index]
         with features.of(trial.front_end) as x:
-            start, elapsed, best = now(), [], 0.0
+            start, elapsed, best = now(), [], None
 
             def on_epoch(epoch: Epoch) -> None:
                 nonlocal best
                 elapsed.append(now() - start)
-                best = sum(epoch.best_accuracy) / len(epoch.best_accuracy)
+                if None not in epoch.best_accuracy:
+                    best = sum(epoch.best_accuracy) / len(epoch.best_accuracy)
                 tell(index, epoch.number, best)
                 check()
 

@@ -16,7 +16,7 @@ from bench.stacks import Listener, Status
 from bench.statistics import significant
 from bench.works import Work
 from melcnn import ops
-from melcnn.config import SETTINGS, Trial, configure
+from melcnn.config import EXCHANGING, SETTINGS, Trial, configure, describe
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
 from melcnn.model import MelCNN, drawing
@@ -82,9 +82,18 @@ def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list
         raise impossible[0][1]
     if len({trial.canonical() for trial in trials}) < len(trials):
         raise InputError("the axes name a configuration twice, such as groups=1,01: name each once")
+    # What is exchanged between groups needs two of them.
+    same = [t for t in trials if t.model.groups == 1 and t.model.variant in EXCHANGING and _plain(t) in trials]
+    for trial in same:
+        note(f"left out {describe(trial, trials)}: of one group it is the plain network")
+        trials.remove(trial)
     for chosen, error in impossible:
         note(f"left out {' '.join(f'{k}={v}' for k, v in chosen.items())}: {error}")
     return trials
+
+
+def _plain(trial: Trial) -> Trial:
+    return trial.model_copy(update={"model": trial.model.model_copy(update={"variant": "plain"})})
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ def trained(
     env = environment.collect(device)
 
     def identity(trial: Trial, seed: int) -> str:
-        return records.trial_identity(trial, clips.fingerprint, seed)
+        return records.trial_identity(trial, clips.heard_by(trial.training), seed)
 
     def finished(trial: Trial) -> dict[int, TrialRecord]:
         return {seed: present[key] for seed in range(seeds) if (key := identity(trial, seed)) in present}
@@ -154,7 +163,7 @@ def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: 
     """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, and the one that validation likes best
     (of equal accuracies, the one of lowest loss)."""
     check_seeds(seeds)
-    _warn_of_few([trial], clips, listener.note)
+    _warn_of_few([trial], clips, listener.note, choosing_seeds=seeds > 1)
     runs: list[Run] = []
     planned = stacks.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, device)
     stacks.train(planned, clips, device, listener, lambda trial, stack, trained: runs.extend(trained.runs))
@@ -166,9 +175,11 @@ def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: 
     return runs, max(runs, key=rank)
 
 
-def _warn_of_few(trials: Sequence[Trial], clips: ClipSet, note: Callable[[str], None]) -> None:
+def _warn_of_few(
+    trials: Sequence[Trial], clips: ClipSet, note: Callable[[str], None], choosing_seeds: bool = False
+) -> None:
     part = clips.split("validation")
-    chosen = any(trial.training.keep == "best" for trial in trials)
+    chosen = choosing_seeds or any(trial.training.keep == "best" for trial in trials)
     if chosen and (count := part.stop - part.start) < FEW_VALIDATION_CLIPS * len(clips.words):
         note(f"only {count} validation clips: which epoch and which seed is kept rests on these few; add recordings")
 
@@ -243,7 +254,7 @@ def _record(
         stack=stack,
         kernels=run.kernels,
         dataset=clips.dataset,
-        data_fingerprint=clips.fingerprint,
+        data_fingerprint=clips.heard_by(trial.training),
         train_clips=clips.split("train").stop,
         left_out_clips=len(clips.left_out),
         complexity=costs,

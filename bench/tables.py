@@ -56,14 +56,14 @@ class Row(BaseModel):
     target: float | None
     reached_target: int | None
     time_to_target_s: float | None
-    remove_mean: bool
+    normalize: str
     learning_rate: float
     patience: int | None
     keep: str
     schedule: str
     weight_decay: float
     label_smoothing: float
-    average: float
+    ema_decay: float
     shift: float
     time_mask: float
     mel_mask: float
@@ -81,10 +81,11 @@ def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialReco
 
 
 def recommended(records: Sequence[TrialRecord]) -> Recommendation | None:
-    """The recommendation by validation predictions; None where these are of different clips, or of one speaker."""
+    """The recommendation by validation predictions; None for a single configuration, and where these are of different
+    clips, or of one speaker."""
     groups = list(by_configuration(records).values())
     first = groups[0][0].validation
-    if len(set(first.speakers)) < 2 or any(record.validation.names != first.names for record in records):
+    if len(groups) < 2 or len(set(first.speakers)) < 2 or any(r.validation.names != first.names for r in records):
         return None
     trials = [group[0].trial for group in groups]
     candidates = [
@@ -182,8 +183,12 @@ def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], li
     """The names of the settings that tell configurations apart, which are columns, and of those that are not the
     recipe's, which must be said."""
     varying = telling(settings) or ["groups"]
-    expected = usual(settings[0]["recipe"])
-    fixed = [n for n in SETTINGS if n not in (*varying, "recipe") and any(s[n] != expected[n] for s in settings)]
+    expected = {recipe: usual(recipe) for recipe in {each["recipe"] for each in settings}}
+    fixed = [
+        name
+        for name in SETTINGS
+        if name not in (*varying, "recipe") and any(each[name] != expected[each["recipe"]][name] for each in settings)
+    ]
     return varying, fixed
 
 
@@ -204,7 +209,7 @@ def sheet(rows: Sequence[Row], decided: Recommendation | None = None) -> Sheet:
     if (target := rows[0].target) is not None:
         figures[f"time to {target:g}"] = _to_target
     notes = ["± is the 95% interval of the mean over seeds, for this very set of clips"] * (rows[0].seeds > 1)
-    if decided and len(rows) > 1:
+    if decided:
         marked = any(row.told_from_best is False for row in rows)
         notes += ["≈: not told from the best in validation"] * marked
         notes.append(f"by validation alone (ask 'melbench recommend' for more): {decided.describe('MACs')}")

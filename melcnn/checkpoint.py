@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 class Checkpoint:
     """A trained plain network (in evaluation mode) with what it was trained as and on.
 
-    dataset, data_fingerprint: of the clips, as in `ClipSet`. The accuracies are those of the kept epoch.
+    dataset, data_fingerprint: of the clips, as `ClipSet.heard_by` says. The accuracies are those of the kept epoch.
     """
 
     trial: Trial
@@ -46,7 +46,7 @@ def checkpoint_of(run: Run, trial: Trial, clips: ClipSet) -> Checkpoint:
         network=run.network,
         seed=run.seed,
         dataset=clips.dataset,
-        data_fingerprint=clips.fingerprint,
+        data_fingerprint=clips.heard_by(trial.training),
         validation_accuracy=run.validation_accuracy,
         test_accuracy=run.test_accuracy,
     )

@@ -48,7 +48,9 @@ class Config(BaseModel):
 class FrontEnd(Config):
     """Log-mel features: power spectrum of Hann-windowed frames, triangular mel filters, log(x + 1e-6).
 
-    remove_mean: less the clip's mean over mels and frames, so that loudness changes nothing but what the offset hides.
+    normalize: "clip", less the clip's mean over mels and frames, so that its loudness changes nothing but what the
+    offset hides; "mel", each mel less its own mean over frames, so that neither does the colour of a microphone
+    (cepstral mean subtraction, Atal, JASA 55, 1974, before the transform to cepstra).
     """
 
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
@@ -59,7 +61,7 @@ class FrontEnd(Config):
     f_max: float | None = None
     norm: Literal["slaney"] | None = None
     mel_scale: Literal["htk", "slaney"] = "htk"
-    remove_mean: bool = False
+    normalize: Literal["none", "clip", "mel"] = "none"
 
     @model_validator(mode="after")
     def _check(self) -> "FrontEnd":
@@ -84,6 +86,8 @@ class FrontEnd(Config):
 
 
 VARIANTS = ("plain", "interleaved", "shuffle", "separable")
+# Those that let groups exchange what they hear: of one group they are the plain network.
+EXCHANGING = ("interleaved", "shuffle")
 
 
 class Model(Config):
@@ -98,7 +102,7 @@ class Model(Config):
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {"front_end": {}, "training": {}},
     "default": {
-        "front_end": {},
+        "front_end": {"normalize": "mel"},
         "training": {
             "epochs": 120,
             "patience": None,
@@ -125,8 +129,8 @@ class Training(Config):
     validation accuracy (of equals, of lowest validation loss), or the last one.
     schedule: of the learning rate (`melcnn.steps.rate`). weight_decay: decoupled from the gradient (Loshchilov and
     Hutter, arXiv:1711.05101), for weights alone. label_smoothing: the share of a label that goes to all words alike
-    (Szegedy et al., arXiv:1512.00567). average: the decay at each step of the running mean of the weights that is
-    evaluated and kept (Polyak and Juditsky, 1992); 0: the weights themselves.
+    (Szegedy et al., arXiv:1512.00567). ema_decay: of the exponential moving average of
+    the weights, step by step, that is evaluated and kept; 0: the weights themselves.
     What a network hears of a clip, each epoch anew (`melcnn.augmentation`): shift, the most that it is moved, either
     way, as a share of the clip; time_mask, mel_mask: the widest of two spans of frames and of mels that are masked, as
     shares of all. speed: it is as often slower, or faster, by this share; noise: it is as often in background noise, if
@@ -142,7 +146,7 @@ class Training(Config):
     schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
     time_mask: Annotated[float, Field(ge=0, le=1)] = 0.0
     mel_mask: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -196,14 +200,14 @@ class Trial(Config):
 
 # Where each setting that a person can name lives in a `Trial`.
 SETTINGS: dict[str, str] = {
-    **dict.fromkeys(("n_mels", "n_fft", "hop_length", "remove_mean"), "front_end"),
+    **dict.fromkeys(("n_mels", "n_fft", "hop_length", "normalize"), "front_end"),
     **dict.fromkeys(("groups", "channels", "variant"), "model"),
     **dict.fromkeys(Training.model_fields, "training"),
 }
 
 # What came later than the first records, with the values that change nothing.
 LATER_SETTINGS: dict[str, dict[str, object]] = {
-    "front_end": {"remove_mean": False},
+    "front_end": {"normalize": "none"},
     "training": {
         name: field.default
         for name, field in Training.model_fields.items()

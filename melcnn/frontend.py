@@ -37,7 +37,7 @@ class LogMelFilterBanks(nn.Module):
         f_max: float | None = None,
         norm: str | None = None,
         mel_scale: str = "htk",
-        remove_mean: bool = False,
+        normalize: str = "none",
     ):
         super().__init__()
         with one_line("front-end"):
@@ -50,7 +50,7 @@ class LogMelFilterBanks(nn.Module):
                 f_max=f_max,
                 norm=norm,
                 mel_scale=mel_scale,
-                remove_mean=remove_mean,
+                normalize=normalize,
             )
         filters = mel_filters(self.config)
         empty = int((filters.amax(0) == 0).sum())
@@ -80,15 +80,16 @@ class LogMelFilterBanks(nn.Module):
             power = spectrum.abs().pow(2.0)
             mel = torch.matmul(power.transpose(-1, -2), self.filters).transpose(-1, -2)
             features = torch.log(mel + LOG_OFFSET).reshape(*waveform.shape[:-1], *mel.shape[-2:])
-            return without_mean(features) if self.config.remove_mean else features
+            return normalized(features, self.config)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.config)
 
 
-def without_mean(features: Tensor) -> Tensor:
-    """Features `(..., n_mels, frames)` less their mean over mels and frames."""
-    return features - features.mean((-2, -1), keepdim=True)
+def normalized(features: Tensor, config: FrontEnd) -> Tensor:
+    """Log-mel features `(..., n_mels, frames)` less the mean that `config.normalize` names."""
+    dims = {"none": None, "clip": (-2, -1), "mel": (-1,)}[config.normalize]
+    return features if dims is None else features - features.mean(dims, keepdim=True)
 
 
 def mel_filters(config: FrontEnd) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from melcnn import native
 from melcnn.config import FrontEnd
-from melcnn.frontend import LOG_OFFSET, LogMelFilterBanks, without_mean
+from melcnn.frontend import LOG_OFFSET, LogMelFilterBanks, normalized
 
 # Of the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches, a GPU wants more at once.
 CLIPS_PER_BATCH = {"cpu": 64, "cuda": 2048}
@@ -76,7 +76,7 @@ def _by_kernel(kernels: ctypes.CDLL, waveforms: np.ndarray, front_end: FrontEnd)
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, bounds[:-1], bounds[1:]))
-    return without_mean(torch.from_numpy(features)) if front_end.remove_mean else torch.from_numpy(features)
+    return normalized(torch.from_numpy(features), front_end)
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from melcnn import augmentation, ops, trunk
-from melcnn.config import VARIANTS, Trial, check_groups
+from melcnn.config import EXCHANGING, VARIANTS, Trial, check_groups
 from melcnn.errors import InputError
 from melcnn.shuffle import ChannelShuffle
 
@@ -48,8 +48,8 @@ class MelCNN(nn.Module):
     variant: "plain"; "interleaved": group g of the first convolution sees mels g, g + groups, ..., so that each group
     hears the whole spectrum; "shuffle": interleaved, and channels are shuffled between the convolutions, so that groups
     exchange what they found; "separable": each convolution is a depthwise one of kernel 3 and a grouped one of kernel 1
-    (MobileNet, Howard et al., arXiv:1704.04861), of about a third of the weights. The others have the plain network's
-    parameters and MACs, and with groups 1 they are the plain network.
+    (MobileNet, Howard et al., arXiv:1704.04861), of fewer weights where groups are few. The others have the plain
+    network's parameters and MACs, and with groups 1 they are the plain network.
 
     kernels: whose compute the blocks, "melcnn" (`melcnn.trunk`) or "torch"; None, as at first: the faster. Gradients of
     gradients by all weights need "torch".
@@ -90,7 +90,7 @@ class MelCNN(nn.Module):
                 layers.append(ChannelShuffle(groups, r))
             return nn.Sequential(*layers)
 
-        interleaving = variant in ("interleaved", "shuffle") and groups > 1
+        interleaving = variant in EXCHANGING and groups > 1
         self.interleaving = ChannelShuffle(n_mels // groups, r) if interleaving else None
 
         self.blocks = nn.Sequential(

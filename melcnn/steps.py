@@ -52,7 +52,7 @@ class Stack:
         self.decayed = torch.cat([torch.full_like(p, float(p.dim() > 1)).flatten() for p in self.network.parameters()])
         # All that training changes in the network, and its running mean.
         self.live = [self.weights.detach(), *(b for b in self.network.buffers() if b.is_floating_point())]
-        self.mean = [tensor.clone() for tensor in self.live] if self.training.average else []
+        self.mean = [tensor.clone() for tensor in self.live] if self.training.ema_decay else []
         # Orders are drawn on the CPU, so that they are the same on every device.
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.capture = capture
@@ -189,8 +189,8 @@ def rate(training: Training, epochs: float) -> float:
 
 def averaging(training: Training, steps: float) -> float:
     """The weight of the newest weights in their running mean after so many steps: at first that of a plain mean of few,
-    then 1 - `training.average`."""
-    return max(1 - training.average, 9 / (10 + steps))
+    then 1 - `training.ema_decay`."""
+    return max(1 - training.ema_decay, 9 / (10 + steps))
 
 
 def _in_one(parameters: Sequence[nn.Parameter]) -> nn.Parameter:

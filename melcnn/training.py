@@ -49,11 +49,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a callback hears after each epoch: its number from 1, and the best validation accuracy so far
-    and whether it still trains, by seed."""
+    """What a callback hears after each epoch: its number from 1, and the best validation accuracy so far (None without
+    one) and whether it still trains, by seed."""
 
     number: int
-    best_accuracy: list[float]
+    best_accuracy: list[float | None]
     training: list[bool]
 
 
@@ -97,7 +97,8 @@ def fit(
                     for name, tensor in state.items():
                         replica_block(kept[name], len(seeds), index).copy_(replica_block(tensor, len(seeds), index))
         if on_epoch:
-            on_epoch(Epoch(number, [r.best[0] for r in replicas], [not r.stopped for r in replicas]))
+            best = [r.best[0] if r.curves.validation_accuracy else None for r in replicas]
+            on_epoch(Epoch(number, best, [not r.stopped for r in replicas]))
         if all(replica.stopped for replica in replicas):
             break
 
@@ -133,7 +134,7 @@ class _Replica:
     """What one replica has reached so far; it stops by its own curves, whatever its neighbours do."""
 
     curves: Curves = field(default_factory=Curves)
-    best: tuple[float, float] = (0.0, -math.inf)  # validation accuracy, minus validation loss
+    best: tuple[float, float] = (-math.inf, -math.inf)  # validation accuracy, minus validation loss
     kept_epoch: int = 0
     lowest_loss: float = math.inf
     lowest_epoch: int = 0
@@ -149,11 +150,13 @@ class _Replica:
             self.curves.validation_accuracy.append(accuracy)
         if loss < self.lowest_loss:
             self.lowest_loss, self.lowest_epoch = loss, number
-        self.stopped = training.patience is not None and number - self.lowest_epoch >= training.patience
+        heard = not math.isnan(accuracy)
+        self.stopped = heard and training.patience is not None and number - self.lowest_epoch >= training.patience
         better = math.isfinite(loss) and (accuracy, -loss) > self.best
         if better:
             self.best = accuracy, -loss
-        keep = better if training.keep == "best" else number == training.epochs and math.isfinite(train_loss)
+        last = self.stopped or number == training.epochs
+        keep = better if training.keep == "best" else last and math.isfinite(train_loss)
         if keep:
             self.kept_epoch = number
         return keep

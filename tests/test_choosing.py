@@ -32,7 +32,7 @@ def chosen(accuracies, latency=False):
     trials = [configure(groups=groups) for groups in accuracies]
     costs = choosing.costs(trials, "cpu", latency)
     found = [predicted(trial, accuracy) for trial, accuracy in zip(trials, accuracies.values(), strict=True)]
-    return choosing.sheet(*choosing.choose(found, costs, 0.005), "synthetic")
+    return choosing.sheet(*choosing.choose(found, costs, 0.005), "synthetic", "a CPU")
 
 
 def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the_front():
@@ -52,7 +52,9 @@ def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the
 def test_one_seed_cannot_tell():
     trials = [configure(groups=groups) for groups in (1, 2)]
     costs = choosing.costs(trials, "cpu", latency=False)
-    sheet = choosing.sheet(*choosing.choose([predicted(t, 0.99, seeds=1) for t in trials], costs, 0.005), "synthetic")
+    sheet = choosing.sheet(
+        *choosing.choose([predicted(t, 0.99, seeds=1) for t in trials], costs, 0.005), "synthetic", "a CPU"
+    )
     assert "cannot tell" in sheet.note and not any(row["recommended"] for row in sheet.records)
     assert sheet.records[0]["accuracy_low95"] is None
 
@@ -111,7 +113,17 @@ def test_the_command(melbench, corpus, tmp_path):
     assert (code, out) == (2, "") and "the least of these are params 5,890" in err
 
 
+def test_of_one_group_nothing_is_exchanged():
+    notes = []
+    trials = plan(parse_axes(["groups=1,2", "variant=plain,interleaved,shuffle"]), notes.append)
+    assert len(trials) == 4 and notes == [
+        f"left out groups=1 variant={variant}: of one group it is the plain network"
+        for variant in ("interleaved", "shuffle")
+    ]
+    assert len(plan(parse_axes(["groups=1,2"]), notes.append, variant="shuffle")) == 2
+
+
 def test_a_grid_over_the_recipe_and_ingredients(tmp_path):
-    trials = plan(parse_axes(["recipe=plain,default", "label_smoothing=0,0.1", "remove_mean=true,false"]), print)
+    trials = plan(parse_axes(["recipe=plain,default", "label_smoothing=0,0.1", "normalize=none,mel"]), print)
     assert len(trials) == 8
     assert {t.training.epochs for t in trials if t.training.recipe == "plain"} == {30}

@@ -1,6 +1,7 @@
 import pytest
 
 from melcnn import InputError, Trial, configure
+from melcnn.config import describe
 
 
 def test_defaults_are_the_study_and_the_plain_recipe():
@@ -16,6 +17,27 @@ def test_json_round_trip_and_identity_text():
     trial = configure(("go", "stop"), n_mels=40, groups=4)
     assert Trial.model_validate_json(trial.canonical()) == trial
     assert trial.canonical() != configure(("stop", "go"), n_mels=40, groups=4).canonical()
+
+
+def test_settings_that_came_later_leave_the_identity_of_older_records():
+    assert configure().canonical() == (
+        '{"data":{"words":["yes","no"]},"front_end":{"f_max":null,"f_min":0.0,"hop_length":160,"mel_scale":"htk",'
+        '"n_fft":400,"n_mels":80,"norm":null,"sample_rate":16000},"model":{"channels":32,"groups":1,"variant":"plain"},'
+        '"training":{"batch_size":64,"epochs":30,"learning_rate":0.001,"patience":15,"recipe":"plain"}}'
+    )
+    for change in ({"normalize": "mel"}, {"noise": True}, {"shift": 0.1}, {"keep": "last"}, {"variant": "shuffle"}):
+        assert configure(**change).canonical() != configure().canonical()
+
+
+def test_a_recipe_fills_in_what_nobody_said():
+    trial = configure(recipe="default", epochs=7)
+    assert (trial.training.epochs, trial.training.schedule, trial.front_end.normalize) == (7, "cosine", "mel")
+    assert Trial.model_validate_json(trial.canonical()) == trial
+    assert describe(trial, [trial]) == "epochs=7"
+    both = [configure(recipe=recipe, groups=groups) for recipe in ("plain", "default") for groups in (1, 2)]
+    assert [describe(each, both) for each in both] == [
+        f"groups={groups} recipe={recipe}" for recipe in ("plain", "default") for groups in (1, 2)
+    ]
 
 
 def test_frozen():

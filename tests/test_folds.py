@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def test_a_speaker_is_in_one_fold_and_folds_are_about_equal():
 
 
 def test_fewer_speakers_than_folds():
-    with pytest.raises(InputError, match="with 3 speakers there can be 2 to 3"):
+    with pytest.raises(InputError, match="of 5 speakers or more outside the test split, there are 3"):
         fold_of(["a", "b", "c", "a"], 5)
 
 
@@ -41,3 +43,12 @@ def test_folds_of_a_clip_set(clips, validated):
     # Every clip that is not for testing is held out once.
     assert sorted(heard) == sorted(clips.names[:end].tolist())
     assert len({held_out(clips, fold, validated).fingerprint for fold in range(5)}) == 5
+
+
+def test_a_word_of_one_speaker(clips):
+    # Whichever fold holds that speaker out has nothing to learn the word from.
+    speakers = np.where(clips.labels == 0, "somebody", clips.speakers)
+    few = replace(clips, speakers=speakers)
+    with pytest.raises(InputError, match="of the word 'yes' .* too few speakers: fold . leaves none for train"):
+        for fold in range(5):
+            held_out(few, fold, validated=False)

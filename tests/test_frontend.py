@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melcnn import InputError, LogMelFilterBanks, load_clips
+from melcnn.config import FrontEnd
 from melcnn.frontend import mel_filters
+from melcnn.log_mel import log_mel
 
 
 def reference(x, **arguments):
@@ -53,6 +55,20 @@ def test_equals_torchaudio_for_any_legal_settings(arguments, seed, samples):
         warnings.filterwarnings("ignore", message=".*see no FFT bin")
         ours = LogMelFilterBanks(**arguments)(x)
     torch.testing.assert_close(ours, reference(x, **arguments), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("normalize", "dims"), [("clip", (1, 2)), ("mel", (2,))])
+def test_means_are_taken_off(normalize, dims):
+    x = torch.randn(3, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    features, plain = LogMelFilterBanks(normalize=normalize)(x), LogMelFilterBanks()(x)
+    torch.testing.assert_close(features, plain - plain.mean(dims, keepdim=True))
+    # Loudness shifts all logarithms alike, but for the offset, which 1e-6 of this power is far from.
+    torch.testing.assert_close(LogMelFilterBanks(normalize=normalize)(2 * x), features, atol=1e-3, rtol=1e-3)
+    # In large batches by the kernel, if there is one.
+    waveforms = (32768 * x).clamp(-32768, 32767).short().numpy()
+    config = FrontEnd(normalize=normalize)
+    expected = LogMelFilterBanks(normalize=normalize)(torch.from_numpy(waveforms) / 32768)
+    torch.testing.assert_close(log_mel(waveforms, config, "cpu"), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_leading_dimensions_are_batches():

@@ -6,8 +6,9 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from melcnn import InputError, load_clips
+from melcnn import InputError, configure, extract, load_clips
 from melcnn.data import recordings
 from melcnn.data.clips import SPLITS
 from melcnn.data.recordings import split_by_file, which_split
@@ -32,6 +33,28 @@ def test_a_folder_and_an_archive_give_the_same_clips(corpus, tmp_path, clips):
         assert archived.fingerprint == clips.fingerprint
     assert clips.dataset == "speech_commands" and clips.sample_rate == 16_000
     assert clips.waveforms.shape == (80, 16_000) and clips.waveforms.dtype == np.int16
+
+
+def test_noise_is_read_in_the_order_of_names_and_only_who_asks_for_it_is_another(copy, clips, tmp_path):
+    folder = copy / "_background_noise_"
+    folder.mkdir()
+    for name, level in (("b.wav", 200), ("a.wav", 100), ("broken.wav", None)):
+        soundfile.write(folder / name, np.full(20_000, level or 1, np.int16), 16_000)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    noisy = load_clips(copy)
+    assert noisy.noise.tolist() == [100] * 20_000 + [200] * 20_000 and not noisy.left_out
+    assert np.array_equal(load_clips(archive_of(copy, tmp_path / "a.tar")).noise, noisy.noise)
+    assert len(clips.noise) == 0 and noisy.fingerprint == clips.fingerprint
+    plain, default = configure().training, configure(recipe="default").training
+    assert noisy.heard_by(plain) == clips.heard_by(plain) == clips.heard_by(default) == clips.fingerprint
+    assert noisy.heard_by(default) != clips.fingerprint
+    # A rendition more than slower, faster and as it is, and the labels go round with them.
+    for data, count in ((noisy, 4), (clips, 3)):
+        features = extract(data, configure().front_end)
+        x, labels = features.to_train(default)
+        assert len(labels) == 48 and len(x) == count * 48
+        assert torch.equal(x[:48], features.split("train")[0]) and features.to_train(default)[0] is x
+        assert len(features.to_train(plain)[0]) == 48
 
 
 def test_waveforms_are_the_files_and_speakers_the_names(corpus, clips):

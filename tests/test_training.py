@@ -33,7 +33,7 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "average": 0.5}])
+@pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "ema_decay": 0.5}])
 def test_replicas_together_train_as_each_alone_step_by_step(features, double_precision, recipe):
     # In float64, because Adam divides a gradient by its own size: the bias before a BatchNorm has the true
     # gradient 0, and float32 noise there would become steps of full length that mean nothing.
@@ -75,7 +75,7 @@ def test_an_epoch_is_the_hand_written_loop(features):
     torch.testing.assert_close(stacked.epoch(x, labels)[0], torch.tensor(total / 48))
 
 
-@pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "average": 0.5}])
+@pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "ema_decay": 0.5}])
 def test_an_epoch_that_is_replayed_is_the_epoch(features, recipe):
     # Capturing runs an epoch beforehand, which must leave no trace. On the CPU "capturing" is remembering.
     trial, captured = configure(**SETTINGS, **recipe), []
@@ -135,6 +135,19 @@ def test_a_replica_stops_by_its_own_loss_and_keeps_the_best_accuracy():
     better = [replica.hear(i + 1, training, 1.0, loss, acc) for i, (loss, acc) in enumerate(history)]
     assert better == [True, True, True, False, False]
     assert replica.kept_epoch == 3 and replica.stopped
+
+
+def test_the_last_epoch_is_kept_also_by_patience():
+    for patience, epochs, kept in ((None, 5, 5), (2, 5, 4), (1, 2, 2)):
+        training = Training(patience=patience, keep="last", epochs=epochs)
+        replica = _Replica()
+        for i, loss in enumerate([0.9, 0.4, 0.5, 0.6, 0.7][:epochs]):
+            if not replica.stopped:
+                replica.hear(i + 1, training, 1.0, loss, 0.9)
+        assert replica.kept_epoch == kept
+    # Without validation there is no loss to be patient with.
+    replica = _Replica()
+    assert [replica.hear(i, Training(keep="last", epochs=20), 1.0) for i in range(1, 21)] == [False] * 19 + [True]
 
 
 def test_epochs_with_patience(features):

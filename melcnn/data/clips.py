@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from melcnn.config import Training
 from melcnn.data.audio import fit_length
 from melcnn.errors import InputError
 from melcnn.files import write_whole
@@ -69,12 +70,18 @@ class ClipSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that a result can depend on; where the clips lay is no part of it."""
+        """A hash of everything that a result can depend on, but for the noise; where the clips lay is no part of it."""
         digest = hashlib.sha256(f"{self.dataset}\n{self.words}\n{self.sample_rate}\n".encode())
         digest.update("\n".join([*self.names, *self.speakers]).encode())
-        for array in (self.labels, self.splits, self.waveforms, self.noise):
+        for array in (self.labels, self.splits, self.waveforms):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
+
+    def heard_by(self, training: Training) -> str:
+        """The fingerprint of what a training hears: with the noise only where it asks for that."""
+        if not (training.noise and len(self.noise)):
+            return self.fingerprint
+        return hashlib.sha256(self.fingerprint.encode() + self.noise.tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

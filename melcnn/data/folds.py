@@ -16,11 +16,14 @@ def fold_of(speakers: Sequence[str], folds: int = FOLDS) -> np.ndarray:
     """The fold `(clips,)`, from 0, of each clip: all clips of a speaker in one, about equally many in each.
 
     Speakers are taken in the order of their hashes, each into the fold that has the fewest clips so far. Raises
-    `InputError` if there are fewer speakers than folds.
+    `InputError` if there are too few speakers.
     """
     names, index, counts = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
-    if not 2 <= folds <= len(names):
-        raise InputError(f"{folds} folds are out of range: with {len(names)} speakers there can be 2 to {len(names)}")
+    if len(names) < folds:
+        raise InputError(
+            f"cross-validation needs clips of {folds} speakers or more outside the test split, there are {len(names)}: "
+            "add recordings"
+        )
     order = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode()).hexdigest())
     clips, chosen = np.zeros(folds, int), np.zeros(len(names), int)
     for speaker in order:
@@ -33,7 +36,7 @@ def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> 
     """`clips` without their test split: fold `fold` of training and validation clips is the new test split.
 
     validated: the training chooses its epoch by validation, so the next fold is the validation split, and training has
-    one fold less; without, there is no validation split.
+    one fold less; without, there is no validation split. Raises `InputError` if a word is missing in one.
     """
     end = clips.split("test").start
     folded = fold_of(clips.speakers[:end].tolist(), folds)
@@ -41,6 +44,13 @@ def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> 
     splits[folded == fold] = SPLITS.index("test")
     if validated:
         splits[folded == (fold + 1) % folds] = SPLITS.index("validation")
+    for label, word in enumerate(clips.words):
+        for split in ("train", "validation")[: 1 + validated]:
+            if not (splits[clips.labels[:end] == label] == SPLITS.index(split)).any():
+                raise InputError(
+                    f"of the word {word!r} all clips outside the test split are of too few speakers: fold {fold + 1} "
+                    f"leaves none for {split}; add recordings"
+                )
     order = np.lexsort((np.arange(end), splits))
     return replace(
         clips,

@@ -59,18 +59,16 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     decoded: dict[str, Decoded] = {}
     lists: dict[str, frozenset[str]] = {}
     left_out: list[str] = []
-    noise = [np.zeros(0, np.int16)]
+    noise: dict[str, Decoded] = {}
     for name, content in members(source, (*words, NOISE)):
         if name in LISTS.values():
             lists[name] = frozenset(line.strip() for line in content.decode(errors="replace").splitlines())
             continue
         try:
-            if name.startswith(f"{NOISE}/"):
-                noise.append(decode(content).waveform)
-            else:
-                decoded[name] = decode(content)
+            (noise if name.startswith(f"{NOISE}/") else decoded)[name] = decode(content)
         except BadAudio as error:
-            left_out.append(f"{name} {error}")
+            if not name.startswith(f"{NOISE}/"):  # noise that cannot be heard is none
+                left_out.append(f"{name} {error}")
     remarks = []
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
@@ -109,7 +107,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
             )
             for name, audio in decoded.items()
         ],
-        noise=np.concatenate(noise),
+        noise=np.concatenate([np.zeros(0, np.int16), *(noise[name].waveform for name in sorted(noise))]),
         resampled=sum(audio.rate != SAMPLE_RATE for audio in decoded.values()),
         mixed_down=sum(audio.channels > 1 for audio in decoded.values()),
         left_out=tuple(left_out),

@@ -13,12 +13,13 @@ CLIPS_AT_ONCE = 256
 
 
 def respoken(waveforms: np.ndarray, factor: float) -> np.ndarray:
-    """Int16 clips `(clips, samples)` at `factor` times the speed, and the pitch (Ko et al., Interspeech 2015), around
-    their middles; what is missing at the ends is the clip mirrored."""
+    """Int16 clips `(clips, samples)` at `factor` (to a hundredth) times the speed, and the pitch (speed perturbation,
+    Ko et al., Interspeech 2015), around their middles; what is missing at the ends is the clip mirrored."""
     samples, made = waveforms.shape[1], np.empty_like(waveforms)
+    rate = round(100 * factor) * SAMPLE_RATE // 100  # Of an odd rate the resampling filter would be a giant.
     for first in range(0, len(waveforms), CLIPS_AT_ONCE):
         part = slice(first, first + CLIPS_AT_ONCE)
-        played = resample(waveforms[part] / 32768.0, round(SAMPLE_RATE * factor))
+        played = resample(waveforms[part] / 32768.0, rate)
         missing = samples - played.shape[1]
         if missing > 0:
             played = np.pad(played, ((0, 0), (missing // 2, missing - missing // 2)), mode="reflect")
