@@ -67,8 +67,9 @@ def sweep(
 ) -> None:
     """Train and time a grid of configurations: what each costs, and how well it hears.
 
-    groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any of n_mels, n_fft,
-    hop_length, groups, channels, variant, recipe, batch_size and epochs.
+    groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any setting: n_mels, n_fft,
+    hop_length, groups, channels, variant (plain, interleaved, shuffle, separable), recipe (default, plain), batch_size,
+    epochs, and the ingredients of recipes, such as label_smoothing.
 
     Examples:
 
@@ -76,7 +77,9 @@ def sweep(
 
       melbench sweep n_mels=20,40 groups=1,2,4 --data speech_commands_v0.02 --csv table.csv
 
-      melbench sweep groups --seeds 32 --target 0.97
+      melbench sweep groups variant=plain,shuffle
+
+      melbench sweep groups --recipe plain --seeds 32 --target 0.97
     """
     format = chosen_format(format, json)
     if csv:

@@ -87,6 +87,7 @@ def time(
     from bench.measuring import measure
     from bench.sweep import parse_axes, plan
     from bench.verdicts import FEWEST_LAUNCHES
+    from melcnn.config import SETTINGS
 
     if model and axes:
         raise InputError("a grid and --model are both given: time one of them")
@@ -94,15 +95,19 @@ def time(
     of_others = {"--model": model, "-o": output, "--launches": launches, "--max-time": max_time}
     if unused := [name for name, value in (of_others if against else of_races).items() if value is not None]:
         raise InputError(f"{unused[0]} goes {'not ' if against else 'only '}with --against: leave it out")
+    grid = parse_axes(axes or [])
+    # A table of times has no column for them.
+    if others := [name for name in grid if SETTINGS[name] == "training" and name != "batch_size"]:
+        raise InputError(f"{others[0]} is no axis of time: use front-end and network settings, or batch_size")
     if against:
         of_races.pop("--seeds")
         if against == "torch" and (unused := [name for name, value in of_races.items() if value is not None]):
             raise InputError(f"{unused[0]} goes not with --against torch: leave it out")
         given = {"batch_size": batch_size, "epochs": epochs}
         settings = {name: value for name, value in given.items() if value is not None}
-        trials = plan(parse_axes(axes or []), note, words=split_words(words or "yes,no"), **settings)
-        if any((trial.model.variant, trial.training.recipe) != ("plain", "plain") for trial in trials):
-            raise InputError("--against knows the plain network and recipe alone: leave out variant and recipe")
+        trials = plan(grid, note, words=split_words(words or "yes,no"), **settings)
+        if any(trial.model.variant != "plain" for trial in trials):
+            raise InputError("--against knows the plain network alone: leave out variant")
         _deliver(_against(against, trials, what, data or "auto", seeds, device), csv, format)
         return
     kinds = _kinds(what or ",".join(works.WHAT))
@@ -111,7 +116,7 @@ def time(
         chosen = works.of_model(model, shapes, kinds, 64 if batch_size is None else batch_size)
     else:
         given = {} if batch_size is None else {"batch_size": batch_size}
-        trials = plan(parse_axes(axes or []), note, **given)
+        trials = plan(grid, note, **given)
         chosen = list(dict.fromkeys(work for trial in trials for work in works.of_trial(trial, kinds)))
     on = environment.pick_device(device)
 

@@ -33,9 +33,7 @@ BatchSize = Annotated[
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option(
-        "--epochs", help="The most epochs, the recipe's unless given; a network that has converged stops before."
-    ),
+    typer.Option("--epochs", help="The most epochs, the recipe's unless given."),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
