@@ -40,7 +40,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no masks": {"time_mask": 0.0, "mel_mask": 0.0},
     "no change of speed": {"speed": 0.0},
     "no noise": {"noise": False},
-    "label_smoothing=0.1": {"label_smoothing": 0.1},
+    "no label smoothing": {"label_smoothing": 0.0},
     "weight_decay=0.05": {"weight_decay": 0.05},
     "ema_decay=0.998": {"ema_decay": 0.998},
     "normalize=none": {"normalize": "none"},
