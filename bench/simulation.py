@@ -1,6 +1,6 @@
 """How often a recommendation is wrong: predictions simulated with known accuracies, many times.
 
-    python -m bench.simulation results/recommendation/simulation.csv > results/recommendation/simulation.md
+    python -m bench.simulation results/statistics/simulation.csv --tries 1000 > results/statistics/simulation.md
 
 Networks are simulated on the logit scale: the chance that a network hears a clip is the logistic function of the sum
 of its configuration's level, the clip's difficulty, and effects of everything that is crossed with these.
