@@ -35,6 +35,7 @@ NETWORKS = [*((80, groups) for groups in (1, 2, 4, 8, 16)), (40, 1), (20, 1)]
 # Each ingredient of the recipe default, as it is without it, and what was tried beside them.
 WITHOUT: dict[str, dict[str, Any]] = {
     "a constant rate": {"schedule": "constant"},
+    "30 epochs": {"epochs": 30},
     "no shift": {"shift": 0.0},
     "no masks": {"time_mask": 0.0, "mel_mask": 0.0},
     "no change of speed": {"speed": 0.0},

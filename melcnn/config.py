@@ -112,7 +112,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "label_smoothing": 0.1,
             "shift": 0.25,
             "time_mask": 0.1,
-            "mel_mask": 0.15,
+            "mel_mask": 0.08,
             "speed": 0.1,
             "noise": True,
         },

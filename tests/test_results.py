@@ -1,4 +1,4 @@
-"""The reference results are what their records say, and the README shows these results."""
+"""The reference results are what their records say, and the READMEs show these results."""
 
 import csv
 from pathlib import Path
@@ -12,41 +12,48 @@ from melcnn import MelCNN
 
 ROOT = Path(__file__).parent.parent
 SUBSET = ROOT / "results" / "speech_commands_subset"
+RECIPES = ROOT / "results" / "recipes"
+TABLES = [(SUBSET, "groups"), (SUBSET, "mels"), (RECIPES, "groups")]
 
 
-def made_again(name):
+def made_again(folder, name):
     """Rows from the records, for the configurations that the CSV names and the one run that timed them."""
-    with open(SUBSET / f"{name}.csv") as file:
-        wanted = [(int(row["n_mels"]), int(row["groups"])) for row in csv.DictReader(file)]
-    folder = RecordFolder(SUBSET / "records")
+    with open(folder / f"{name}.csv") as file:
+        rows = list(csv.DictReader(file))
+    wanted = [(int(row["n_mels"]), int(row["groups"])) for row in rows]
+    kept = RecordFolder(folder / "records")
 
     def key(trial):
         return trial.front_end.n_mels, trial.model.groups
 
-    records = {(*key(r.trial), r.seed): r for r in folder.trials().values()}
-    (timing,) = [t for t in folder.timings().values() if [key(timed.trial) for timed in t.timed] == wanted]
-    chosen = [records[(*axes, seed)] for axes in wanted for seed in range(5)]
+    records = {(*key(r.trial), r.seed): r for r in kept.trials().values()}
+    (timing,) = [t for t in kept.timings().values() if [key(timed.trial) for timed in t.timed] == wanted]
+    chosen = [records[(*axes, seed)] for axes in wanted for seed in range(int(rows[0]["seeds"]))]
     decided = tables.recommended(chosen)
     return tables.rows(chosen, timing, decided=decided), decided
 
 
-@pytest.mark.parametrize("name", ["groups", "mels"])
-def test_tables_are_made_of_the_records(name):
-    rows, decided = made_again(name)
+@pytest.mark.parametrize(("folder", "name"), TABLES)
+def test_tables_are_made_of_the_records(folder, name):
+    rows, decided = made_again(folder, name)
     sheet = tables.sheet(rows, decided)
-    assert formats.to_csv(sheet) == (SUBSET / f"{name}.csv").read_text()
-    assert formats.to_markdown(sheet) == (SUBSET / f"{name}.md").read_text()
+    assert formats.to_csv(sheet) == (folder / f"{name}.csv").read_text()
+    assert formats.to_markdown(sheet) == (folder / f"{name}.md").read_text()
     for row in rows:
         counts = count(MelCNN(row.n_mels, row.groups), (1, row.n_mels, 101))
         assert (row.params, row.macs, row.macs_all_layers) == tuple(counts.model_dump().values())
 
 
-def test_every_record_looked_at_the_same_clips_and_split_speakers():
-    records = list(RecordFolder(SUBSET / "records").trials().values())
+@pytest.mark.parametrize("folder", [SUBSET, RECIPES])
+def test_every_record_looked_at_the_same_clips_and_split_speakers(folder):
+    records = list(RecordFolder(folder / "records").trials().values())
     assert len({r.data_fingerprint for r in records}) == 1
     assert len({tuple(r.test.names) for r in records}) == 1
     assert not set(records[0].test.speakers) & set(records[0].validation.speakers)
 
 
-def test_the_readme_shows_the_table():
-    assert (SUBSET / "groups.md").read_text().strip() in (ROOT / "README.md").read_text()
+def test_the_readmes_show_the_tables():
+    assert (RECIPES / "groups.md").read_text().strip() in (ROOT / "README.md").read_text()
+    text = (ROOT / "results" / "README.md").read_text()
+    for name in ("yes-no", "go-stop", "candidates", "ingredients"):
+        assert (RECIPES / f"{name}.md").read_text().strip() in text, name
