@@ -24,7 +24,7 @@ def recommend(
     ] = None,
     data: options.Data = "auto",
     words: options.Words = "yes,no",
-    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration in each fold.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration in each fold.")] = 5,
     recipe: options.Recipe = "default",
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
