@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from melcnn import InputError, TrainingDiverged, configure, evaluation, extract, fit, native, training
 from melcnn.config import Training
-from melcnn.steps import Stack
+from melcnn.steps import Stack, rate
 from melcnn.training import _Replica
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16}
@@ -216,3 +216,25 @@ def test_bad_requests(features):
         fit(configure(("yes", "go"), **SETTINGS), features, [0])
     with pytest.raises(InputError, match="seeds"):
         fit(configure(**SETTINGS), features, [0, 0])
+
+
+def test_the_cosine_rises_in_a_line_and_falls_to_nothing():
+    training = Training(schedule="cosine", learning_rate=0.01, epochs=100)
+    # Up to 5% of 100 epochs in a line, then half a cosine: at the middle of what is left half the rate.
+    found = [rate(training, epochs) for epochs in (2.4, 5, 52.5, 100)]
+    assert found == pytest.approx([0.005, 0.01, 0.005, 0.0])
+    assert rate(Training(), 17) == 1e-3
+
+
+def test_decay_pulls_at_weights_alone(features):
+    x, labels = features.split("train")
+    free, pulled = (Stack(configure(**SETTINGS, weight_decay=decay), [0]) for decay in (0.0, 10.0))
+    for name, tensor in pulled.network.named_parameters():
+        torch.testing.assert_close(tensor, dict(free.network.named_parameters())[name])
+    before = {name: tensor.clone() for name, tensor in pulled.network.named_parameters()}
+    for stacked in (free, pulled):
+        stacked.epoch(x[:16], labels[:16])  # one step
+    for name, tensor in pulled.network.named_parameters():
+        # Of the rate 1e-3 times 10, before the step that both take.
+        expected = dict(free.network.named_parameters())[name] - (0.01 * before[name] if tensor.dim() > 1 else 0)
+        torch.testing.assert_close(tensor, expected)
