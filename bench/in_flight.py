@@ -21,36 +21,51 @@ class _NotWanted(Exception):
     pass
 
 
-def run(jobs: Sequence[Callable[[Check], T]], at_once: int, take: Callable[[int, T], None]) -> None:
-    """Runs `jobs`, `at_once` at a time, begun in their order; take hears, in this thread, each one's number and result
-    as it ends.
+def run(
+    jobs: Sequence[Callable[[Check], T]],
+    at_once: int,
+    take: Callable[[int, T], None],
+    ending: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs `jobs`, `at_once` at a time, begun in their order; take hears each one's number and result as it ends, one
+    after another.
 
-    A job that raises, or an interruption here, ends all jobs at their next check and is raised; what ended before a job
-    that raised is taken first.
+    A job or a take that raises, or an interruption here, ends all jobs at their next check and is raised; ending is
+    called before these are waited for, and what has ended is taken. An interruption reaches this thread alone, and take
+    is called in others: nothing is taken by half.
     """
     if at_once == 1:  # in this thread, with all of torch's threads
-        for number, job in enumerate(jobs):
-            take(number, job(lambda: None))
+        with ThreadPoolExecutor(1) as other:
+            other.submit(int).result()  # As below: its thread is there before there is something to lose.
+            for number, job in enumerate(jobs):
+                other.submit(take, number, job(lambda: None)).result()
         return
-    ended = threading.Event()
+    begun, ended, taking = threading.Event(), threading.Event(), threading.Lock()
 
     def check() -> None:
         if ended.is_set():
             raise _NotWanted
 
+    def work(number: int, job: Callable[[Check], T]) -> None:
+        begun.wait()
+        check()
+        result = job(check)
+        with taking:
+            take(number, result)
+
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
-    futures = {pool.submit(job, check): number for number, job in enumerate(jobs)}
     try:
-        for future in as_completed(list(futures)):
-            result = future.result()
-            take(futures.pop(future), result)  # and forget it: results of a long list would fill the memory
-    except Exception:
-        for future, number in futures.items():
-            if future.done() and not future.cancelled() and not future.exception():
-                take(number, future.result())
+        futures = [pool.submit(work, number, job) for number, job in enumerate(jobs)]
+        # Not before: the pool does not wait for a thread whose start was interrupted.
+        begun.set()
+        for future in as_completed(futures):
+            future.result()
+    except BaseException:
+        ended.set()
+        ending()
         raise
     finally:
-        ended.set()
-        pool.shutdown(cancel_futures=True)
+        begun.set()
+        pool.shutdown()
         torch.set_num_threads(threads)

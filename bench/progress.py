@@ -1,78 +1,73 @@
-"""What a person sees while waiting: a live bar at a terminal, else a line now and then; on standard error."""
+"""What a person sees while waiting: a live view at a terminal, else a line now and then; on standard error."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from bench.stacks import Listener, Status
+from bench.board import Board, view
+from bench.escaping import visible
+from bench.stacks import Listener, Standing, Status
+
+# Seconds between two drawings: drawing takes milliseconds, and so may an epoch.
+REDRAW_SECONDS = 0.25
 
 
 class SweepProgress:
-    """A context that shows a sweep's `Status` on `console`, with the time left."""
+    """A context that shows on `console` where a sweep stands: a live view at a terminal, else a line a stack.
+
+    To a KeyboardInterrupt it gives what is finished as its text.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
         self.console = console
         self.clock = clock
-        self.start = clock()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs, {task.fields[left]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("preparing", total=None, left="")
+        self.board: Board | None = None
+        self.stage = "preparing"
+        self.drawn = -math.inf
+        # Drawn when something is heard, by no thread of its own, which would disturb the timing of epochs.
+        self.live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._view)
 
     def __enter__(self) -> Listener:
-        self.bar.start()
-        return Listener(note=self._note, status=self._status)
+        if self.console.is_interactive:
+            self.live.start(refresh=True)
+        return Listener(note=self._note, begin=self._begin, status=self._status, stage=self._stage)
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.live.stop()
+        if isinstance(error, KeyboardInterrupt) and self.board:
+            error.args = (self.board.summary(),)
 
     def _note(self, text: str) -> None:
-        self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def _begin(self, standings: Sequence[Standing]) -> None:
+        self.board, self.stage = Board(standings, self.clock()), ""
+        self._draw()
 
     def _status(self, status: Status) -> None:
-        accuracy = "" if status.accuracy is None else f", best validation accuracy {status.accuracy:.4f}"
-        self.bar.update(
-            self.task,
-            description=status.label + accuracy,
-            completed=status.done,
-            total=status.planned,
-            left=self._left(status),
-        )
-        if status.ended:  # kept on the screen
-            left = f"; {self._left(status)}" if status.done < status.planned else ""
-            found = (
-                "trained"
-                if status.accuracy is None
-                else f"mean of the best validation accuracies {status.accuracy:.4f}"
-            )
-            self.console.print(
-                f"{status.label}: {found}{left}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        self.board.hear(status, self.clock())
+        if status.ended and not self.live.is_started:
+            self.console.print(self.board.line(status), markup=False, highlight=False, soft_wrap=True)
+        if not status.epoch or status.ended or self.clock() - self.drawn >= REDRAW_SECONDS:
+            self._draw()
 
-    def _left(self, status: Status) -> str:
-        if not status.done:
-            return ""
-        seconds = (self.clock() - self.start) / status.done * (status.planned - status.done)
-        return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
+    def _stage(self, text: str) -> None:
+        self.stage = text
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.live.is_started:
+            self.live.refresh()
+            self.drawn = self.clock()
+
+    def _view(self) -> RenderableType:
+        width, height = self.console.size
+        # A line is left to the cursor, which goes there in the end.
+        return view(self.board, width, max(height - 1, 1), self.stage) if self.board else self.stage
 
 
 class DownloadProgress:

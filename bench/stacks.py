@@ -13,7 +13,7 @@ import torch
 
 from bench import in_flight, machine
 from bench.records import TrialRecord
-from melcnn.config import FrontEnd, Trial, describe
+from melcnn.config import FrontEnd, Trial
 from melcnn.data.clips import ClipSet
 from melcnn.features import Features, extract
 from melcnn.steps import bytes_to_train
@@ -28,22 +28,42 @@ MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Status:
-    """Where training is: epochs done and planned of all stacks, and what was heard of last; ended: it has ended."""
+class Standing:
+    """A configuration before training begins: the networks wanted of it, and the validation accuracies (NaN without
+    validation clips) of those that are finished already, by fold ("" where there are none) and seed."""
 
-    done: int
-    planned: int
-    label: str
-    accuracy: float | None = None
+    trial: Trial
+    networks: int
+    finished: Mapping[tuple[str, int], float]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a stack is: epochs done, and the best validation accuracies so far, by seed (NaN without validation clips).
+
+    ended: it is trained and its results are kept; the accuracies are those of what is kept. fold: as `Standing` says.
+    """
+
+    trial: Trial
+    seeds: tuple[int, ...]
+    epoch: int
+    accuracies: tuple[float, ...]
     ended: bool = False
+    fold: str = ""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Whom a sweep tells what it does: `note` hears one-line notices, `status` every epoch."""
+    """Whom a sweep tells what it does, one call at a time but from several threads.
+
+    note hears one-line notices; begin, all configurations before any is trained; status, each stack as it begins, after
+    every epoch and as it ends; stage, what is done instead of training.
+    """
 
     note: Callable[[str], None] = lambda text: None
+    begin: Callable[[Sequence[Standing]], None] = lambda standings: None
     status: Callable[[Status], None] = lambda status: None
+    stage: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
@@ -53,11 +73,6 @@ class Plan:
     stacks: list[tuple[Trial, list[int]]]
     at_once: int
     bytes: int
-
-    @property
-    def epochs(self) -> int:
-        """The most epochs that all stacks take together."""
-        return sum(trial.training.epochs for trial, _ in self.stacks)
 
     def describe(self) -> str:
         networks, most = sum(len(seeds) for _, seeds in self.stacks), max(len(seeds) for _, seeds in self.stacks)
@@ -133,44 +148,45 @@ def train(
     kernels: Callable[[Trial], str | None] = lambda trial: None,
     now: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Trains the plan's stacks; keep hears of each as it ends. kernels: whose convolutions train a trial; None: the
-    faster."""
-    trials = list(dict.fromkeys(trial for trial, _ in plan.stacks))
-    counts = {trial: sum(t == trial for t, _ in plan.stacks) for trial in trials}
-    epochs = [0] * len(plan.stacks)
+    """Trains the plan's stacks; keep hears of each as it ends, one at a time. kernels: whose convolutions train a
+    trial; None: the faster.
+
+    Of several stacks at once an interruption loses those that have not done their last epoch, and no others.
+    """
     lock = threading.Lock()
 
-    def tell(index: int, number: int, accuracy: float | None, ended: bool = False) -> None:
+    def tell(index: int, epoch: int, accuracies: Sequence[float], ended: bool = False) -> None:
         trial, stack = plan.stacks[index]
-        label = describe(trial, trials) + (f" seeds {stack[0]} to {stack[-1]}" if counts[trial] > 1 else "")
         with lock:
-            epochs[index] = number
-            listener.status(Status(sum(epochs), plan.epochs, label, accuracy, ended))
+            listener.status(Status(trial, tuple(stack), epoch, tuple(accuracies), ended))
+
+    def ending() -> None:
+        with lock:
+            listener.stage("ending: the epochs in flight are waited for")
 
     features = _Features(clips, device, [trial.front_end for trial, _ in plan.stacks])
 
     def job(index: int, check: in_flight.Check) -> Trained:
         trial, stack = plan.stacks[index]
+        tell(index, 0, [math.nan] * len(stack))
         with features.of(trial.front_end) as x:
-            start, elapsed, best = now(), [], None
+            start, elapsed = now(), []
 
             def on_epoch(epoch: Epoch) -> None:
-                nonlocal best
                 elapsed.append(now() - start)
-                if None not in epoch.best_accuracy:
-                    best = sum(epoch.best_accuracy) / len(epoch.best_accuracy)
-                tell(index, epoch.number, best)
-                check()
+                tell(index, epoch.number, [math.nan if best is None else best for best in epoch.best_accuracy])
+                if any(epoch.training) and epoch.number < trial.training.epochs:
+                    check()
 
             runs = fit(trial, x, stack, on_epoch, kernels(trial))
-        tell(index, trial.training.epochs, best, ended=True)
         return Trained(runs, elapsed)
 
-    in_flight.run(
-        [functools.partial(job, index) for index in range(len(plan.stacks))],
-        plan.at_once,
-        lambda index, trained: keep(*plan.stacks[index], trained),
-    )
+    def take(index: int, trained: Trained) -> None:
+        keep(*plan.stacks[index], trained)
+        tell(index, len(trained.elapsed), [run.validation_accuracy for run in trained.runs], ended=True)
+
+    jobs = [functools.partial(job, index) for index in range(len(plan.stacks))]
+    in_flight.run(jobs, plan.at_once, take, ending)
 
 
 class _Features:

@@ -1,7 +1,7 @@
 """Axes to trials to records: what is missing is trained, several stacks at once, and timed in one interleaved run."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -12,7 +12,7 @@ from bench.clocks import clock_for
 from bench.complexity import Complexity
 from bench.measurements import samples_of
 from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
-from bench.stacks import Listener, Status
+from bench.stacks import Listener, Standing
 from bench.statistics import significant
 from bench.works import Work
 from melcnn import ops
@@ -108,14 +108,12 @@ def sweep(
     trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
 ) -> Result:
     """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it."""
-    check_seeds(seeds)
     found = trained(trials, seeds, clips, folder, device, listener)
     env = environment.collect(device)
     train_clips = clips.split("train").stop
     key = records.timing_identity(list(trials), train_clips, env, ops.kernels(device))
     if (timed := folder.timings().get(f"timing-{key}.json")) is None:
-        epochs = sum(trial.training.epochs for trial in trials)
-        listener.status(Status(epochs, epochs, "timing epochs"))
+        listener.stage(f"timing epochs: {TIMING_ROUNDS} rounds of {len(trials)} configurations, one pass at a time")
         timed = time_epochs(trials, train_clips, device, env, listener.note)
         folder.write(timed)
     return Result(found, timed)
@@ -128,20 +126,20 @@ def trained(
 
     Records are written stack by stack, so that a kill loses at most the stacks in flight.
     """
+    check_seeds(seeds)
     _warn_of_few(trials, clips, listener.note)
     folder.prepare()
     present = folder.trials()
     env = environment.collect(device)
 
+    found = {trial: finished(trial, seeds, clips, present) for trial in trials}
+
     def identity(trial: Trial, seed: int) -> str:
         return records.trial_identity(trial, clips.heard_by(trial.training), seed)
 
-    def finished(trial: Trial) -> dict[int, TrialRecord]:
-        return {seed: present[key] for seed in range(seeds) if (key := identity(trial, seed)) in present}
-
-    if found := sum(len(finished(trial)) for trial in trials):
-        listener.note(f"{found} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
-    planned = stacks.plan(trials, seeds, clips.split("train").stop, finished, device)
+    if count := sum(len(by_seed) for by_seed in found.values()):
+        listener.note(f"{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
+    planned = stacks.plan(trials, seeds, clips.split("train").stop, found.__getitem__, device)
     costs = {trial: _count(trial, clips) for trial, _ in planned.stacks}
 
     def keep(trial: Trial, stack: list[int], trained: stacks.Trained) -> None:
@@ -154,9 +152,23 @@ def trained(
     if planned.stacks:
         listener.note(planned.describe())
     # A configuration's records are all by the same kernels, whatever would be faster now.
-    used = {trial: record.kernels for trial in trials for record in finished(trial).values()}
+    used = {trial: record.kernels for trial, by_seed in found.items() for record in by_seed.values()}
+    listener.begin(
+        [
+            Standing(trial, seeds, {("", seed): record.validation.accuracy for seed, record in by_seed.items()})
+            for trial, by_seed in found.items()
+        ]
+    )
     stacks.train(planned, clips, device, listener, keep, used.get)
     return [present[identity(trial, seed)] for trial in trials for seed in range(seeds)]
+
+
+def finished(trial: Trial, seeds: int, clips: ClipSet, present: Mapping[str, TrialRecord]) -> dict[int, TrialRecord]:
+    """The records of seeds 0 to `seeds` - 1 of `trial`, trained on `clips`, that are among those `present` by identity;
+    by seed."""
+    data = clips.heard_by(trial.training)
+    keys = {seed: records.trial_identity(trial, data, seed) for seed in range(seeds)}
+    return {seed: present[key] for seed, key in keys.items() if key in present}
 
 
 def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener) -> tuple[list[Run], Run]:
@@ -166,6 +178,7 @@ def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: 
     _warn_of_few([trial], clips, listener.note, choosing_seeds=seeds > 1)
     runs: list[Run] = []
     planned = stacks.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, device)
+    listener.begin([Standing(trial, seeds, {})])
     stacks.train(planned, clips, device, listener, lambda trial, stack, trained: runs.extend(trained.runs))
     runs.sort(key=lambda run: run.seed)
 

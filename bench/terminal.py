@@ -1,5 +1,6 @@
 """What every command shares: standard error, notices, an end to an interruption, words and formats."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from bench.escaping import visible
 from bench.formats import FORMATS
 from melcnn.errors import Failed, InputError
 
@@ -18,17 +20,41 @@ stderr = Console(stderr=True)
 
 def note(text: str) -> None:
     """A one-line notice for the person, apart from the result."""
-    stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    stderr.print(visible(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as job schedulers send it: an interruption like Ctrl-C, but for the exit code."""
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    # An end in good order takes an epoch at most; a second signal would only break it off.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def resumable(going_on: str) -> Iterator[None]:
-    """Ends an interrupted command with what is kept and how to go on."""
+    """Ends a command that Ctrl-C or SIGTERM interrupts, with what was done, if the exception says it, what is kept and
+    how to go on; exit code 130 or 143."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Who ignores a signal, as a shell's background jobs do Ctrl-C, goes on ignoring it.
+    heard = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in heard:
+        signal.signal(number, _interrupt)
     try:
         yield
-    except KeyboardInterrupt:
-        note(f"interrupted: {going_on}")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        done = str(interruption)
+        note(f"interrupted: {done or going_on}")
+        if done:
+            note(going_on)
+        raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
+    finally:
+        for number, handler in heard.items():
+            if signal.getsignal(number) is _interrupt:  # After a signal the process ends and hears no others.
+                signal.signal(number, handler)
 
 
 # What typer raises for a missing or malformed option, whichever click it is built on.
@@ -45,8 +71,8 @@ def finish(command: Callable[[], object]) -> NoReturn:
         sys.exit(code if isinstance(code, int) else 0)
     except (InputError, Failed) as error:
         _end(str(error), 2 if isinstance(error, InputError) else 1)
-    except (KeyboardInterrupt, typer.Abort):
-        _end("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort) as interruption:
+        _end(": ".join(["interrupted", *map(str, interruption.args)]), 130)
     except MemoryError as error:
         _end(f"out of memory{f': {error}' if str(error) else ''}; try a smaller --batch-size", 1)
     except OSError as error:
@@ -59,7 +85,7 @@ def finish(command: Callable[[], object]) -> NoReturn:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    line = " ".join(message.splitlines())
+    line = visible(" ".join(message.splitlines()))
     stderr.print(f"melbench: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 

@@ -1,6 +1,8 @@
 """Jobs in threads: results as they end, and an end to all when one fails."""
 
+import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -8,13 +10,20 @@ import torch
 from bench import in_flight
 
 
+def interrupt():
+    """Ctrl-C, from another thread; as a simulated one it would not wake a thread that waits."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_every_result_is_taken_once_in_this_thread(at_once):
-    taken, here = {}, threading.get_ident()
+def test_every_result_is_taken_once_and_one_at_a_time(at_once):
+    taken, taking = {}, threading.Lock()
 
     def take(number, result):
-        assert threading.get_ident() == here
+        assert threading.current_thread() is not threading.main_thread() and taking.acquire(blocking=False)
         taken[number] = result
+        time.sleep(0.01)  # room for another one, if there were one
+        taking.release()
 
     in_flight.run([lambda check, i=i: i * i for i in range(7)], at_once, take)
     assert taken == {i: i * i for i in range(7)}
@@ -51,16 +60,69 @@ def test_a_failure_ends_the_others_at_their_next_check():
     assert ended == [True]
 
 
-def test_an_interruption_ends_all():
+def test_an_interruption_ends_all_and_begins_no_more():
+    both, begun = threading.Barrier(2, timeout=60), []
+
+    def long(check, number):
+        begun.append(number)
+        if both.wait() == 0:
+            interrupt()
+        while True:
+            check()
+
+    with pytest.raises(KeyboardInterrupt):
+        in_flight.run([lambda check, i=i: long(check, i) for i in range(5)], 2, lambda *a: None)
+    assert sorted(begun) == [0, 1]
+
+
+def test_what_has_ended_when_an_interruption_comes_is_taken():
+    interrupted, taken = threading.Event(), []
+
+    def ends(check):
+        interrupt()
+        assert interrupted.wait(60)  # which is said before any job is waited for
+        return "good"
+
     def long(check):
         while True:
             check()
 
+    with pytest.raises(KeyboardInterrupt):
+        in_flight.run([long, ends], 2, lambda *result: taken.append(result), interrupted.set)
+    assert taken == [(1, "good")]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_an_interruption_breaks_off_nothing_that_is_being_taken(at_once):
+    taken = []
+
     def take(number, result):
-        raise KeyboardInterrupt
+        taken.append("begun")
+        interrupt()
+        time.sleep(0.1)  # time for the interruption to arrive
+        taken.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
-        in_flight.run([lambda check: None, long, long], 2, take)
+        in_flight.run([lambda check: None], at_once, take)
+    assert taken == ["begun", "whole"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_what_cannot_be_taken_ends_all(at_once):
+    begun = []
+
+    def take(number, result):
+        raise OSError("no space left")
+
+    def job(check, number):
+        begun.append(number)
+        if number:
+            while True:
+                check()
+
+    with pytest.raises(OSError, match="no space left"):
+        in_flight.run([lambda check, i=i: job(check, i) for i in range(4)], at_once, take)
+    assert 3 not in begun  # of two at once, 1 and 2 may have begun
 
 
 def test_what_ended_before_a_failure_is_taken():
@@ -74,9 +136,6 @@ def test_what_ended_before_a_failure_is_taken():
         good.set()
         return "good"
 
-    def slow_take(number, result):
-        taken.append((number, result))
-
-    with pytest.raises(ValueError):
-        in_flight.run([fails, ends], 2, slow_take)
-    assert taken in ([(1, "good")], [])  # [] only if it ended after the failure was seen
+    with pytest.raises(ValueError, match="no luck"):
+        in_flight.run([fails, ends], 2, lambda *result: taken.append(result))
+    assert taken == [(1, "good")]

@@ -1,5 +1,10 @@
 """Which seeds are trained side by side, how many stacks at once."""
 
+import math
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,6 +12,8 @@ from bench import machine, stacks
 from bench.stacks import MOST_IN_A_STACK, Listener, plan, stacks_to_train
 from melcnn import configure
 from melcnn.steps import bytes_to_train
+from melcnn.training import Epoch
+from tests.test_in_flight import interrupt
 from tests.test_records import trial_record
 
 TRIALS = [configure(groups=groups) for groups in (1, 4)]
@@ -45,7 +52,7 @@ def test_every_core_has_work_and_the_longest_begin():
     assert [(trial.model.groups, seeds) for trial, seeds in found.stacks] == [
         (1, [2, 3, 4]), (4, [2, 3, 4]), (1, [0, 1]), (4, [0, 1]),
     ]  # fmt: skip
-    assert found.at_once == 2 and found.epochs == 4 * 30
+    assert found.at_once == 2
     assert found.bytes == 3 * bytes_to_train(TRIALS[0], CLIPS) + 3 * bytes_to_train(TRIALS[1], CLIPS)
     assert "training 10 networks in 4 stacks of at most 3, 2 at a time (about 0." in found.describe()
     assert planned(1, TRIALS[:1]).describe().startswith("training 1 networks in one stack (about")
@@ -87,14 +94,64 @@ def test_times_are_kept_by_epoch(clips):
     assert trained.elapsed == [1.0, 2.0] and seeds == [0] and [run.seed for run in trained.runs] == [0]
 
 
+def test_what_is_told_of_a_stack(clips):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
+    one, events = plan(trials, 2, CLIPS, lambda trial: {}, "cpu", PLENTY), []
+    one = replace(one, stacks=[(trials[0], [0, 1])], at_once=1)
+    keep = lambda trial, stack, trained: events.append([run.validation_accuracy for run in trained.runs])  # noqa: E731
+    stacks.train(one, clips, "cpu", Listener(status=events.append), keep)
+    begun, first, second, kept, ended = events
+    assert all((s.trial, s.seeds, s.fold) == (trials[0], (0, 1), "") for s in (begun, first, second, ended))
+    assert [(s.epoch, s.ended) for s in (begun, first, second, ended)] == [
+        (0, False),
+        (1, False),
+        (2, False),
+        (2, True),
+    ]
+    assert all(math.isnan(accuracy) for accuracy in begun.accuracies)
+    # The recipe plain keeps the best epoch: what is kept is the best that was heard of. It is told when it is kept.
+    assert list(ended.accuracies) == list(second.accuracies) == kept
+
+
+@pytest.mark.parametrize("stopped_early", [False, True])
+def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, stopped_early):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=3) for g in (1, 2)]
+    interrupted, kept, lost = threading.Event(), [], []
+
+    def fit(trial, features, seeds, on_epoch, kernels):
+        if trial == trials[0]:
+            interrupt()
+        assert interrupted.wait(60)
+        try:
+            # One has done its last epoch when the interruption is heard of, the other has not.
+            last = trial == trials[0]
+            on_epoch(Epoch(2 if stopped_early or not last else 3, [0.5], [not (stopped_early and last)]))
+        except BaseException:
+            lost.append(trial)
+            raise
+        return [SimpleNamespace(validation_accuracy=0.5)]
+
+    monkeypatch.setattr(stacks, "fit", fit)
+    both = replace(plan(trials, 1, CLIPS, lambda trial: {}, "cpu", PLENTY), at_once=2)
+    listener = Listener(stage=lambda text: interrupted.set())
+    with pytest.raises(KeyboardInterrupt):
+        stacks.train(both, clips, "cpu", listener, lambda trial, stack, trained: kept.append(trial))
+    assert kept == trials[:1] and lost == trials[1:]
+
+
 def test_how_many_run_at_once_does_not_change_a_result(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=2) for g in (1, 2)]
 
     def logits(at_once):
         found = plan(trials, 2, CLIPS, lambda trial: {}, "cpu", PLENTY)
         runs = {}
-        changed = type(found)(found.stacks, at_once, found.bytes)
-        stacks.train(changed, clips, "cpu", Listener(), lambda t, s, trained: runs.update({(t, tuple(s)): trained}))
+        stacks.train(
+            replace(found, at_once=at_once),
+            clips,
+            "cpu",
+            Listener(),
+            lambda t, s, trained: runs.update({(t, tuple(s)): trained}),
+        )
         return {key: [run.test_logits for run in trained.runs] for key, trained in runs.items()}
 
     # One at a time has all of torch's threads, whose sums may differ in the last bits; several have one each.

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from bench.environment import collect
-from bench.progress import SweepProgress
 from bench.records import RecordFolder
-from bench.stacks import Listener, Status
+from bench.stacks import Listener, Standing
 from bench.sweep import parse_axes, plan, sweep, time_epochs, train_best
 from melcnn import InputError, configure, load_clips
 from tests.machines import FakeMachine
@@ -194,22 +193,16 @@ def test_each_front_end_is_computed_once(clips, tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def test_progress_without_a_terminal_is_a_line_a_configuration():
-    import io
-
-    from rich.console import Console
-
-    now, out = [0.0], io.StringIO()
-    with SweepProgress(Console(file=out, width=80), clock=lambda: now[0]) as listener:
-        for done in range(1, 5):
-            now[0] = 30.0 * done
-            listener.status(Status(done, 4, f"groups={(done + 1) // 2}", 0.9 + done / 100, ended=done % 2 == 0))
-        listener.note("a notice")
-    assert out.getvalue().splitlines() == [
-        "groups=1: mean of the best validation accuracies 0.9200; about 60 s left",
-        "groups=2: mean of the best validation accuracies 0.9400",
-        "a notice",
-    ]
+def test_what_a_resumed_sweep_tells(clips, tmp_path):
+    folder, trials = RecordFolder(tmp_path), plan(parse_axes(["groups=1,2", *SMALL]), print, epochs=1)
+    first = sweep(trials[:1], 2, clips, folder, "cpu", Listener()).trials
+    begun, heard, stages = [], [], []
+    sweep(trials, 2, clips, folder, "cpu", Listener(begin=begun.extend, status=heard.append, stage=stages.append))
+    kept = {("", record.seed): record.validation.accuracy for record in first}
+    assert begun == [Standing(trials[0], 2, kept), Standing(trials[1], 2, {})]
+    assert {status.trial for status in heard} == {trials[1]}
+    assert sorted(seed for status in heard if status.ended for seed in status.seeds) == [0, 1]
+    assert stages == ["timing epochs: 9 rounds of 2 configurations, one pass at a time"]
 
 
 def test_words_of_the_trial_reach_the_labels(corpus, tmp_path):
