@@ -41,7 +41,7 @@ class Cost:
     params: int
     macs: int
     macs_all_layers: int
-    weight_bytes: int
+    weight_bytes: int | None = None
     latency_ms: float | None = None
 
 
@@ -103,12 +103,8 @@ def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: floa
 
 
 def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: str) -> Sheet:
-    """The candidates from the cheapest to the dearest, and the recommendation under them.
-
-    Accuracies are fractions, of out-of-fold predictions, means over seeds. difference: to the most accurate candidate;
-    difference_at_least: its lower bound, which holds for all candidates at once. within_margin: shown to be worse than
-    the best by no more than the margin. told_from_best: shown to be worse than the best. on_front: of accuracy, MACs.
-    """
+    """The candidates from the cheapest to the dearest, and the recommendation under them; docs/columns.md describes the
+    columns."""
     rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
     settings = [settings_of(row.found.trial) for row in rows]
     varying, silent = tables.settings_shown(settings)

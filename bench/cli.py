@@ -9,11 +9,12 @@ import typer
 
 from bench import options
 from bench.cli_choosing import choosing_app
+from bench.cli_reporting import reporting_app
 from bench.cli_timing import timing_app
-from bench.formats import show, to_csv
+from bench.delivery import deliver
 from bench.terminal import chosen_format, finish, note, resumable, split_words, stderr
 from melcnn.errors import InputError
-from melcnn.files import check_writable, write_whole
+from melcnn.files import check_writable
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -21,6 +22,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see
 app.add_typer(data_app, name="data")
 app.add_typer(timing_app)
 app.add_typer(choosing_app)
+app.add_typer(reporting_app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,9 +104,7 @@ def sweep(
         result = run_sweep(trials, seeds, clips, folder, chosen, listener)
     decided = tables.recommended(result.trials)
     sheet = tables.sheet(tables.rows(result.trials, result.timing, target, decided), decided)
-    if csv:
-        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
-    show([sheet], format)
+    deliver([sheet], format, csv)
 
 
 @app.command()
@@ -153,7 +153,7 @@ def train(
     with resumable("nothing was written"), SweepProgress(stderr) as listener:
         runs, best = train_best(trial, seeds, clips, chosen, listener)
     save_checkpoint(checkpoint_of(best, trial, clips), output)
-    show([listings.trained(runs, best, trial, clips.dataset, output)], format)
+    deliver([listings.trained(runs, best, trial, clips.dataset, output)], format)
 
 
 @app.command()
@@ -191,7 +191,7 @@ def evaluate(
         note(f"split {split} holds clips that {checkpoint} was trained on or chosen by: this flatters it")
     found = evaluation.evaluate(loaded, clips, split, chosen)
     about = {"checkpoint": str(checkpoint), "dataset": clips.dataset, "split": split}
-    show(listings.evaluated(found, about), format)
+    deliver(listings.evaluated(found, about), format)
 
 
 @app.command()
@@ -234,7 +234,7 @@ def predict(
             failures += 1
     if names:
         probabilities = evaluation.predict(loaded, np.stack(waveforms), chosen)
-        show([listings.predicted(names, loaded.trial.data.words, probabilities)], format)
+        deliver([listings.predicted(names, loaded.trial.data.words, probabilities)], format)
     if failures:
         raise InputError(f"{failures} of {failures + len(names)} files gave no clip: see above")
 
@@ -281,17 +281,23 @@ def profile(
             sheets = costs.of_model(model, costs.load_model(model), shapes, allow_uncounted)
     except (UncountedOperator, UnexplainedDifference) as error:
         raise InputError(str(error)) from error
-    show(sheets, format)
+    deliver(sheets, format, main="layers")
 
 
 @data_app.command()
-def prepare(data: options.Data = "auto", words: options.Words = "yes,no") -> None:
+def prepare(
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
     """Get Speech Commands ready, once, for --data auto; downloads 2.4 GB unless --data names a copy.
 
     Example:
 
       melbench data prepare --words yes,no,go,stop
     """
+    format = chosen_format(format, json)
     from bench.progress import DownloadProgress
     from melcnn.config import check_words
     from melcnn.data import prepared
@@ -305,7 +311,7 @@ def prepare(data: options.Data = "auto", words: options.Words = "yes,no") -> Non
         with resumable("what was downloaded is kept, and the same command goes on"), DownloadProgress(stderr) as heard:
             prepared.prepare(None if data == "auto" else Path(data), wanted, heard)
         data = "auto"
-    _show_contents(data, wanted, "table")
+    _show_contents(data, wanted, format)
 
 
 @data_app.command()
@@ -328,7 +334,7 @@ def _show_contents(data: str, words: Sequence[str], format: str) -> None:
     from bench import listings
     from melcnn.data.loading import load_clips
 
-    show(listings.contents(load_clips(data, words, note, every_split=False)), format)
+    deliver(listings.contents(load_clips(data, words, note, every_split=False)), format, main="clips")
 
 
 def _load(path: Path):

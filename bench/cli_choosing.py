@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from bench import options
-from bench.formats import show, to_csv
+from bench.delivery import deliver
 from bench.terminal import chosen_format, note, resumable, split_words, stderr
 from melcnn.errors import InputError
-from melcnn.files import check_writable, write_whole
+from melcnn.files import check_writable
 
 choosing_app = typer.Typer()
 
@@ -84,9 +84,7 @@ def recommend(
     with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
         found = out_of_fold(kept, seeds, clips, folder, chosen, listener)
     sheet = choosing.sheet(*choosing.choose(found, costs, margin), clips.dataset, collect(chosen).device)
-    if csv:
-        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
-    show([sheet], format)
+    deliver([sheet], format, csv)
 
 
 @choosing_app.command()
@@ -103,7 +101,7 @@ def reproduce(
 ) -> None:
     """Repeat the study that this began with: its two tables beside yours, and whether its claims hold.
 
-    Groups 1 to 16 and 20, 40, 80 mel filters on yes and no; what --out holds already is not trained again. --csv writes
+    Groups 1 to 16 and 20, 40, 80 mel filters on yes and no; what --out holds already is not trained again. CSV holds
     the claims.
 
     Example:
@@ -130,7 +128,4 @@ def reproduce(
     clips = load_clips(data, ("yes", "no"), note)
     with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
         found = sweep(trials, seeds, clips, folder, chosen, listener)
-    sheets = reproduction.sheets(found.trials, found.timing)
-    if csv:
-        write_whole(csv, lambda file: file.write(to_csv(sheets[-1]).encode()))
-    show(sheets, format)
+    deliver(reproduction.sheets(found.trials, found.timing), format, csv, main="claims")

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from bench import options
-from bench.formats import show, to_csv
+from bench.delivery import deliver
+from bench.escaping import visible
 from bench.terminal import chosen_format, note, resumable, split_words, stderr
 from melcnn.errors import Failed, InputError
-from melcnn.files import check_writable, write_whole
+from melcnn.files import check_writable
 
 if TYPE_CHECKING:
     from bench.comparing import Compared
@@ -108,7 +110,7 @@ def time(
         trials = plan(grid, note, words=split_words(words or "yes,no"), **settings)
         if any(trial.model.variant != "plain" for trial in trials):
             raise InputError("--against knows the plain network alone: leave out variant")
-        _deliver(_against(against, trials, what, data or "auto", seeds, device), csv, format)
+        deliver([_against(against, trials, what, data or "auto", seeds, device)], format, csv)
         return
     kinds = _kinds(what or ",".join(works.WHAT))
     if model:
@@ -129,7 +131,7 @@ def time(
     with resumable(kept), stderr.status("timing") as status:
 
         def progress(stage: str, detail: str) -> None:
-            status.update(f"{stage} {detail}")
+            status.update(Text(visible(f"{stage} {detail}")))
             if not stderr.is_terminal and not detail:
                 note(stage)
 
@@ -138,7 +140,7 @@ def time(
         measured = measure(chosen, on, fewest, max_time, output is not None, env, progress, keep)
     for remark in timetables.remarks(measured):
         note(remark)
-    _deliver(timetables.times(measured), csv, format)
+    deliver([timetables.times(measured)], format, csv)
     if measured.stopped:
         raise Failed(f"{measured.stopped}; what was timed before is shown{f' and kept in {output}' if output else ''}")
 
@@ -194,18 +196,11 @@ def compare(
             note(remark)
     else:
         found, failure = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, device)
-    sheet = timetables.compared(found, a, b, effect)
-    _deliver(sheet, csv if found else None, format)
+    deliver([timetables.compared(found, a, b, effect)], format, csv)
     if failure:
         raise failure
     if any(one.comparison.verdict == SLOWER for one in found):
         raise typer.Exit(1)
-
-
-def _deliver(sheet: "Sheet", csv: Path | None, format: str) -> None:
-    if csv:
-        write_whole(csv, lambda file: file.write(to_csv(sheet).encode()))
-    show([sheet], format)
 
 
 def _against(
@@ -230,7 +225,7 @@ def _against(
     with resumable("nothing was kept"), stderr.status("timing") as status:
 
         def progress(text: str) -> None:
-            status.update(text)
+            status.update(Text(visible(text)))
             if not stderr.is_terminal:
                 note(text)
 

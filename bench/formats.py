@@ -3,15 +3,19 @@
 import csv
 import io
 import json
+import math
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from bench import escaping, latex
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 
@@ -33,11 +37,15 @@ class Sheet:
     single: bool = False
     key: str = ""
 
+    @property
+    def name(self) -> str:
+        return (self.key or self.title).replace(" ", "_")
+
 
 def show(sheets: Sequence[Sheet], format: str) -> None:
     """Prints `sheets` on standard output.
 
-    As JSON a single sheet is its records; several are an object with each sheet's records under its title.
+    As JSON a single sheet is its records; several are an object with each sheet's records under its name.
     """
     filled = [sheet for sheet in sheets if sheet.records]
     if format == "table":
@@ -45,87 +53,103 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
         for number, sheet in enumerate(filled):
             console.print(*[""] * (number > 0), to_table(sheet, console.width), sep="\n")
     elif format == "json" and len(sheets) > 1:
-        content = {(s.key or s.title).replace(" ", "_"): s.records[0] if s.single else s.records for s in sheets}
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(_json({s.name: _values(s)[0] if s.single else _values(s) for s in sheets}))
     else:
         sys.stdout.write("\n".join(_TEXT[format](sheet) for sheet in filled))
 
 
 def to_table(sheet: Sheet, width: int) -> Table:
     """The rich table for a terminal of `width` columns. Words from files are shown as they are, not as markup."""
-    kept = [i for i, heading in enumerate(sheet.headings) if width >= 100 or heading not in sheet.spare]
-    hidden = [heading for i, heading in enumerate(sheet.headings) if i not in kept]
-    more = f"a wider terminal, and --format csv, show {', '.join(hidden)} too" if hidden else ""
-    note = "; ".join(part for part in (sheet.note, more) if part)
+    if width < 100:
+        sheet = _narrow(sheet, "a wider terminal, and --format json, show {} too")
     table = Table(
-        title=Text(sheet.title),
-        caption=Text(note) if note else None,
+        title=_text(sheet.title),
+        caption=_text(sheet.note) if sheet.note else None,
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
-    for i in kept:
-        numeric = all(cells[i][:1].isdigit() or not cells[i] for cells in sheet.cells)
-        table.add_column(Text(sheet.headings[i]), justify="right" if numeric else "left", overflow="fold")
+    for heading, numeric in zip(sheet.headings, _numeric(sheet), strict=True):
+        table.add_column(_text(heading), justify="right" if numeric else "left", overflow="fold")
     for cells in sheet.cells:
-        table.add_row(*(Text(cells[i]) for i in kept))
+        table.add_row(*map(_text, cells))
     return table
 
 
+def _narrow(sheet: Sheet, more: str) -> Sheet:
+    """The sheet without what can be spared. more: said in its note, with {} for what that is."""
+    kept = [i for i, heading in enumerate(sheet.headings) if heading not in sheet.spare]
+    hidden = ", ".join(heading for heading in sheet.headings if heading in sheet.spare)
+    if not hidden:
+        return sheet
+    return replace(
+        sheet,
+        headings=[sheet.headings[i] for i in kept],
+        cells=[[cells[i] for i in kept] for cells in sheet.cells],
+        note="; ".join(part for part in (sheet.note, more.format(hidden)) if part),
+    )
+
+
+def _text(text: str) -> Text:
+    return Text(escaping.visible(text))
+
+
+def _numeric(sheet: Sheet) -> list[bool]:
+    """Whether each column holds numbers, be it with a unit or an interval."""
+    number = re.compile(r"(x )?[-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?|nan|inf)(?!\S)")
+    return [
+        all(number.match(cells[i]) or not cells[i] for cells in sheet.cells) and any(cells[i] for cells in sheet.cells)
+        for i in range(len(sheet.headings))
+    ]
+
+
+def _values(sheet: Sheet) -> list[dict[str, Any]]:
+    """The records with None for what is no finite number, of which JSON and spreadsheets know nothing."""
+    return [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        for row in sheet.records
+    ]
+
+
 def to_csv(sheet: Sheet) -> str:
+    """One line a record, text as `escaping.spreadsheet` has it, None and what is no finite number empty."""
+
+    def cell(value: object) -> object:
+        return escaping.spreadsheet(value) if isinstance(value, str) else value
+
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(sheet.records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sheet.records)
+    writer = csv.writer(out, lineterminator="\n")
+    names = list(sheet.records[0])
+    writer.writerow(map(cell, names))
+    writer.writerows([cell(row[name]) for name in names] for row in _values(sheet))
     return out.getvalue()
 
 
 def to_json(sheet: Sheet) -> str:
-    return json.dumps(sheet.records, indent=2, ensure_ascii=False) + "\n"
+    return _json(_values(sheet))
+
+
+def _json(content: object) -> str:
+    return escaping.json_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_markdown(sheet: Sheet) -> str:
-    lines = [sheet.headings, ["---:"] * len(sheet.headings), *sheet.cells]
-    text = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in lines)
-    return "\n\n".join(part for part in (sheet.title, text, sheet.note) if part) + "\n"
-
-
-_LATEX = {c: "\\" + c for c in "_%&#${}"} | {
-    "±": r"$\pm$",
-    "\\": r"\textbackslash{}",
-    "^": r"\^{}",
-    "~": r"\~{}",
-}
+    """A table between its title and its note."""
+    rules = ["---:" if numeric else ":---" for numeric in _numeric(sheet)]
+    lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
+    title, note = map(escaping.markdown_paragraph, (sheet.title, sheet.note))
+    return "\n\n".join(part for part in (title, text, note) if part) + "\n"
 
 
 def to_latex(sheet: Sheet) -> str:
-    """A booktabs table; the caption says what the title and the note say."""
-
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(escaped, cells)) + r" \\"
-
-    def escaped(text: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in text)
-
-    caption = "; ".join(part for part in (sheet.title, sheet.note) if part)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escaped(caption)}}}",
-            rf"\begin{{tabular}}{{{'r' * len(sheet.headings)}}}",
-            r"\toprule",
-            line(sheet.headings),
-            r"\midrule",
-            *map(line, sheet.cells),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    """A booktabs table, its title the caption and its note under it; on a page too narrow for it, without what can be
+    spared."""
+    if not latex.fits(sheet.headings, sheet.cells, _numeric(sheet)):
+        sheet = _narrow(sheet, "left out for want of room: {}")
+    return latex.table(sheet.title, sheet.headings, sheet.cells, _numeric(sheet), sheet.note)
 
 
 _TEXT = {"csv": to_csv, "json": to_json, "markdown": to_markdown, "latex": to_latex}

@@ -4,8 +4,8 @@
     python -m bench.gains ingredients ingredients.csv --data speech_commands_v0.02 --out records
 
 test trains the study's configurations three times over: network and recipe plain, recipe default, and recipe default
-with the variant shuffle. ingredients cross-validates the recipe default without each of its ingredients, and with those
-that it does without; it does not look at the test split.
+with the variant shuffle. ingredients cross-validates the recipe default as it is and changed in one thing at a time: an
+ingredient left out, exchanged or added; it does not look at the test split.
 """
 
 import functools
@@ -18,8 +18,9 @@ import typer
 
 from bench import options
 from bench.crossval import out_of_fold
+from bench.delivery import keep
 from bench.environment import pick_device
-from bench.formats import Sheet, show, to_csv, to_markdown
+from bench.formats import Sheet, show
 from bench.progress import SweepProgress
 from bench.records import RecordFolder
 from bench.resampling import paired_interval
@@ -28,12 +29,12 @@ from bench.sweep import trained
 from bench.terminal import finish, note, split_words, stderr
 from melcnn.config import Trial, configure, settings_of
 from melcnn.data.loading import load_clips
-from melcnn.files import write_whole
+from melcnn.files import check_writable
 
 # n_mels and groups of the study's networks.
 NETWORKS = [*((80, groups) for groups in (1, 2, 4, 8, 16)), (40, 1), (20, 1)]
-# Each ingredient of the recipe default, as it is without it, and what was tried beside them.
-WITHOUT: dict[str, dict[str, Any]] = {
+# Changes of the recipe default: what is left out, exchanged or added.
+CHANGES: dict[str, dict[str, Any]] = {
     "a constant rate": {"schedule": "constant"},
     "30 epochs": {"epochs": 30},
     "no shift": {"shift": 0.0},
@@ -63,6 +64,7 @@ def test(
     out: options.Out = Path("runs"),
 ) -> None:
     """Test accuracy of the study's networks by both recipes, and what recipe and variant gain."""
+    check_writable(file)
     chosen = split_words(words)
     settings = [{"n_mels": n_mels, "groups": groups} for n_mels, groups in NETWORKS]
     sets = [
@@ -106,7 +108,7 @@ def test(
         note="± over seeds, for this very set of clips; gain: over variant and recipe plain, paired, for other "
         "speakers and trainings like these; errors: as a share of those of variant and recipe plain",
     )
-    _keep(sheet, file)
+    _deliver(sheet, file)
 
 
 @app.command()
@@ -119,9 +121,10 @@ def ingredients(
     out: options.Out = Path("runs"),
 ) -> None:
     """What each ingredient of the recipe default gives, by out-of-fold predictions."""
+    check_writable(file)
     chosen = split_words(words)
     clips = load_clips(data, chosen, note)
-    recipes = {"all": {}, **WITHOUT}
+    recipes = {"all": {}, **CHANGES}
     make = functools.partial(configure, chosen, recipe="default")
     named = {make(**(network | change)): name for network in ABLATED for name, change in recipes.items()}
     with SweepProgress(stderr) as listener:
@@ -150,7 +153,7 @@ def ingredients(
         note="gain: over all of the recipe, paired, for other speakers and trainings like these, not corrected for "
         f"{len(rows) - len(whole)} comparisons; errors: as a share of those of all of the recipe",
     )
-    _keep(sheet, file)
+    _deliver(sheet, file)
 
 
 def _about(trial: Trial, names: Sequence[str]) -> dict[str, Any]:
@@ -182,9 +185,8 @@ def _gain_cells(row: dict[str, Any]) -> list[str]:
     return [f"{row['gain']:+.4f}{interval}", ratio]
 
 
-def _keep(sheet: Sheet, file: Path) -> None:
-    write_whole(file, lambda out: out.write(to_csv(sheet).encode()))
-    write_whole(file.with_suffix(".md"), lambda out: out.write(to_markdown(sheet).encode()))
+def _deliver(sheet: Sheet, file: Path) -> None:
+    keep(sheet, file)
     show([sheet], "table")
 
 

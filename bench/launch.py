@@ -5,19 +5,20 @@ done before a failure is kept; at the end the conditions, and the error if one c
 """
 
 import os
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict
 
-from bench import machine, timing, works
+from bench import machine, shares, timing, works
 from bench.clocks import HostClock, busy_seconds, clock_for
 from bench.machine import Conditions
 from bench.measurements import Samples, samples_of
 from bench.timing import CandidateFailed, Rule
 from bench.verdicts import ratio_precision
-from bench.works import Work
+from bench.works import Built, Work
 from melcnn.errors import Failed, InputError, first_line
 
 # How precisely one launch should know a median. Launches differ by as much: more is better spent on more of them.
@@ -108,8 +109,14 @@ def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[An
         run, failure = failed.run, failed
     for i, label in labels.items():
         if run.series[label].seconds:
-            # After a failure the device may be lost, and is not asked any more.
-            known = {} if failure else _asked_of_device(built[i].call, job.device)
+            known: dict[str, object] = {}
+            if not failure:  # After one the device may be lost, and is not asked any more.
+                try:
+                    known = _asked_of_device(built[i].call, job.device)
+                    seconds = statistics.median(run.series[label].seconds)
+                    known["shares"] = _shares(chosen[i], built[i], seconds, job.device, clock)
+                except Exception as error:  # What was timed is kept.
+                    failure = Failed(f"{label} raised after its rounds {first_line(error)}")
             samples = samples_of(run, label, _beside(label), rule=rule.name, peak_bytes=peaks.get(label), **known)
             yield Answer(index=i, samples=samples)
     if failure:
@@ -144,6 +151,18 @@ def _asked_of_device(call: Callable[[], object], device: str) -> dict[str, objec
     return {"busy_seconds": busy, "energy_joules": energy, "during": machine.conditions(device)}
 
 
+def _shares(work: Work, built: Built, seconds: float, device: str, clock: HostClock) -> dict[str, float]:
+    """Where the time of a network's call goes, which takes `seconds`."""
+    if work.what == "front-end":
+        return {}
+    if work.what in ("latency", "throughput"):
+        return shares.of_call(built.call, clock, device, seconds)
+    # An epoch goes where its steps go; captured, neither has operators.
+    clips = min(work.batch_size, work.clips)
+    step = works.build(work.model_copy(update={"clips": clips}), device, in_steps=True)
+    return shares.of_call(step.call, clock, device, seconds * clips / work.clips)
+
+
 def _energy(call: Callable[[], object]) -> float | None:
     """Joules of the GPU during one call, the mean over half a second of calls."""
     if (start := machine.energy_joules()) is None:
@@ -162,6 +181,8 @@ def main() -> None:
     # Whatever a model prints must not land between the answers.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    # The profiler's complaint of a missing GPU would be taken for what a process died of.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     job = Job.model_validate_json(sys.stdin.read())
     for answer in answers(job):
         out.write(answer.model_dump_json() + "\n")

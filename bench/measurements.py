@@ -4,6 +4,7 @@ A measurement that is kept holds reference work timed beside each work, so that 
 another day (`bench.reference`).
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -38,8 +39,9 @@ class Samples(_Record):
     calls: calls in one sample. waited: seconds for which threads waited for a core. reference_*: the reference
     work's, in the same rounds. busy_seconds: of the device, during one call, by the profiler. peak_bytes:
     memory above what was in use before. energy_joules: of the GPU, a call. during: the GPU's state while it
-    computed. rule: the stopping rule's name. unmet, steady, overhead_seconds: as in `timing.Run`.
-    resolution_seconds: a tick of the host's clock.
+    computed. shares: fractions of a call's time (of an epoch's, of a step's) by kind of operator, as
+    `bench.shares.of_call` has them; empty in older files and of the front-end. rule: the stopping rule's name.
+    unmet, steady, overhead_seconds: as in `timing.Run`. resolution_seconds: a tick of the host's clock.
     """
 
     calls: int = 1
@@ -53,6 +55,7 @@ class Samples(_Record):
     peak_bytes: int | None = None
     energy_joules: float | None = None
     during: Conditions | None = None
+    shares: dict[str, Annotated[float, Field(ge=0)]] = {}
     rule: str = ""
     steady: bool = True
     unmet: list[str] = []
@@ -67,6 +70,8 @@ class Samples(_Record):
                 raise ValueError(f"{name} and seconds differ in number")
         if min(self.seconds) <= 0 or min(self.reference_seconds, default=1) <= 0:
             raise ValueError("a time is not positive")
+        if self.shares and not math.isclose(sum(self.shares.values()), 1, abs_tol=1e-6):
+            raise ValueError("shares do not sum to 1")
         return self
 
     @property

@@ -38,7 +38,9 @@ Epochs = Annotated[
 Seeds = Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
-Format = Annotated[str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex.")]
+Format = Annotated[
+    str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex (booktabs).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 MaxTime = Annotated[
     float | None,

@@ -111,9 +111,14 @@ def rows(
     timed_on = {timing.environment.device} if timing else set()
     groups = by_configuration(records)
     found = [_row(group, times.get(canonical), timed_on, target) for canonical, group in groups.items()]
+    return marked(found, decided)
+
+
+def marked(rows: Sequence[Row], decided: Recommendation | None) -> list[Row]:
+    """The rows, with who is told from the best by `decided`, which was made from them in this order."""
     if decided is None:
-        return found
-    standings = zip(found, decided.standings, strict=True)
+        return list(rows)
+    standings = zip(rows, decided.standings, strict=True)
     return [row.model_copy(update={"told_from_best": standing.told_from_best}) for row, standing in standings]
 
 

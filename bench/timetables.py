@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from bench import noise, roofline, works
+from bench import noise, roofline, shares, works
 from bench.comparing import Compared
 from bench.formats import Sheet
 from bench.measurements import Measurement, Samples
@@ -29,6 +29,9 @@ class TimeRow(BaseModel):
     clips: of one call. floor_time_s: the least that its operators (torch's, where ours do several in one) need on this
     device; times_floor: how many times that it takes. kernels: torch, or melcnn where these are the faster.
     peak_bytes: memory above what was in use, the largest of the launches. macs: for one clip.
+    convolution_time_share, fused_block_time_share, other_operators_time_share, python_time_share: where the time of a
+    call goes (of an epoch's, a step's), fractions that sum to 1, the mean over launches (`bench.shares`); None of the
+    front-end and of older measurements.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,6 +68,10 @@ class TimeRow(BaseModel):
     timer_overhead: float
     device: str
     kernels: str
+    convolution_time_share: float | None = None
+    fused_block_time_share: float | None = None
+    other_operators_time_share: float | None = None
+    python_time_share: float | None = None
 
 
 def rows(measurement: Measurement) -> list[TimeRow]:
@@ -121,7 +128,22 @@ def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measur
         device=measurement.environment.device,
         # Only melbench's own networks have kernels of ours.
         kernels=measurement.kernels if trial and work.what != "front-end" else "torch",
+        **_split(samples),
     )
+
+
+def _split(samples: Sequence[Samples]) -> dict[str, float]:
+    """Where the time goes, by column; nothing if nobody asked."""
+    found = shares.mean([one.shares for one in samples if one.shares])
+    if not found:
+        return {}
+    columns = {
+        "convolution_time_share": found.pop(shares.CONVOLUTION, 0.0),
+        "fused_block_time_share": found.pop(shares.FUSED_BLOCK, 0.0),
+        "python_time_share": found.pop(shares.PYTHON, 0.0),
+        "other_operators_time_share": sum(found.values()),
+    }
+    return {name: significant(share) for name, share in columns.items()}
 
 
 def _to_first(measurement: Measurement, index: int) -> tuple[float, float | None]:

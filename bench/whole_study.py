@@ -18,7 +18,8 @@ import typer
 
 from bench import convolutions, environment, front_ends, options, race, tables, timing
 from bench.clocks import HostClock, clock_for
-from bench.formats import Sheet, show, to_csv, to_markdown
+from bench.delivery import keep
+from bench.formats import Sheet, show
 from bench.records import RecordFolder
 from bench.stacks import Listener
 from bench.statistics import median_interval, significant
@@ -28,7 +29,6 @@ from bench.works import EPOCH_CLIPS
 from melcnn import ops
 from melcnn.config import Trial
 from melcnn.data.loading import load_clips
-from melcnn.files import write_whole
 from melcnn.steps import Stack, capture_for
 
 STACK_SIZES = (1, 8, 32)
@@ -98,23 +98,22 @@ def main(
     loaded = load_clips(data, ("yes", "no"), note)
     trials = plan(parse_axes(["groups"]), note)
 
-    def keep(what: str, sheet: Sheet, more: str = "") -> None:
-        write_whole(folder / f"{what}.csv", lambda file: file.write(to_csv(sheet).encode()))
-        write_whole(folder / f"{what}.md", lambda file: file.write((to_markdown(sheet) + more).encode()))
+    def deliver(what: str, sheet: Sheet, more: str = "") -> None:
+        keep(sheet, folder / f"{what}.csv", more)
         show([sheet], "markdown")
 
     if ops.kernels(on) != "torch":
         shapes = convolutions.of_trials(plan(parse_axes(["groups", CONVOLUTION_BATCHES]), note))
-        keep("convolutions", convolutions.sheet(convolutions.measure(shapes, on)))
-    keep("stacks", stack_times(trials, STACK_SIZES, clips, on))
-    keep("front-end", front_ends.sheet(front_ends.measure(trials[0].front_end, loaded, on, name)))
+        deliver("convolutions", convolutions.sheet(convolutions.measure(shapes, on)))
+    deliver("stacks", stack_times(trials, STACK_SIZES, clips, on))
+    deliver("front-end", front_ends.sheet(front_ends.measure(trials[0].front_end, loaded, on, name)))
     with tempfile.TemporaryDirectory(prefix="melbench-study-") as records:
         start = time.perf_counter()
         found = sweep(trials, seeds, loaded, RecordFolder(Path(records)), on, Listener(note=note))
         took = time.perf_counter() - start
-    keep("study", tables.sheet(tables.rows(found.trials, found.timing)), f"\nThe whole took {took:.1f} s.\n")
+    deliver("study", tables.sheet(tables.rows(found.trials, found.timing)), f"\nThe whole took {took:.1f} s.\n")
     few = [t.model_copy(update={"training": t.training.model_copy(update={"epochs": epochs})}) for t in trials]
-    keep("baselines", race.sheet(race.rows(race.race(few, 5, loaded, on, note), few, 5, loaded, name)))
+    deliver("baselines", race.sheet(race.rows(race.race(few, 5, loaded, on, note), few, 5, loaded, name)))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,9 @@ def test_evaluate(melbench, trained, corpus):
         assert part["evaluation"]["clips"] == clips
     table = melbench("evaluate", trained, "--data", corpus)[1]
     assert "confusion" in table and "precision" in table
+    code, out, err = melbench("evaluate", trained, "--data", corpus, "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert code == 0 and row == {name: str(value) for name, value in found.items()} and "most_wrong" in err
 
 
 def test_evaluate_on_other_clips_says_so_and_needs_no_splits(melbench, trained, corpus, tmp_path):
@@ -130,9 +133,30 @@ def test_data_prepare_then_auto(melbench, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "cache"))
     code, out, err = melbench("data", "prepare", "--data", corpus, "--words", "yes,go")
     assert code == 0 and "go" in out and "prepared in" in err
+    code, out, _ = melbench("data", "prepare", "--data", corpus, "--words", "yes,go", "--json")
+    assert code == 0 and {row["word"] for row in json.loads(out)["clips"]} == {"yes", "go"}
     code, out, err = melbench("data", "info", "--words", "yes,no")
     assert code == 2 and "melbench data prepare --words yes,no" in err
     assert "(go, yes)" in melbench("--version")[1]
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "markdown", "latex"])
+def test_names_of_folders_do_no_harm(melbench, corpus, tmp_path, format):
+    words = ["=cmd|'a'!A0", "[red]<b>\x1b[2J", "\u202e%&_{}\\"]
+    for word, source in zip(words, ("yes", "no", "go"), strict=True):
+        shutil.copytree(corpus / source, tmp_path / word)
+    code, out, _ = melbench("data", "info", "--data", tmp_path, "--words", ",".join(words), "--format", format)
+    assert code == 0 and not {"\x1b", "\u202e"} & set(out)
+    if format == "json":
+        assert [row["word"] for row in json.loads(out)["clips"][::3]] == words
+    shown = {
+        "table": ["=cmd|'a'!A0", "[red]<b>\\x1b[2J", "\\u202e%&_{}\\"],
+        "csv": ["\n'=cmd|'a'!A0,", "[red]<b>\\x1b[2J", "\\u202e%&_{}\\"],
+        "json": ["[red]<b>\\u001b[2J", "\\u202e%&_{}\\\\"],
+        "markdown": ["=cmd\\|'a'!A0", "\\[red\\]&lt;b&gt;\\\\x1b\\[2J", r"%&amp;\_{}"],
+        "latex": [r"=cmd\textbar{}'a'!A0", r"{[}red]\textless{}b\textgreater{}", r"\%\&\_\{\}\textbackslash{}"],
+    }[format]
+    assert all(text in out for text in shown)
 
 
 def test_version(melbench):

@@ -191,6 +191,44 @@ def test_what_a_gpu_knows_has_columns_of_its_own():
     assert sheet.records[0]["bound_by"] == "launch overhead"  # busy for 0.5 of 2.45 s
 
 
+def with_shares(*launches):
+    """A measurement whose launches say of the first work where its time goes, and nothing of the second."""
+    base = measured(launches=len(launches))
+    told = [
+        launch.model_copy(update={"samples": [launch.samples[0].model_copy(update={"shares": s}), launch.samples[1]]})
+        for launch, s in zip(base.launches, launches, strict=True)
+    ]
+    return base.model_copy(update={"launches": told})
+
+
+def test_where_the_time_goes_has_columns():
+    # Means over the launches that tell: of 0.3 and 0.5, of 0.2 and 0, of 0.5 and 0.3, and of 0 and 0.15 + 0.05.
+    told = {"convolution": 0.3, "fused block": 0.2, "Python and launching": 0.5}
+    other = {"convolution": 0.5, "Python and launching": 0.3, "pooling": 0.15, "rest": 0.05}
+    first, second = timetables.rows(with_shares(told, other, {}))
+    split = [
+        first.convolution_time_share,
+        first.fused_block_time_share,
+        first.other_operators_time_share,
+        first.python_time_share,
+    ]
+    assert split == pytest.approx([0.4, 0.1, 0.1, 0.4])
+    assert second.convolution_time_share is second.python_time_share is None
+    # They are the last ones: older files' columns keep their places.
+    assert list(first.model_dump())[-4:] == [name for name in first.model_dump() if name.endswith("_time_share")]
+
+
+def test_older_files_do_not_tell_where_the_time_goes(tmp_path):
+    path = tmp_path / "m.json"
+    measurements.write(with_shares(*[{"convolution": 1.0}] * 5), path)
+    content = json.loads(path.read_text())
+    assert [row.convolution_time_share for row in timetables.rows(reading.read(path))] == [1.0, None]
+    for one in (one for launch in content["launches"] for one in launch["samples"]):
+        del one["shares"]
+    path.write_text(json.dumps(content))
+    assert [row.convolution_time_share for row in timetables.rows(reading.read(path))] == [None, None]
+
+
 def test_remarks_are_made_once_with_the_works_and_launches_that_call_for_them():
     # Rounds of 1.0, 1.1 ... 3.9: the medians of their thirds are 1.45 and 3.45.
     assert timetables.remarks(measured()) == [
@@ -238,6 +276,7 @@ def test_damaged_and_foreign_measurements(tmp_path):
     assert "damaged" in complaint(lambda c: c["launches"][0]["samples"].pop())
     assert "damaged" in complaint(lambda c: c["launches"][0]["samples"][0]["waited"].pop())
     assert "a time is not positive" in complaint(lambda c: c["launches"][0]["samples"][0]["seconds"].__setitem__(0, 0))
+    assert "shares do not sum to 1" in complaint(lambda c: c["launches"][0]["samples"][0].update(shares={"rest": 0.9}))
     assert "damaged" in complaint(lambda c: c.update(surprise=1))
     assert "damaged" in complaint(lambda c: c["launches"][0]["samples"][0]["seconds"].__setitem__(0, float("nan")))
     with pytest.raises(InputError, match="cannot be read"):

@@ -6,6 +6,7 @@ import pytest
 from bench import gains
 from bench.records import RecordFolder
 from bench.terminal import finish
+from tests.test_columns import check
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def command(monkeypatch, capsys, corpus, tmp_path):
 def test_gains_on_the_test_split_are_paired_with_variant_and_recipe_plain(command, monkeypatch, tmp_path):
     monkeypatch.setattr(gains, "NETWORKS", [(20, 1), (20, 4)])
     rows, text = command("test", 2)
+    check("python -m bench.gains test", list(rows[0]))
     assert [(r["groups"], r["variant"], r["recipe"]) for r in rows] == [
         ("1", "plain", "plain"),
         ("4", "plain", "plain"),
@@ -55,14 +57,29 @@ def test_gains_on_the_test_split_are_paired_with_variant_and_recipe_plain(comman
 def test_ingredients_are_taken_out_one_at_a_time(command, monkeypatch):
     monkeypatch.setattr(gains, "ABLATED", [{"groups": 1, "n_mels": 20, "hop_length": 800, "epochs": 2}])
     rows, _ = command("ingredients", 2)
-    assert [row["change"] for row in rows] == ["all", *gains.WITHOUT]
+    check("python -m bench.gains ingredients", list(rows[0]))
+    assert [row["change"] for row in rows] == ["all", *gains.CHANGES]
     assert rows[0]["gain"] == "" and all(row["gain"] for row in rows[1:]) and {row["clips"] for row in rows} == {"64"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["a.csv", "--seeds", "0"], "--seeds 0 is out of range"), (["nowhere/a.csv"], "cannot be written")],
+)
+@pytest.mark.parametrize("name", ["test", "ingredients"])
+def test_bad_input_is_one_line(monkeypatch, capsys, corpus, tmp_path, name, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gains", name, *arguments, "--data", str(corpus), "--device", "cpu"])
+    with pytest.raises(SystemExit) as exit:
+        finish(lambda: gains.app(standalone_mode=False))
+    err = capsys.readouterr().err
+    assert exit.value.code == 2 and message in err and err.count("\n") == 1
 
 
 def test_each_change_changes_one_thing_and_names_it():
     from melcnn.config import configure, settings_of, usual
 
     whole = usual("default")
-    for name, change in gains.WITHOUT.items():
+    for name, change in gains.CHANGES.items():
         changed = {k for k, v in settings_of(configure(recipe="default", **change)).items() if v != whole[k]}
         assert changed == set(change), name

@@ -141,6 +141,27 @@ def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
     assert all(one.seconds for i in range(2) for one in found.of(i))
 
 
+def test_where_the_time_goes_is_asked_of_networks(monkeypatch):
+    monkeypatch.setattr(launch.shares, "of_call", lambda *_: {"rest": 1.0})
+    chosen = works.of_trial(configure(groups=16), ["latency", "front-end"])
+    job = Job(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
+    _, *answers, _ = launch.answers(job)
+    told = {chosen[answer.index].what: answer.samples.shares for answer in answers}
+    assert told == {"latency": {"rest": 1.0}, "front-end": {}}
+
+
+def test_a_call_that_fails_after_its_rounds_keeps_them(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(launch.shares, "of_call", fails)
+    chosen = works.of_trial(configure(groups=16), ["latency"])
+    job = Job(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
+    _, answer, end = launch.answers(job)
+    assert answer.samples.seconds and answer.samples.shares == {}
+    assert end.error == "latency groups=16 raised after its rounds RuntimeError: out of luck" and not end.bad_input
+
+
 def test_a_process_that_dies_is_said(models, env, monkeypatch):
     monkeypatch.setattr(
         measuring, "facts", lambda *_: works.Facts(params=1, macs=1, floor=works.roofline.floor([], None))

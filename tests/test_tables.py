@@ -90,8 +90,8 @@ def test_latex(rows):
     lines = formats.to_latex(tables.sheet(rows)).splitlines()
     assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
     assert lines[2].startswith(r"\caption{speech\_commands: yes,no (10 training and 2 test clips)")
-    assert lines[3] == r"\begin{tabular}{rrrrrrrr}"
-    assert lines[7] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
+    assert lines[4] == r"\begin{tabular}{rrrrrrrr}"
+    assert lines[8] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
 
 
 @pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])
@@ -100,7 +100,7 @@ def test_the_table_fits_the_terminal(rows, width, second_convention):
     Console(file=out, width=width).print(formats.to_table(tables.sheet(rows), width))
     assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
     text = " ".join(out.getvalue().split())
-    assert ("a wider terminal, and --format csv, show MACs, all layers too" in text) != second_convention
+    assert ("a wider terminal, and --format json, show MACs, all layers too" in text) != second_convention
     assert ("MACs, all layers max val accuracy" in text) == second_convention
     assert max(map(len, out.getvalue().splitlines())) <= width
 
