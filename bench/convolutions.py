@@ -219,54 +219,6 @@ def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
     )
 
 
-def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
-    """Time against multiply-accumulates, a panel for each layer and pass at the largest batch, as PNG, SVG or PDF.
-    Raises `InputError` without matplotlib (`pip install 'melbench[figures]'`)."""
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-        from matplotlib.ticker import NullFormatter
-    except ImportError:
-        raise InputError("pictures need matplotlib: pip install 'melbench[figures]'") from None
-    batch = max(row.batch_size for row in rows)
-    layers = sorted({row.layer for row in rows})
-    size = {"figsize": (9, 5.5), "sharey": "row", "squeeze": False, "layout": "constrained"}
-    figure, panels = pyplot.subplots(2, len(layers), **size)
-    for (down, direction), (across, layer) in itertools.product(enumerate((FORWARD, TRAINING)), enumerate(layers)):
-        shown = sorted(
-            (r for r in rows if (r.layer, r.direction, r.batch_size) == (layer, direction, batch)), key=lambda r: r.macs
-        )
-        panel = panels[down][across]
-        macs = [row.macs * row.batch_size for row in shown]
-        floors = [row.torch_time_s / row.torch_times_floor * 1e3 for row in shown]
-        # Colours that the colour-blind tell apart (Okabe and Ito), and marks that need no colour.
-        panel.plot(macs, [r.torch_time_s * 1e3 for r in shown], "o-", color="#D55E00", label="torch")
-        panel.plot(macs, [r.melbench_time_s * 1e3 for r in shown], "s-", color="#0072B2", label="melbench")
-        panel.plot(macs, floors, ":", color="#666666", label="floor")
-        for row, at in zip(shown, macs, strict=True):
-            point = (at, row.melbench_time_s * 1e3)
-            panel.annotate(str(row.groups), point, (0, -11), textcoords="offset points", ha="center", fontsize=7)
-        panel.set(xscale="log", yscale="log")
-        panel.xaxis.set_minor_formatter(NullFormatter())  # whose labels would overlap
-        shape = f"{shown[0].channels_in} to {shown[0].channels_out}, {shown[0].frames} frames"
-        panel.set_title(f"{shape}, {direction}", fontsize=9)
-        panel.grid(alpha=0.3)
-    for panel in panels[-1]:
-        panel.set_xlabel(f"MACs of {batch} clips, forward")
-    for panels_of_row in panels:
-        panels_of_row[0].set_ylabel("ms")
-    panels[0][0].legend(fontsize=8)
-    figure.suptitle(f"Grouped convolutions, batch {batch} ({rows[0].device}); numbers are groups", fontsize=10)
-    try:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    finally:
-        pyplot.close(figure)
-
-
 # 200 shapes, each forward and backward.
 GRID = [
     Shape(groups=g or c, channels_in=c, channels_out=c, frames=frames, stride=stride, batch_size=clips)
@@ -349,6 +301,8 @@ def main(arguments: Sequence[str]) -> None:
         case ["picture", table, target]:
             with Path(table).open(newline="") as file:
                 rows = [ConvolutionRow.model_validate(line) for line in csv.DictReader(file)]
+            from bench.convolution_plot import picture  # which this module's tables do without
+
             picture(rows, Path(target))
         case ["grid", target]:
             check_writable(Path(target))

@@ -8,6 +8,7 @@ import pytest
 from bench import convolutions, formats
 from bench.convolutions import GRID, ConvolutionRow, Shape
 from melcnn import configure, native
+from melcnn.errors import InputError
 
 
 @pytest.fixture
@@ -68,10 +69,12 @@ def test_table_csv_and_picture(rows, tmp_path):
     table.write_text(text)
     back = [ConvolutionRow.model_validate(line) for line in csv.DictReader(io.StringIO(text))]
     assert back == rows
-    pytest.importorskip("matplotlib")
     convolutions.main(["picture", str(table), str(target)])
-    assert target.read_text().count('<g id="line2d') > 0
-    with pytest.raises(Exception, match="Format 'nothing'"):
+    # A line each for torch, melbench and the floor.
+    largest = max(row.batch_size for row in rows)
+    panels = {(row.layer, row.direction) for row in rows if row.batch_size == largest}
+    assert target.read_text().count('aria-roledescription="line mark"') == 3 * len(panels)
+    with pytest.raises(InputError, match="no pictures of kind '.nothing'"):
         convolutions.main(["picture", str(table), str(tmp_path / "groups.nothing")])
 
 

@@ -1,18 +1,23 @@
 """The reference results are what their records say, and the READMEs show these results."""
 
 import csv
+import io
+import re
 from pathlib import Path
 
 import pytest
 
 from bench import formats, tables
 from bench.complexity import count
+from bench.findings import OUT_OF_FOLD, find
+from bench.gathering import gather
 from bench.records import RecordFolder
 from melcnn import MelCNN
 
 ROOT = Path(__file__).parent.parent
 SUBSET = ROOT / "results" / "speech_commands_subset"
 RECIPES = ROOT / "results" / "recipes"
+RECOMMENDATION = ROOT / "results" / "recommendation"
 TABLES = [(SUBSET, "groups"), (SUBSET, "mels"), (RECIPES, "groups")]
 
 
@@ -57,3 +62,24 @@ def test_the_readmes_show_the_tables():
     text = (ROOT / "results" / "README.md").read_text()
     for name in ("yes-no", "go-stop", "ingredients"):
         assert (RECIPES / f"{name}.md").read_text().strip() in text, name
+
+
+def test_the_recommendation_is_made_of_its_records():
+    (chapter,) = gather([RECOMMENDATION / "records"], pytest.fail).chapters
+    sheet = find(chapter).sheets[OUT_OF_FOLD]
+    stored = list(csv.DictReader((RECOMMENDATION / "candidates.csv").open()))
+    made = list(csv.DictReader(io.StringIO(formats.to_csv(sheet))))
+    # Weights are counted from networks, of which records hold none.
+    assert [{**row, "weight_bytes": ""} for row in stored] == made
+    assert formats.to_markdown(sheet) == (RECOMMENDATION / "candidates.md").read_text()
+    assert (RECOMMENDATION / "candidates.md").read_text().strip() in (ROOT / "results" / "README.md").read_text()
+
+
+def test_the_stored_figure_shows_the_records():
+    (chapter,) = gather([RECIPES / "records", RECOMMENDATION / "records"], pytest.fail).chapters
+    drawn = (ROOT / "results" / "report" / "figures" / "accuracy-macs.svg").read_text()
+    shown = re.findall(r"configuration: ([^;]*); macs: ([\d,]+); accuracy: ([\d.]+)", drawn)
+    wanted = [point for point in find(chapter).accuracies if point["measure"] == OUT_OF_FOLD]
+    assert sorted(line for line in shown if line[0].startswith("groups")) == sorted(
+        (point["configuration"], f"{point['macs']:,}", f"{point['accuracy']:.4f}") for point in wanted
+    )

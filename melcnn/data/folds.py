@@ -1,6 +1,7 @@
 """Cross-validation over the clips that are not for testing: folds of whole speakers."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,7 +55,18 @@ def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> 
     order = np.lexsort((np.arange(end), splits))
     return replace(
         clips,
-        dataset=f"{clips.dataset}, fold {fold + 1} of {folds}",
+        dataset=_named(clips.dataset, fold, folds),
         splits=splits[order],
         **{name: getattr(clips, name)[order] for name in ("waveforms", "labels", "names", "speakers", "lengths")},
     )
+
+
+def _named(dataset: str, fold: int, folds: int) -> str:
+    return f"{dataset}, fold {fold + 1} of {folds}"
+
+
+def fold_named(dataset: str) -> tuple[str, int, int] | None:
+    """The data set that a fold of this name is of, the fold (from 0) and how many there are; None: it is no fold."""
+    if found := re.fullmatch(r"(.+), fold (\d+) of (\d+)", dataset):
+        return found[1], int(found[2]) - 1, int(found[3])
+    return None

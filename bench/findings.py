@@ -1,0 +1,305 @@
+"""What a report says of one data set: its tables, the recommendation, the points of its figures, what is amiss.
+
+Computed from records by the functions that the terminal's tables are made with, so that all numbers agree.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench import choosing, reproduction, tables
+from bench.amiss import amiss
+from bench.crossval import OutOfFold, joined
+from bench.formats import Sheet
+from bench.gathering import Chapter
+from bench.recommendation import MARGIN, Recommendation, pareto
+from bench.records import TimingRecord, TrialRecord
+from bench.statistics import significant
+from melcnn.config import Data, FrontEnd, Model, Trial, describe, settings_of, telling
+from melcnn.data.folds import fold_named
+
+Point = dict[str, Any]
+
+VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
+
+# The study's two axes, which figures stand over.
+AXES = ("groups", "n_mels")
+CURVES = ("train_loss", "validation_loss", "validation_accuracy")
+
+# Of the clips that networks get wrong, as many as a person listens to.
+MOST_WRONG = 20
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one chapter. configurations: as text, each once. decided: the recommendation; basis: which predictions it
+    rests on; answer: the configuration that is recommended, or else the best found, empty where there is no choice.
+    sheets: the tables, by name.
+
+    Points are what figures draw, with raw values. Each names its `configuration` (None: it is the study's), its
+    `groups` and `n_mels`; ours also what else tells it apart, with groups aside and with n_mels aside
+    (`beside_groups`, `beside_n_mels`). shown_in_confusion: the configuration that `confusion` is of.
+    """
+
+    chapter: Chapter
+    configurations: tuple[str, ...]
+    decided: Recommendation | None
+    basis: str
+    answer: str
+    sheets: dict[str, Sheet]
+    accuracies: tuple[Point, ...]
+    costs: tuple[Point, ...]
+    curves: tuple[Point, ...]
+    confusion: tuple[Point, ...]
+    shown_in_confusion: str
+    wrong: Sheet | None
+    remarks: tuple[str, ...]
+
+
+def find(chapter: Chapter) -> Findings:
+    """Everything that is to be said of the records of one data set."""
+    groups = _ordered(chapter.trials)
+    folds, unfinished = _out_of_fold(_ordered(chapter.folds))
+    trials = list(dict.fromkeys([*(group[0].trial for group in groups), *(one.trial for one in folds)]))
+    about = _about(trials)
+    rows, decided = _rows(groups, chapter.timings)
+    sheets: dict[str, Sheet] = {}
+    if rows:
+        sheets["configurations"] = tables.sheet(rows, decided)
+    basis, crossed = VALIDATION, []
+    if folds:
+        costs = {one.trial: choosing.Cost(**one.complexity.model_dump()) for one in folds}
+        decided, crossed = choosing.choose(folds, costs, MARGIN)
+        device = " / ".join(sorted({record.environment.device for record in chapter.folds}))
+        sheets[OUT_OF_FOLD] = choosing.sheet(decided, crossed, chapter.dataset, device)
+        basis = OUT_OF_FOLD
+    answer = _answer(decided, [one.trial for one in folds] or [group[0].trial for group in groups])
+    shown = next((group for group in groups if group[0].trial == answer), groups[0] if groups else [])
+    return Findings(
+        chapter=chapter,
+        configurations=tuple(about[trial]["configuration"] for trial in trials),
+        decided=decided,
+        basis=basis,
+        answer=about[answer]["configuration"] if answer else "",
+        sheets=sheets,
+        accuracies=(*_accuracies(groups, rows, crossed, basis, about), *_of_the_study(groups)),
+        costs=tuple(_costs(groups, rows, about)),
+        curves=tuple(point for group in groups for point in _curves(group, about)),
+        confusion=tuple(_confusion(shown)),
+        shown_in_confusion=about[shown[0].trial]["configuration"] if shown else "",
+        wrong=_most_wrong(chapter.trials),
+        remarks=(*chapter.remarks, *amiss(groups, chapter.timings), *_unfinished(unfinished, about)),
+    )
+
+
+def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | None:
+    """The trial that is recommended, or else the best found; trials: in the order of the candidates."""
+    if decided is None:
+        return None
+    return trials[decided.standings.index(decided.chosen or decided.best)]
+
+
+def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
+    """By configuration, in the order of their settings; seeds rise."""
+
+    def place(group: Sequence[TrialRecord]) -> list:
+        # A setting may be None, which cannot be compared.
+        return [(value is not None, value) for value in settings_of(group[0].trial).values()]
+
+    groups = tables.by_configuration(sorted(records, key=lambda record: (record.dataset, record.seed)))
+    return sorted(groups.values(), key=place)
+
+
+def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
+    settings = [settings_of(trial) for trial in trials]
+    names = telling(settings) if settings else []
+
+    def beside(axis: str, own: Mapping[str, Any]) -> str:
+        return " ".join(f"{name}={own[name]}" for name in names if name != axis)
+
+    return {
+        trial: {
+            "configuration": describe(trial, trials),
+            "groups": own["groups"],
+            "n_mels": own["n_mels"],
+            **{f"beside_{axis}": beside(axis, own) for axis in AXES},
+        }
+        for trial, own in zip(trials, settings, strict=True)
+    }
+
+
+def _rows(
+    groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]
+) -> tuple[list[tables.Row], Recommendation | None]:
+    if not groups:
+        return [], None
+    decided = tables.recommended([record for group in groups for record in group])
+    timing_of = _timing_of([group[0].trial for group in groups], timings)
+    rows = [tables.rows(group, timing_of.get(group[0].trial.canonical()))[0] for group in groups]
+    return tables.marked(rows, decided), decided
+
+
+def _timing_of(trials: Sequence[Trial], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
+    """The run that each configuration's epoch time is of: the one that timed most of these side by side, and for what
+    it lacks the next; of runs alike the latest."""
+    wanted = {trial.canonical() for trial in trials}
+
+    def worth(timing: TimingRecord) -> tuple[int, str]:
+        return len(wanted & {one.trial.canonical() for one in timing.timed}), timing.finished_at
+
+    found: dict[str, TimingRecord] = {}
+    for timing in sorted(timings, key=worth):
+        found |= {one.trial.canonical(): timing for one in timing.timed}
+    return found
+
+
+def _out_of_fold(groups: Sequence[Sequence[TrialRecord]]) -> tuple[list[OutOfFold], list[Trial]]:
+    """Out-of-fold predictions of each configuration, of the seeds that all its folds have; and the configurations that
+    have more seeds in some folds than in others."""
+    complete, unfinished = [], []
+    for records in groups:
+        by_fold: dict[int, dict[int, TrialRecord]] = {fold: {} for fold in range(fold_named(records[0].dataset)[2])}
+        for record in records:
+            by_fold[fold_named(record.dataset)[1]][record.seed] = record
+        seeds = sorted(set.intersection(*map(set, by_fold.values())))
+        if seeds:
+            complete.append(joined(records[0].trial, [[fold[seed] for seed in seeds] for fold in by_fold.values()]))
+        if any(len(fold) > len(seeds) for fold in by_fold.values()):
+            unfinished.append(records[0].trial)
+    return complete, unfinished
+
+
+def _unfinished(trials: Sequence[Trial], about: Mapping[Trial, Point]) -> list[str]:
+    names = ", ".join(describe(trial, [*about, *trials]) for trial in trials)
+    lacking = f"cross-validation is unfinished for {names}: seeds that a fold lacks are left out"
+    return [f"{lacking} ('melbench recommend' goes on)"] if trials else []
+
+
+def _accuracies(
+    groups: Sequence[Sequence[TrialRecord]],
+    rows: Sequence[tables.Row],
+    crossed: Sequence[choosing.Row],
+    basis: str,
+    about: Mapping[Trial, Point],
+) -> list[Point]:
+    """A point for each configuration and measure, with the interval that its table has. on_front: nobody else is
+    cheaper and better, of the measure that decides."""
+    points = []
+    for group, row in zip(groups, rows, strict=True):
+        for measure, accuracy, half in (
+            (VALIDATION, row.val_accuracy_max, row.val_accuracy_ci95),
+            (TEST, row.test_accuracy, row.test_accuracy_ci95),
+        ):
+            low, high = (None, None) if half is None else (accuracy - half, min(1.0, accuracy + half))
+            figures = {"accuracy": accuracy, "low": low, "high": high}
+            points.append(about[group[0].trial] | {"measure": measure, "macs": row.macs} | figures)
+    for one in crossed:
+        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high}
+        points.append(about[one.found.trial] | {"measure": OUT_OF_FOLD, "macs": one.cost.macs} | figures)
+    points = [
+        point | {name: None if point[name] is None else round(point[name], 6) for name in ("accuracy", "low", "high")}
+        for point in points
+        if not math.isnan(point["accuracy"])
+    ]
+    deciding = [point for point in points if point["measure"] == basis]
+    front = pareto([p["macs"] for p in deciding], [p["accuracy"] for p in deciding]) if deciding else []
+    best = [point for point, on_front in zip(deciding, front, strict=True) if on_front]
+    return [point | {"on_front": any(point is one for one in best)} for point in points]
+
+
+def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
+    """The study's accuracies, at the MACs of the same networks in these records."""
+    points = []
+    for first in (group[0] for group in groups):
+        trial = first.trial
+        study = reproduction.STUDY.get((trial.front_end.n_mels, trial.model.groups))
+        same = trial.model == Model(groups=trial.model.groups) and trial.front_end.frames == FrontEnd().frames
+        if study is None or not same or trial.data != Data() or not first.dataset.startswith("speech_commands"):
+            continue
+        place = {"configuration": None, "groups": trial.model.groups, "n_mels": trial.front_end.n_mels}
+        place |= {f"beside_{axis}": "" for axis in AXES} | {"macs": first.complexity.macs, "on_front": False}
+        for measure, accuracy in ((VALIDATION, study.val_accuracy_max), (TEST, study.test_accuracy)):
+            point = place | {"measure": measure, "accuracy": accuracy, "low": None, "high": None}
+            if accuracy is not None and point not in points:
+                points.append(point)
+    return [point | {"accuracy": round(point["accuracy"], 6)} for point in points]
+
+
+def _costs(
+    groups: Sequence[Sequence[TrialRecord]], rows: Sequence[tables.Row], about: Mapping[Trial, Point]
+) -> list[Point]:
+    return [
+        about[group[0].trial] | {"params": row.params, "macs": row.macs, "epoch_time_s": row.epoch_time_s}
+        for group, row in zip(groups, rows, strict=True)
+    ]
+
+
+def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[Point]:
+    """A point for each epoch and curve: the mean over the seeds that came so far, the lowest and the highest."""
+    points = []
+    for curve in CURVES:
+        for epoch in range(max(len(getattr(record, curve)) for record in group)):
+            values = [getattr(record, curve)[epoch] for record in group if epoch < len(getattr(record, curve))]
+            values = [value for value in values if math.isfinite(value)]
+            if values:
+                figures = (statistics.mean(values), min(values), max(values))
+                named = zip(("mean", "lowest", "highest"), map(significant, figures), strict=True)
+                place = {"configuration": about[group[0].trial]["configuration"], "curve": curve, "epoch": epoch + 1}
+                points.append({**place, **dict(named), "seeds": len(values)})
+    return points
+
+
+def _confusion(group: Sequence[TrialRecord]) -> list[Point]:
+    """Of the test clips: how often each word is heard as each, by networks of all seeds together."""
+    if not group:
+        return []
+    words = group[0].trial.data.words
+    spoken = np.concatenate([record.test.labels for record in group])
+    heard = np.concatenate([np.argmax(record.test.logits, axis=1) for record in group])
+    counts = np.zeros((len(words), len(words)), int)
+    np.add.at(counts, (spoken, heard), 1)
+    return [
+        {"spoken": words[i], "heard": words[j], "times": int(counts[i, j]), "share": _share(counts[i, j], counts[i])}
+        for i in range(len(words))
+        for j in range(len(words))
+    ]
+
+
+def _share(part: int, whole: np.ndarray) -> float | None:
+    return round(float(part / whole.sum()), 6) if whole.sum() else None
+
+
+def _most_wrong(records: Sequence[TrialRecord]) -> Sheet | None:
+    """The test clips that most networks get wrong, with who speaks and what is heard most often; None of no records."""
+    if not records:
+        return None
+    first = records[0].test
+    words = records[0].trial.data.words
+    heard = np.stack([np.argmax(record.test.logits, axis=1) for record in records])
+    wrong = (heard != np.array(first.labels)).sum(0)
+    worst = [i for i in np.argsort(-wrong, kind="stable")[:MOST_WRONG] if wrong[i]]
+    lines = [
+        {
+            "clip": first.names[i],
+            "speaker": first.speakers[i],
+            "spoken": words[first.labels[i]],
+            "heard": words[Counter(h for h in heard[:, i].tolist() if h != first.labels[i]).most_common(1)[0][0]],
+            "wrong": int(wrong[i]),
+            "networks": len(records),
+        }
+        for i in worst
+    ]
+    right = int((wrong == 0).sum())
+    note = f"of {len(records)} networks; {right} of {len(wrong)} test clips are heard right by all of them"
+    return Sheet(
+        title="test clips that are most often wrong",
+        headings=["clip", "speaker", "spoken", "heard as", "networks wrong"],
+        cells=[[*(line[n] for n in ("clip", "speaker", "spoken", "heard")), str(line["wrong"])] for line in lines],
+        records=lines,
+        note=note,
+    )

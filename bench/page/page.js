@@ -1,0 +1,63 @@
+// Sorting, hiding and drawing. Runs in the bundle of Vega-Embed, whose `vegaEmbed` it calls; loads nothing.
+
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const views = new Map();
+
+// A column sorts by numbers where its cells have them, else by text; a second click turns it round.
+for (const button of document.querySelectorAll("table.sortable th button")) {
+  button.addEventListener("click", () => {
+    const heading = button.parentElement;
+    const table = heading.closest("table");
+    const column = heading.cellIndex;
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const rows = [...table.tBodies[0].rows];
+    const value = (row) => row.cells[column].dataset.value;
+    const compared = (a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === undefined && y === undefined) {
+        return a.cells[column].textContent.localeCompare(b.cells[column].textContent);
+      }
+      // What has no number comes last, either way.
+      if (x === undefined || y === undefined) return (x === undefined ? 1 : -1) * (down ? -1 : 1);
+      return Number(x) - Number(y);
+    };
+    rows.sort((a, b) => (down ? -1 : 1) * compared(a, b));
+    table.tBodies[0].append(...rows);
+  });
+}
+
+for (const fieldset of document.querySelectorAll("fieldset[data-part]")) {
+  fieldset.addEventListener("change", () => {
+    const boxes = [...fieldset.querySelectorAll("input")];
+    const hidden = boxes.filter((box) => !box.checked).map((box) => box.value);
+    for (const plot of document.querySelectorAll(`.figures[data-part="${fieldset.dataset.part}"] .plot`)) {
+      views.get(plot.dataset.figure)?.signal("hidden", hidden).runAsync();
+    }
+  });
+}
+
+for (const button of document.querySelectorAll("button.download")) {
+  button.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.download = `${button.dataset.figure}.csv`;
+    link.href = URL.createObjectURL(new Blob(Object.values(figures[button.dataset.figure].datasets), { type: "text/csv" }));
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+}
+
+// One figure after another, with a breath in between, so that the page can be read and used meanwhile.
+for (const plot of document.querySelectorAll(".plot")) {
+  const name = plot.dataset.figure;
+  try {
+    const result = await vegaEmbed(plot, figures[name], { renderer: "svg", actions: false });
+    views.set(name, result.view);
+    plot.dataset.drawn = "yes";
+  } catch (error) {
+    plot.textContent = `This figure could not be drawn: ${error.message}`;
+    plot.dataset.drawn = "no";
+  }
+  await new Promise((resume) => setTimeout(resume));
+}
