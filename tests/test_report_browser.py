@@ -134,7 +134,7 @@ def test_a_configuration_can_be_hidden_by_keyboard(opened, figures):
     box.focus()
     opened.page.keyboard.press("Space")
     opened.page.wait_for_function(
-        "([name, many]) => document.querySelectorAll(`[data-figure=\"${name}\"] svg [aria-roledescription=point]`)"
+        '([name, many]) => document.querySelectorAll(`[data-figure="${name}"] svg [aria-roledescription=point]`)'
         ".length === many",
         arg=[name, shown - 1],
     )
