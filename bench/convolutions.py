@@ -8,12 +8,13 @@ slower than torch.
 import csv
 import functools
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from torch.nn.functional import conv1d
 
@@ -27,7 +28,7 @@ from bench.timing import Series
 from bench.verdicts import EFFECT, decide, log_ratios
 from melcnn import ops
 from melcnn.config import Trial
-from melcnn.errors import InputError
+from melcnn.errors import InputError, first_problem
 from melcnn.files import check_writable, write_whole
 from melcnn.model import KERNEL_SIZE, POOLING
 
@@ -296,11 +297,34 @@ def seconds_to_choose(device: str) -> float:
 GRID_ROUNDS = 40  # of fewer than 13 there is no interval of this confidence
 
 
+def read(path: Path) -> list[ConvolutionRow]:
+    """The rows of a table that `melbench time --against torch --csv` wrote. Raises `InputError` for anything else."""
+    again = "give a table that 'melbench time groups --against torch --csv FILE' wrote"
+    rows: list[ConvolutionRow] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            for line in lines:
+                rows.append(ConvolutionRow.model_validate(line))
+                values = [value for value in rows[-1].model_dump().values() if isinstance(value, float)]
+                if rows[-1].layer is None or not all(0 < value < math.inf for value in values):
+                    raise InputError(f"line {lines.line_num} has no layer, or a time that is not positive")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {again}") from None
+    except ValidationError as error:
+        problem = f"line {lines.line_num}, {first_problem(error)}"
+        raise InputError(f"{path} is no table of convolutions ({problem}): {again}") from None
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"{path} is no table of convolutions ({error}): {again}") from None
+    if not rows:
+        raise InputError(f"{path} holds no rows: {again}")
+    return rows
+
+
 def main(arguments: Sequence[str]) -> None:
     match list(arguments):
         case ["picture", table, target]:
-            with Path(table).open(newline="") as file:
-                rows = [ConvolutionRow.model_validate(line) for line in csv.DictReader(file)]
+            rows = read(Path(table))
             from bench.convolution_plot import picture  # which this module's tables do without
 
             picture(rows, Path(target))

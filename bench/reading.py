@@ -1,13 +1,13 @@
 """Reads measurements: files of `melbench time -o`, and JSON files of the benchmark suite, alone or in a folder."""
 
-import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from bench import suite_json
+from bench.json_reading import read_json
 from bench.measurements import FORMAT_VERSION, Measurement
-from melcnn.errors import InputError
+from melcnn.errors import InputError, first_problem
 
 AGAIN = "make it again with 'melbench time -o FILE' or 'pytest bench --benchmark-only --benchmark-json FILE'"
 
@@ -39,12 +39,13 @@ def read(path: Path) -> Measurement:
 
 def _read_file(path: Path) -> Measurement:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): name a measurement file") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is no whole measurement file: {AGAIN}") from None
-    if isinstance(content, dict) and "benchmarks" in content:
+    except ValueError as error:
+        raise InputError(f"{path} is no whole measurement file ({error}): {AGAIN}") from None
+    of_suite = isinstance(content, dict) and "benchmarks" in content
+    if of_suite:
         try:
             content = suite_json.to_measurement(content)
         except (KeyError, IndexError, TypeError, AttributeError):
@@ -53,15 +54,32 @@ def _read_file(path: Path) -> Measurement:
         raise InputError(f"{path} is no measurement file: {AGAIN}")
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path} has measurement format {content.get('format_version')!r}, and this melbench reads "
+            f"{path} has measurement format {content.get('format_version')!r:.60}, and this melbench reads "
             f"{FORMAT_VERSION}: make it again, or use the melbench that wrote it"
         )
     try:
         measurement = Measurement.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is a damaged measurement file ({where}: {first['msg']}): {AGAIN}") from None
+        raise InputError(f"{path} is a damaged measurement file ({first_problem(error)}): {AGAIN}") from None
     if not measurement.launches:
         raise InputError(f"{path} holds no samples: {AGAIN}")
+    if reason := _contradiction(measurement, of_suite):
+        raise InputError(f"{path} contradicts itself ({reason}): {AGAIN}")
     return measurement
+
+
+def _contradiction(measurement: Measurement, of_suite: bool) -> str:
+    """What a measurement says that cannot be, where others rely on it; empty if nothing."""
+    for launch in measurement.launches:
+        rounds: dict[tuple[str, int], int] = {}
+        for work, one in zip(measurement.works, launch.samples, strict=True):
+            if one is None:
+                continue
+            if one.calls < 1:
+                return f"a sample of {one.calls} calls"
+            if len(one.reference_seconds) != len(one.reference_waited):
+                return "reference_seconds and reference_waited differ in number"
+            # Works of one kind are timed side by side, but for the suite's.
+            if rounds.setdefault((work.what, work.batch_size), len(one.seconds)) != len(one.seconds) and not of_suite:
+                return "works of one kind that were timed side by side differ in number of rounds"
+    return ""

@@ -10,17 +10,19 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
-from melcnn.errors import InputError
+from melcnn.errors import InputError, first_line, one_line
 from melcnn.files import write_whole
 from melcnn.model import MelCNN
 from melcnn.training import Run
 
 # Raise when the meaning of a checkpoint changes; older ones stay readable.
 FORMAT_VERSION = 1
+
+# Of the header, which is read at once: ours has some kilobytes, and a thousand words would add ten.
+MAX_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +93,23 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "'melbench train'"
         )
     try:
+        if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
+            raise ValueError(f"its header is longer than {MAX_HEADER_BYTES:,} bytes")
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+            return _rebuild(path, file)
+    except InputError:
+        raise
+    # Whatever the library makes of types and offsets that no checkpoint has.
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise InputError(
-            f"{path} is no whole safetensors file ({reason}): give a checkpoint of 'melbench train'"
+            f"{path} is no whole safetensors file ({first_line(error)}): give a checkpoint of 'melbench train'"
         ) from None
-    return _rebuild(path, metadata, weights)
 
 
-def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tensor]) -> Checkpoint:
+def _rebuild(path: Path, file: safetensors.safe_open) -> Checkpoint:
+    metadata = file.metadata() or {}
     version = metadata.get("format_version", "")
-    if metadata.get("format") != "melbench" or not version.isdecimal() or len(version) > 9:
+    if metadata.get("format") != "melbench" or not (version.isascii() and version.isdecimal()) or len(version) > 9:
         raise InputError(
             f"{path} holds tensors but no melbench configuration: give a checkpoint written by 'melbench train'"
         )
@@ -113,10 +118,14 @@ def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tens
             f"{path} has checkpoint format {version}, and this melbench reads up to {FORMAT_VERSION}: upgrade melbench"
         )
     try:
-        trial = Trial.model_validate_json(metadata["trial"])
+        with one_line("its configuration"):
+            trial = Trial.model_validate_json(metadata["trial"])
         with torch.device("meta"):  # Shapes are compared before any memory is taken.
             expected = MelCNN.of(trial).state_dict()
-        if {n: (t.shape, t.dtype) for n, t in expected.items()} != {n: (t.shape, t.dtype) for n, t in weights.items()}:
+        if {n: list(t.shape) for n, t in expected.items()} != {n: file.get_slice(n).get_shape() for n in file.keys()}:  # noqa: SIM118
+            raise ValueError("weights and configuration do not belong together")
+        weights = {name: file.get_tensor(name) for name in expected}
+        if any(weights[name].dtype != tensor.dtype for name, tensor in expected.items()):
             raise ValueError("weights and configuration do not belong together")
         if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
             raise ValueError("weights that are not numbers")
@@ -132,6 +141,6 @@ def _rebuild(path: Path, metadata: dict[str, str], weights: dict[str, torch.Tens
             validation_accuracy=float(about["validation_accuracy"]),
             test_accuracy=float(about["test_accuracy"]),
         )
-    except (ValidationError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else first_line(error)
         raise InputError(f"{path} is damaged ({reason}): give a checkpoint of 'melbench train'") from None

@@ -128,7 +128,7 @@ def _stored(key: tuple) -> str | None:
 def _keep(key: tuple, found: dict) -> None:
     text = json.dumps({"key": key, **found})
     try:
-        _path(key).parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(_path(key).parent)
         files.write_whole(_path(key), lambda file: file.write(text.encode()))
     except OSError as error:
         _warn(f"the choice of kernels cannot be kept ({error.strerror}): it is measured in each process")

@@ -37,12 +37,25 @@ def check_words(words: tuple[str, ...]) -> None:
             if words
             else "no words given: give two or more, such as yes,no"
         )
+    if len(longest := max(words, key=len)) > MAX_WORD_LENGTH:
+        raise InputError(
+            f"a word has {len(longest):,} characters ({longest[:20]!r} ...): the name of its folder has at most "
+            f"{MAX_WORD_LENGTH}"
+        )
     if len(set(words)) < len(words) or any(not word or word != word.strip() for word in words):
         raise InputError(f"words must be different and not empty, but were {','.join(words)!r}")
 
 
+# What a file system takes for the name of a folder.
+MAX_WORD_LENGTH = 255
+
+# Values of one clip in its spectrum, or between two layers: the study has 20,301 and 8,080. Batches hold hundreds of
+# clips, and with more a configuration would fill any memory as soon as it is used.
+MAX_VALUES_A_CLIP = 2**21
+
+
 class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FrontEnd(Config):
@@ -142,7 +155,7 @@ class Training(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 30
-    patience: Annotated[int, Field(ge=1)] | None = 15
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = 15
     keep: Literal["best", "last"] = "best"
     schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -177,6 +190,15 @@ class Trial(Config):
     @model_validator(mode="after")
     def _check(self) -> "Trial":
         check_groups(self.front_end.n_mels, self.model.channels, self.model.groups)
+        bins = self.front_end.n_fft // 2 + 1
+        if (
+            values := max(bins, self.front_end.n_mels, self.model.channels) * self.front_end.frames
+        ) > MAX_VALUES_A_CLIP:
+            raise ValueError(
+                f"hop_length {self.front_end.hop_length} gives {self.front_end.frames} frames, and n_fft "
+                f"{self.front_end.n_fft} and channels {self.model.channels} up to {values:,} values of a clip: at most "
+                f"{MAX_VALUES_A_CLIP:,} are possible, so raise hop_length or lower the others"
+            )
         # Two poolings by 2 need four.
         if self.front_end.frames < 4:
             raise ValueError(

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: what every cache, checkpoint and record is written with."""
+"""Files that are whole or not there, and open to no stranger: what every cache, checkpoint and record is written with.
+
+Whoever can write to a file or folder decides what is read there: that is at most the owner and the group.
+"""
 
 import contextlib
 import os
@@ -22,6 +25,25 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror}): choose another file") from None
 
 
+# The most that a file may allow, less what the mask forbids: an open mask must not open a cache to everybody.
+FILE_MODE = 0o664
+FOLDER_MODE = 0o775
+
+
+def opener(path: str, flags: int) -> int:
+    """For `open(..., opener=opener)`: a new file that not everybody can write to."""
+    return os.open(path, flags, FILE_MODE)
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder `path` and those above it where they are missing, none of them for everybody to write to.
+
+    Raises OSError as the file system does.
+    """
+    for folder in reversed([path, *path.parents]):
+        folder.mkdir(FOLDER_MODE, exist_ok=True)
+
+
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Gives `write` a temporary file beside `path`, then renames it to `path` once it is on the disk.
 
@@ -30,7 +52,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=opener) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -102,18 +102,12 @@ def fit(
         if all(replica.stopped for replica in replicas):
             break
 
-    diverged = [seed for seed, replica in zip(seeds, replicas, strict=True) if not replica.kept_epoch]
-    if diverged:
-        raise TrainingDiverged(
-            f"training diverged (no finite loss) for seed {', '.join(map(str, diverged))}: "
-            f"lower learning_rate (it is {training.learning_rate:g})"
-        )
     # Training is over: from here on the host waits for each result that it takes.
     stacked.network.load_state_dict(kept)
     stacked.network.eval()
     validation_logits = evaluation.logits(stacked.network, validation_x)
     test_logits = evaluation.logits(stacked.network, test_x)
-    return [
+    runs = [
         Run(
             seed=seed,
             kernels=stacked.network.kernels or ops.kernels(str(features.x.device)),
@@ -126,7 +120,16 @@ def fit(
             test_accuracy=float(evaluation.accuracy(test_logits[index], test_labels)),
         )
         for index, (seed, replica) in enumerate(zip(seeds, replicas, strict=True))
+        if replica.kept_epoch
     ]
+    if diverged := {seed: r.curves for seed, r in zip(seeds, replicas, strict=True) if not r.kept_epoch}:
+        raise TrainingDiverged(
+            f"training diverged (no finite loss) for seed {', '.join(map(str, diverged))}: "
+            f"lower learning_rate (it is {training.learning_rate:g})",
+            runs,
+            diverged,
+        )
+    return runs
 
 
 @dataclass

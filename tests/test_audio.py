@@ -1,3 +1,4 @@
+import contextlib
 import io
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import soundfile
 
 from melcnn import InputError, read_clip
+from melcnn.data import audio
 from melcnn.data.audio import BadAudio, audio_files, decode, fit_length, resample
 
 
@@ -20,9 +22,9 @@ def test_pcm16_is_exact():
 
 
 def test_channels_are_averaged_and_float_files_scaled():
-    audio = decode(encoded(np.array([[0.5, 0.25], [-0.5, 0.0]]), subtype="FLOAT"))
+    found = decode(encoded(np.array([[0.5, 0.25], [-0.5, 0.0]]), subtype="FLOAT"))
     # mean 0.375 and -0.25, times 32768
-    assert audio.waveform.tolist() == [12288, -8192] and audio.channels == 2
+    assert found.waveform.tolist() == [12288, -8192] and found.channels == 2
     assert decode(encoded(np.array([2.0, -2.0]), subtype="FLOAT")).waveform.tolist() == [32767, -32768]
 
 
@@ -74,3 +76,69 @@ def test_files_folders_and_names_in_errors(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no audio file"):
         audio_files([str(tmp_path / "empty")])
+
+
+@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64", "W64", "CAF", "AIFF", "AU", "FLAC", "OGG", "MP3"])
+def test_what_recorders_write_is_read(format):
+    assert len(decode(encoded(np.full(16_000, 0.1), format=format, subtype=None)).waveform) >= 16_000
+
+
+def test_a_codec_that_cannot_be_asked_for_its_length():
+    # A block of GSM in a WAV file is 320 samples at 8 kHz, 640 at 16 kHz; the writer adds what fills the last one.
+    tone = 0.3 * np.sin(np.arange(1600) * 0.3)
+    samples = len(decode(encoded(tone, 8000, subtype="GSM610")).waveform)
+    assert samples >= 3200 and samples % 640 == 0
+
+
+@pytest.mark.parametrize("format", ["MAT4", "MAT5", "VOC", "NIST", "PAF", "HTK", "IRCAM", "PVF", "SVX"])
+def test_formats_that_nobody_records_in_are_not_even_opened(format, monkeypatch):
+    content = encoded(np.full(16_000, 0.1), format=format)
+    monkeypatch.setattr(soundfile, "SoundFile", None)
+    with pytest.raises(BadAudio, match=r"is no audio that can be read \(not WAV, FLAC, Ogg"):
+        decode(content)
+
+
+@pytest.mark.parametrize(
+    ("format", "at", "number"), [("AIFF", 31, b"\xff" * 8), ("RF64", 28, b"\xff" * 7 + b"\x7f")], ids=["back", "far"]
+)
+def test_a_header_that_sends_the_reader_out_of_the_file(format, at, number, capfd):
+    """What Python raises in a callback of libsndfile ends on standard error, as a traceback."""
+    content = encoded(np.full(400, 0.1), 8000, format=format)
+    with contextlib.suppress(BadAudio):
+        decode(content[:at] + number + content[at + len(number) :])
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_few_bytes_that_say_they_are_minutes():
+    content = bytearray(encoded(np.full(100, 0.1), 48_000, format="FLAC"))
+    # STREAMINFO ends its 36 bits of samples at byte 26: 25 million are 521 s, and more than 19,200,000 samples.
+    content[22:26] = (25_000_000).to_bytes(4, "big")
+    with pytest.raises(BadAudio, match="holds 25,000,000 samples, more than 19,200,000: cut it into words"):
+        decode(bytes(content))
+    content[22:26] = (29_000_000).to_bytes(4, "big")  # 604 s
+    with pytest.raises(BadAudio, match="longer than 600 s"):
+        decode(bytes(content))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_largest_numbers_there_are(rate, channels):
+    """Whose mean overflows, and whose resampling gives infinity less infinity."""
+    values = np.full((400, channels), np.finfo(np.float32).max, np.float32)
+    values[::2] *= -1
+    try:
+        waveform = decode(encoded(values, rate, subtype="FLOAT")).waveform
+    except BadAudio as error:
+        assert channels == 2 and str(error) == "holds values that are not numbers"
+    else:
+        assert channels == 1 and waveform.dtype == np.int16 and len(waveform) == 400 * 16_000 // rate
+
+
+def test_a_file_without_an_end(monkeypatch, tmp_path):
+    monkeypatch.setattr(audio, "MAX_BYTES", 3 << 20)
+    with open("/dev/zero", "rb") as endless, pytest.raises(InputError, match="is larger than 3,145,728 bytes: cut it"):
+        read_clip(endless)
+    (tmp_path / "a.wav").write_bytes(bytes((3 << 20) + 1))
+    with pytest.raises(InputError, match=r"a\.wav is larger than 3,145,728 bytes"):
+        read_clip(tmp_path / "a.wav")

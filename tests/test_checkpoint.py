@@ -112,3 +112,51 @@ def test_files_that_are_no_checkpoint(saved, spoil, message, monkeypatch):
 def test_a_place_that_cannot_be_written(trained, tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         save_checkpoint(trained[0], tmp_path / "nowhere" / "a.safetensors")
+
+
+def header(path, change):
+    """Rewrites the header of a safetensors file as the library never would."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    said = json.loads(content[8 : 8 + length])
+    change(said)
+    new = json.dumps(said).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + content[8 + length :])
+
+
+def dtype(name):
+    return lambda path: header(path, lambda said: said["classifier.weight"].update(dtype=name))
+
+
+HOSTILE = {
+    "long header": (
+        lambda path: path.write_bytes((2**20 + 1).to_bytes(8, "little") + b"{" + b" " * 2**21),
+        r"no whole safetensors file \(ValueError: its header is longer than 1,048,576 bytes",
+    ),
+    "endless header": (lambda path: path.write_bytes(b"\xff" * 7 + b"\x00" * 9), "its header is longer than"),
+    "other numbers": (dtype("I32"), "weights and configuration do not belong together"),
+    "numbers of four bits": (dtype("F4"), "no whole safetensors file"),
+    "unknown numbers": (dtype("X"), "no whole safetensors file"),
+    "other offsets": (
+        lambda path: header(path, lambda said: said["classifier.weight"].update(data_offsets=[0, 2**62])),
+        "no whole safetensors file",
+    ),
+    "other digits": (lambda path: rewritten(path, format_version="\u0661"), "no melbench config"),
+    "no number": (
+        lambda path: rewritten(path, trial='{"training": {"learning_rate": Infinity}}'),
+        r"is damaged \(its configuration: learning_rate",
+    ),
+    "many problems": (
+        lambda path: rewritten(path, trial=json.dumps({"data": {"words": [1] * 1000}})),
+        "is damaged .its configuration: 1,000 values are not what they should be",
+    ),
+    "nested": (lambda path: rewritten(path, about="[" * 100_000), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("spoil, message", HOSTILE.values(), ids=HOSTILE)
+def test_checkpoints_of_somebodys_making(saved, spoil, message):
+    spoil(saved)
+    with pytest.raises(InputError, match=message) as caught:
+        load_checkpoint(saved)
+    assert "\n" not in str(caught.value)

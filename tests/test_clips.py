@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -5,6 +6,13 @@ import pytest
 
 from melcnn import InputError
 from melcnn.data.clips import Clip, assemble, cache_folder, cached
+
+
+@pytest.fixture
+def open_mask():
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 def clip(word, split, name, samples=4, value=1):
@@ -95,3 +103,37 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(monkeypatch, tmp_path):
     notes = []
     assert len(cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), notes.append)) == 6
     assert "MELBENCH_CACHE" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("lengths", lambda lengths: lengths[:-1]),
+        ("lengths", lambda lengths: lengths.astype(str)),
+        ("splits", lambda splits: splits[None]),
+        ("labels", lambda labels: labels[:, None]),
+        ("waveforms", np.ravel),
+        ("waveforms", lambda waveforms: waveforms.view(np.uint16)),
+        ("noise", lambda noise: np.zeros((2, 2), np.int16)),
+        ("noise", lambda noise: np.array("hum")),
+        ("noise", lambda noise: np.array([{"a": 1}], object)),
+    ],
+)
+def test_a_cache_file_with_arrays_of_another_shape_or_type(monkeypatch, tmp_path, name, other):
+    """Of which the fingerprint knows nothing: it is of the bytes of some."""
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
+    made = cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), print)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **{**arrays, name: other(arrays[name])})
+    notes = []
+    clips = cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), notes.append)
+    assert "damaged" in notes[0] and np.array_equal(getattr(clips, name), getattr(made, name))
+
+
+def test_with_an_open_mask_the_cache_is_still_not_open_to_everybody(monkeypatch, tmp_path, open_mask):
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "deep" / "cache"))
+    cached("key", lambda: assemble("d", ("a", "b"), 8, 6, every_split("ab")), print)
+    made = list(tmp_path.rglob("*"))
+    assert len(made) == 3 and not [path for path in made if path.stat().st_mode & 0o002]

@@ -297,3 +297,45 @@ def test_a_folder_is_its_files_launches(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no .json file"):
         reading.read(tmp_path / "empty")
+
+
+BY_ROUND = ("seconds", "waited", "reference_seconds", "reference_waited")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda sample: sample.update(calls=0), "contradicts itself .a sample of 0 calls"),
+        (lambda sample: sample.update(reference_waited=[]), "reference_seconds and reference_waited differ in number"),
+        (
+            lambda sample: [sample[name].pop() for name in BY_ROUND],
+            "works of one kind that were timed side by side differ in number of rounds",
+        ),
+        (lambda sample: sample.update({"x" * 999: 1}), "damaged measurement file .launches.0.samples.0.x+: Extra"),
+    ],
+)
+def test_measurements_that_contradict_themselves(tmp_path, change, says):
+    path = tmp_path / "m.json"
+    measurements.write(measured(), path)
+    content = json.loads(path.read_text())
+    change(content["launches"][0]["samples"][0])
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=says):
+        reading.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            '{"works": [], "format_version": "' + "1" * 9999 + '"}',
+            "has measurement format '1{59}, and this melbench reads",
+        ),
+        ('{"format_version": 1, "format_version": 1}', "no whole measurement file .an object with a key twice"),
+        ("[" * 100_000, "no whole measurement file .nested too deeply"),
+    ],
+)
+def test_files_that_hold_what_no_measurement_does(tmp_path, content, says):
+    (tmp_path / "m.json").write_text(content)
+    with pytest.raises(InputError, match=says):
+        reading.read(tmp_path / "m.json")

@@ -68,3 +68,31 @@ def test_bad_input_is_one_line(words, settings, message):
 def test_an_unknown_key_in_json_is_an_error():
     with pytest.raises(ValueError, match="Extra inputs"):
         Trial.model_validate({"model": {"groups": 1, "depth": 3}})
+
+
+@pytest.mark.parametrize(
+    "words, settings, message",
+    [
+        (("yes", "x" * 256), {}, r"a word has 256 characters \('xxxxxxxxxxxxxxxxxxxx' ...\): .* at most 255"),
+        (("yes", "no"), {"learning_rate": float("inf")}, "learning_rate.*finite"),
+        (("yes", "no"), {"weight_decay": float("nan")}, "weight_decay.*finite"),
+        (("yes", "no"), {"patience": 10**30}, "patience.*1000000"),
+        # Of a hop of 1 sample a second of 16,000 has 16,001 frames, each of 16,384 // 2 + 1 bins: 131,096,193 values.
+        (
+            ("yes", "no"),
+            {"hop_length": 1, "n_fft": 16_384},
+            "16001 frames.* 131,096,193 .*at most 2,097,152.*raise hop",
+        ),
+        # And of 4 samples 4001, with 4096 channels: 16,388,096.
+        (("yes", "no"), {"hop_length": 4, "channels": 4096}, "channels 4096 .*up to 16,388,096 values"),
+    ],
+)
+def test_settings_that_would_fill_any_memory_or_never_end(words, settings, message):
+    with pytest.raises(InputError, match=message) as caught:
+        configure(words, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_longest_word_and_the_largest_spectrum_are_possible():
+    # 131 frames of 16,001 / 122; 8193 bins of them are 1,073,283 values.
+    assert configure(("yes", "x" * 255), hop_length=123, n_fft=16_384).front_end.frames == 131

@@ -112,3 +112,45 @@ def test_the_intervals_of_the_grid(compiled, monkeypatch):
 def test_bad_input(melbench, arguments, says):
     code, out, err = melbench("time", *arguments.split())
     assert code == 2 and says in " ".join(err.split()) and not out
+
+
+TABLE = """layer,groups,channels_in,channels_out,frames,batch_size,direction,macs,torch_time_s,melbench_time_s,\
+speed_ratio,speed_ratio_low95,speed_ratio_high95,torch_times_floor,melbench_times_floor,chosen,device
+1,4,80,32,101,64,forward,10,0.1,0.05,2.0,1.9,2.1,9.0,4.5,melcnn,a CPU
+"""
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    (tmp_path / "a.csv").write_text(TABLE)
+    (row,) = convolutions.read(tmp_path / "a.csv")
+    assert (row.layer, row.groups, row.torch_time_s, row.chosen) == (1, 4, 0.1, "melcnn")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("0.05", "fast", r"is no table of convolutions \(line 2, melbench_time_s: Input should be a valid number"),
+        ("0.05", "0", "line 2 has no layer, or a time that is not positive"),
+        ("0.05", "-0.05", "a time that is not positive"),
+        ("0.05", "inf", "a time that is not positive"),
+        ("0.05", "nan", "a time that is not positive"),
+        ("\n1,4", "\n,4", "line 2, layer: Input should be a valid integer"),
+        ("a CPU", '"' + "x" * 200_000, "field larger than field limit"),
+        ("a CPU", "\udcff", "utf-8"),
+        ("layer,", "layers,", "line 2 has no layer"),
+        (TABLE[TABLE.index("\n") + 1 :], "", "holds no rows"),
+        (TABLE, "", "holds no rows"),
+    ],
+)
+def test_what_is_no_table(tmp_path, old, new, says):
+    assert old in TABLE
+    (tmp_path / "a.csv").write_bytes(TABLE.replace(old, new).encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=says) as caught:
+        convolutions.read(tmp_path / "a.csv")
+    assert "a.csv" in str(caught.value) and str(caught.value).endswith("--against torch --csv FILE' wrote")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(No such file"):
+        convolutions.read(tmp_path / "a.csv")

@@ -1,6 +1,7 @@
 """The downloader against a server on loopback that is slow, breaks off, lies, or sends another file."""
 
 import hashlib
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -184,3 +185,12 @@ def test_our_constants_are_torchaudios():
     file = download.SPEECH_COMMANDS
     (theirs,) = [sha256 for url, sha256 in speechcommands._CHECKSUMS.items() if url.endswith(f"/{file.name}")]
     assert theirs == file.sha256
+
+
+def test_with_an_open_mask_a_download_is_still_not_open_to_everybody(serve, tmp_path):
+    before = os.umask(0)
+    try:
+        path = fetch(serve(honest).file, tmp_path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o664

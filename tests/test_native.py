@@ -1,5 +1,7 @@
 """Our C kernels against torch's layers, and what happens without a compiler."""
 
+import os
+
 import pytest
 import torch
 
@@ -92,3 +94,16 @@ def test_an_unusual_transform_goes_to_torch(compiled, clips):
     found = log_mel(clips.waveforms[:2], configure(n_fft=402).front_end, "cpu")
     torch.testing.assert_close(found.double(), exact(clips.waveforms[:2], n_fft=402, hop_length=160, n_mels=80),
                                rtol=1e-4, atol=1e-3)  # fmt: skip
+
+
+def test_with_an_open_mask_nobody_else_can_put_a_library_there(compiled, monkeypatch, tmp_path):
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "deep" / "cache"))
+    before = os.umask(0)
+    try:
+        assert native._load.__wrapped__() is not None
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()}
+    assert modes == {"deep": 0o775, "cache": 0o775, "kernels": 0o700}
+    (library,) = (tmp_path / "deep" / "cache" / "kernels").iterdir()
+    assert library.stat().st_mode & 0o777 == 0o700

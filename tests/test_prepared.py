@@ -1,11 +1,13 @@
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
-import time
+from pathlib import Path
 
 import pytest
 
-from melcnn import InputError, load_clips
+from melcnn import InputError, load_clips, locking
 from melcnn.data import download, prepared
 
 
@@ -45,13 +47,35 @@ def test_words_of_two_sources_are_not_mixed(corpus, home, tmp_path):
     assert prepared.words() == ["no", "yes"]
 
 
-def test_what_a_killed_run_left_is_removed_in_time(corpus, home):
-    for name, age in ((".prepare-old", 2 * prepared.STALE_S), (".prepare-new", 0)):
-        folder = home.parent / name
-        folder.mkdir(parents=True)
-        os.utime(folder, (time.time() - age,) * 2)
+def test_what_a_killed_run_left_is_removed_whatever_the_clock_says(corpus, home):
+    for name, time in (("old", 0), ("of-a-clock-that-jumped", 2**32)):
+        folder = home.parent / f".prepare-{name}"
+        (folder / "yes").mkdir(parents=True)
+        os.utime(folder, (time, time))
     prepared.prepare(corpus, ("yes", "no"))
-    assert sorted(p.name for p in home.parent.glob(".prepare-*")) == [".prepare-new"]
+    assert [path.name for path in home.parent.iterdir()] == ["speech_commands"]
+
+
+def test_one_at_a_time_prepares(corpus, home, monkeypatch):
+    """The other one would go on with the same `.part` file, and take the folder in work for one that was left."""
+    monkeypatch.setattr(locking, "PATIENCE_SECONDS", 0)
+    (home.parent / ".prepare-of-the-other").mkdir(parents=True)
+    with (
+        locking.held(home.parent, ""),
+        pytest.raises(InputError, match=f"in use by process {os.getpid()} .* set MELBENCH_CACHE to another folder"),
+    ):
+        prepared.prepare(corpus, ("yes", "no"))
+    assert [path.name for path in home.parent.iterdir()] == [".prepare-of-the-other"]
+    prepared.prepare(corpus, ("yes", "no"))
+    assert prepared.words() == ["no", "yes"]
+
+
+def test_with_an_open_mask_it_is_still_not_open_to_everybody(corpus, home):
+    code = "import os, sys, pathlib; os.umask(0); from melcnn.data.prepared import prepare; "
+    code += "prepare(pathlib.Path(sys.argv[1]), ('yes', 'no'))"
+    subprocess.run([sys.executable, "-c", code, corpus], check=True, cwd=Path(__file__).parent.parent)
+    made = [home.parent, home, *home.rglob("*")]
+    assert len(made) > 80 and not [path for path in made if path.stat().st_mode & 0o002]
 
 
 def test_a_download_is_kept_for_more_words(corpus, home, tmp_path, monkeypatch):

@@ -306,3 +306,21 @@ def test_a_word_with_no_clip_in_a_split(copy):
     (copy / "testing_list.txt").write_text("")
     with pytest.raises(InputError, match="no clip in the test split"):
         load_clips(copy)
+
+
+def test_a_long_recording_keeps_its_second_and_not_its_minutes(tmp_path):
+    (tmp_path / "yes").mkdir()
+    soundfile.write(tmp_path / "yes" / "a.wav", np.full(160_000, 0.1), 16_000)
+    clips = recordings.load(tmp_path, ("yes",))
+    assert clips.lengths.tolist() == [160_000] and clips.waveforms.shape == (1, 16_000)
+
+
+def test_more_noise_than_a_memory_should_hold(copy, monkeypatch):
+    monkeypatch.setattr(recordings, "MAX_NOISE_SECONDS", 120)
+    (copy / "_background_noise_").mkdir()
+    for name, seconds in (("a.wav", 60), ("b.wav", 60)):
+        soundfile.write(copy / "_background_noise_" / name, np.full(16_000 * seconds, 0.1), 16_000)
+    assert len(load_clips(copy).noise) == 120 * 16_000
+    soundfile.write(copy / "_background_noise_" / "c.wav", np.full(1, 0.1), 16_000)
+    with pytest.raises(InputError, match="more than 2 minutes of background noise in _background_noise_: keep a part"):
+        load_clips(copy)

@@ -5,6 +5,7 @@ The only place that resamples (torchaudio does it), and that is imported for it.
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,15 +14,24 @@ from typing import BinaryIO
 
 import numpy as np
 
-from melcnn.errors import InputError
+from melcnn.errors import InputError, first_line
 
 SAMPLE_RATE = 16_000
 SAMPLES = 16_000
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 
-# A clip is one word; a file this long is a mistake, or made to fill the memory.
+# A clip is one word; a file this long is a mistake, or made to fill the memory: compressed silence takes no room.
 MAX_SECONDS = 600
-MAX_VALUES = 2 * 48_000 * MAX_SECONDS
+# Samples of all channels: so many are decoded and resampled in seconds.
+MAX_VALUES = 2 * SAMPLE_RATE * MAX_SECONDS
+# Of a file: twice so many as numbers of 64 bits, the longest there are.
+MAX_BYTES = 2 * 8 * MAX_VALUES
+
+# How files of the kinds above begin, and of two more that recorders write. libsndfile reads twenty others; some of
+# these readers, which nobody needs, print to standard output what they think of a damaged file.
+_STARTS = re.compile(
+    rb"RIFF|RIFX|RF64|fLaC|OggS|ID3|\xff[\xe0-\xff]|FORM....AIF[FC]|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11", re.DOTALL
+)
 
 # The resampling filter grows with the reduced rate: 441 for 44.1 kHz, but 44101 for 44101 Hz (5 GB).
 MAX_RATIO = 1_000
@@ -40,33 +50,52 @@ class Decoded:
     channels: int
 
 
+class _Content(io.BytesIO):
+    """A file's bytes, in which libsndfile may go where a damaged header sends it: what is raised in its callback nobody
+    could catch, and Python would print the traceback."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: len(self.getbuffer())}[whence]
+        return super().seek(min(max(start + offset, 0), 2**62))
+
+
 def decode(content: bytes) -> Decoded:
     """The audio of a file's bytes. Raises `BadAudio` if it is none, empty, cut short, or all zeros."""
     import soundfile
 
+    if not _STARTS.match(content):
+        raise BadAudio("is no audio that can be read (not WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or W64)")
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
+        with soundfile.SoundFile(_Content(content)) as file:
             rate, expected = file.samplerate, file.frames
-            if expected > MAX_SECONDS * rate or expected * file.channels > MAX_VALUES:
+            if expected > MAX_SECONDS * rate:
                 raise BadAudio(f"is longer than {MAX_SECONDS} s: cut it into words")
+            if expected * file.channels > MAX_VALUES:
+                raise BadAudio(
+                    f"holds {expected * file.channels:,} samples, more than {MAX_VALUES:,}: cut it into words"
+                )
             if rate // math.gcd(rate, SAMPLE_RATE) > MAX_RATIO:
                 raise BadAudio(f"has the odd sample rate {rate} Hz: convert it to a usual one, such as 16000 Hz")
             # As float, because reading float files as integers would not scale them.
-            frames = file.read(dtype="float32", always_2d=True)
+            frames = file.read(expected, dtype="float32", always_2d=True)  # some, as GSM's, cannot be asked how many
+    except BadAudio:
+        raise
     except soundfile.LibsndfileError as error:
         raise BadAudio(f"is no audio that can be read ({error.error_string.strip(' .')})") from None
-    except RuntimeError as error:
-        raise BadAudio(f"is no audio that can be read ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, ValueError) as error:
+        raise BadAudio(f"is no audio that can be read ({first_line(error)})") from None
     if _cut_short(content) or 0 < len(frames) < expected:
         raise BadAudio("is cut short")
     if not len(frames):
         raise BadAudio("is empty")
-    if not np.isfinite(frames).all():
-        raise BadAudio("holds values that are not numbers")
-    waveform = frames.mean(1) if frames.shape[1] > 1 else frames[:, 0]
-    if rate != SAMPLE_RATE:
-        waveform = resample(waveform, rate)
-    samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        waveform = frames.mean(1) if frames.shape[1] > 1 else frames[:, 0]
+        # After the mean, which of channels that are numbers can be none.
+        if not np.isfinite(waveform).all():
+            raise BadAudio("holds values that are not numbers")
+        if rate != SAMPLE_RATE:
+            waveform = resample(waveform, rate)
+        samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     if not samples.any():
         raise BadAudio("is all zeros")
     return Decoded(samples, rate, frames.shape[1])
@@ -75,13 +104,25 @@ def decode(content: bytes) -> Decoded:
 def read_clip(file: str | Path | BinaryIO) -> np.ndarray:
     """The one-second clip of a file, int16 `(16000,)`. Raises `InputError` that names the file."""
     try:
-        content = Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
-        return fit_length(decode(content).waveform)
+        if not isinstance(file, str | Path):
+            return fit_length(decode(_content(file)).waveform)
+        with open(file, "rb") as opened:
+            return fit_length(decode(_content(opened)).waveform)
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror})") from None
     except BadAudio as error:
         name = file if isinstance(file, str | Path) else "standard input"
         raise InputError(f"{name} {error}") from None
+
+
+def _content(file: BinaryIO) -> bytes:
+    # Piece by piece: what comes in through a pipe may have no end.
+    content = bytearray()
+    while chunk := file.read(1 << 20):
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise BadAudio(f"is larger than {MAX_BYTES:,} bytes: cut it into words")
+    return bytes(content)
 
 
 def audio_files(names: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import platformdirs
 from melcnn.config import Training
 from melcnn.data.audio import fit_length
 from melcnn.errors import InputError
-from melcnn.files import write_whole
+from melcnn.files import make_folder, write_whole
 
 SPLITS = ("train", "validation", "test")
 
@@ -86,13 +86,15 @@ class ClipSet:
 
 @dataclass(frozen=True)
 class Clip:
-    """One decoded clip on its way into a `ClipSet`; waveform int16 `(samples,)`."""
+    """One decoded clip on its way into a `ClipSet`; waveform int16 `(samples,)`. length: its samples before it was
+    fitted; None: it was not."""
 
     name: str
     word: str
     speaker: str
     split: str
     waveform: np.ndarray
+    length: int | None = None
 
 
 def assemble(
@@ -113,7 +115,7 @@ def assemble(
         splits=np.array([SPLITS.index(c.split) for c in ordered], np.int8),
         names=np.array([c.name for c in ordered]),
         speakers=np.array([c.speaker for c in ordered]),
-        lengths=np.array([len(c.waveform) for c in ordered], np.int64),
+        lengths=np.array([len(c.waveform) if c.length is None else c.length for c in ordered], np.int64),
         **remarks,
     )
 
@@ -137,7 +139,7 @@ def cached(key: str, make: Callable[[], ClipSet], warn: Callable[[str], None]) -
             warn(f"the cache file {path} is damaged and is made again")
     clips = make()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _write(path, clips)
     except OSError as error:
         warn(f"the cache cannot be written ({error}); set MELBENCH_CACHE to a folder that can")
@@ -161,6 +163,17 @@ def _read(path: Path) -> ClipSet:
             **{name: int(arrays[name]) for name in ("sample_rate", "resampled", "mixed_down")},
         }
     )
-    if clips.fingerprint != fingerprint:
+    if clips.fingerprint != fingerprint or not _in_shape(clips):
         raise ValueError("content does not match its fingerprint")
     return clips
+
+
+def _in_shape(clips: ClipSet) -> bool:
+    """Whether the arrays are as `ClipSet` says, of which the fingerprint knows the bytes at most."""
+    n = len(clips.labels)
+    each = {"labels": np.int64, "splits": np.int8, "lengths": np.int64, "names": np.str_, "speakers": np.str_}
+    return (
+        all(getattr(clips, a).shape == (n,) and np.issubdtype(getattr(clips, a).dtype, t) for a, t in each.items())
+        and (clips.waveforms.ndim, len(clips.waveforms), clips.waveforms.dtype) == (2, n, np.int16)
+        and (clips.noise.ndim, clips.noise.dtype) == (1, np.int16)
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from melcnn.data.source import file_sha256
 from melcnn.errors import InputError
+from melcnn.files import opener
 
 # A server that sends nothing for this long is taken for gone.
 TIMEOUT_S = 30
@@ -91,7 +92,7 @@ def _receive(file: RemoteFile, part: Path, done: int, progress: Callable[[int, i
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         if done and not resumed:
             done = 0  # This server always starts from the beginning, and so do we.
-        with part.open("ab" if done else "wb") as out:
+        with open(part, "ab" if done else "wb", opener=opener) as out:
             # read1 gives what has come; read would drop it where the server stalls before a whole chunk.
             while done <= file.size and (chunk := response.read1(CHUNK)):
                 out.write(chunk)

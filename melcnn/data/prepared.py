@@ -2,20 +2,18 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from melcnn import locking
 from melcnn.data.clips import cache_folder
 from melcnn.data.download import SPEECH_COMMANDS, fetch
-from melcnn.data.source import LISTS, NOISE, members
+from melcnn.data.source import LISTS, NOISE, members, printable
 from melcnn.errors import InputError
+from melcnn.files import FOLDER_MODE, make_folder, opener
 
 # Where the prepared words came from, beside them.
 ORIGIN = ".origin"
-
-# No run takes a day: an older temporary folder is of one that was killed.
-STALE_S = 24 * 3600
 
 
 def folder() -> Path:
@@ -46,29 +44,20 @@ def prepare(
     kept so that more words cost no second download. progress: hears bytes done and bytes in all.
 
     A word's folder is there whole or not at all. Raises `InputError` for a source that cannot be read, lacks
-    a word or the lists, is another than the words that are ready came from, and for a download that fails or
-    is not the official file.
+    a word or the lists, is another than the words that are ready came from, for a download that fails or
+    is not the official file, and while another process prepares.
     """
     home = folder()
-    origin = "the official archive" if source is None else str(source.resolve())
+    origin = "the official archive" if source is None else printable(str(source.resolve()))
     try:
-        _check_origin(home, origin)
-        home.parent.mkdir(parents=True, exist_ok=True)
-        if source is None:
-            source = fetch(SPEECH_COMMANDS, home.parent, progress)
-        for stale in home.parent.glob(".prepare-*"):  # of a run that was killed
-            if time.time() - stale.stat().st_mtime > STALE_S:
-                shutil.rmtree(stale, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix=".prepare-") as temporary:
-            _copy(source, (*wanted, NOISE), Path(temporary))
-            home.mkdir(exist_ok=True)
-            (home / ORIGIN).write_text(origin)
-            for item in sorted(Path(temporary).iterdir(), key=lambda path: path.is_dir()):
-                target = home / item.name
-                if target.is_dir():
-                    # Moved aside first: a kill leaves the word missing, never half old and half new.
-                    shutil.rmtree(target.rename(Path(temporary) / f".old-{item.name}"))
-                item.replace(target)
+        make_folder(home.parent)
+        with locking.held(home.parent, "set MELBENCH_CACHE to another folder"):
+            _check_origin(home, origin)
+            for left in home.parent.glob(".prepare-*"):  # of a run that was killed: others hold the lock
+                shutil.rmtree(left, ignore_errors=True)
+            if source is None:
+                source = fetch(SPEECH_COMMANDS, home.parent, progress)
+            _renew(home, source, wanted, origin)
     except OSError as error:
         raise InputError(
             f"{home} cannot be written ({error.strerror}): set MELBENCH_CACHE to a folder that can"
@@ -76,9 +65,22 @@ def prepare(
     return home
 
 
+def _renew(home: Path, source: Path, wanted: Sequence[str], origin: str) -> None:
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".prepare-") as temporary:
+        _copy(source, (*wanted, NOISE), Path(temporary))
+        make_folder(home)
+        _write(home / ORIGIN, origin.encode())
+        for item in sorted(Path(temporary).iterdir(), key=lambda path: path.is_dir()):
+            target = home / item.name
+            if target.is_dir():
+                # Moved aside first: a kill leaves the word missing, never half old and half new.
+                shutil.rmtree(target.rename(Path(temporary) / f".old-{item.name}"))
+            item.replace(target)
+
+
 def _check_origin(home: Path, origin: str) -> None:
     """Words of two sources, a part of the data set and the whole of it say, must not pass for one data set."""
-    before = (home / ORIGIN).read_text() if (home / ORIGIN).exists() else origin
+    before = (home / ORIGIN).read_text("utf-8", "replace") if (home / ORIGIN).exists() else origin
     if before != origin:
         raise InputError(
             f"{home} was prepared from {before}, not from {origin}: remove that folder to start anew, or give --data"
@@ -89,11 +91,16 @@ def _copy(source: Path, folders: Sequence[str], target: Path) -> None:
     found: set[str] = set()
     for name, content in members(source, folders):
         path = target / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        path.parent.mkdir(FOLDER_MODE, exist_ok=True)
+        _write(path, content)
         found.add(name)
     if missing := set(LISTS.values()) - found:
         raise InputError(
             f"{source} has no {', '.join(sorted(missing))}: prepare takes Speech Commands in its official layout; "
             "give your own recordings with --data each time"
         )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb", opener=opener) as file:
+        file.write(content)

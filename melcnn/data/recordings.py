@@ -6,18 +6,23 @@ The layout: `word/speaker_nohash_k.wav`, and for Speech Commands `validation_lis
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from melcnn.data.audio import SAMPLE_RATE, SAMPLES, BadAudio, Decoded, decode
+from melcnn.data.audio import SAMPLE_RATE, SAMPLES, BadAudio, Decoded, decode, fit_length
 from melcnn.data.clips import Clip, ClipSet, assemble
 from melcnn.data.source import LISTS, NOISE, members
+from melcnn.errors import InputError
 
 # The data set's rule for a file's split: its hash in 0 to 100 %, the first 10 validation, the next 10 test.
 MAX_NUM_WAVS_PER_CLASS = 2**27 - 1
 VALIDATION_PERCENTAGE = 10
 TESTING_PERCENTAGE = 10
+
+# Of background noise in all, an hour: Speech Commands has seven minutes, and it is kept as it is.
+MAX_NOISE_SECONDS = 3600
 
 # File names of the data set: eight hexadecimal digits for the speaker, and a count.
 SPEAKER_PATTERN = re.compile(r"([0-9a-f]{8})_nohash_\d+$")
@@ -54,9 +59,11 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
 
     With both official lists the splits are theirs. Without, the data set's hash rule decides by speaker; files
     whose names do not tell the speaker are split one by one, which a remark says.
-    Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` does.
+    Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` does, and for more
+    than an hour of noise.
     """
     decoded: dict[str, Decoded] = {}
+    lengths: dict[str, int] = {}
     lists: dict[str, frozenset[str]] = {}
     left_out: list[str] = []
     noise: dict[str, Decoded] = {}
@@ -65,10 +72,22 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
             lists[name] = frozenset(line.strip() for line in content.decode(errors="replace").splitlines())
             continue
         try:
-            (noise if name.startswith(f"{NOISE}/") else decoded)[name] = decode(content)
+            heard = decode(content)
         except BadAudio as error:
             if not name.startswith(f"{NOISE}/"):  # noise that cannot be heard is none
                 left_out.append(f"{name} {error}")
+            continue
+        if name.startswith(f"{NOISE}/"):
+            noise[name] = heard
+            if sum(len(each.waveform) for each in noise.values()) > MAX_NOISE_SECONDS * SAMPLE_RATE:
+                raise InputError(
+                    f"{source} holds more than {MAX_NOISE_SECONDS // 60} minutes of background noise in {NOISE}: keep "
+                    "a part of it"
+                )
+        else:
+            # A copy, or a second would hold on to minutes of a file that takes no room where it is compressed.
+            decoded[name] = replace(heard, waveform=fit_length(heard.waveform).copy())
+            lengths[name] = len(heard.waveform)
     remarks = []
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
@@ -104,6 +123,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
                 speaker=speakers.get(name, name),
                 split=splits[name],
                 waveform=audio.waveform,
+                length=lengths[name],
             )
             for name, audio in decoded.items()
         ],

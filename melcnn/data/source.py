@@ -1,4 +1,7 @@
-"""Files of a data set in a folder or a tar archive, read in one pass; nothing is ever extracted here."""
+"""Files of a data set in a folder or a tar archive, read in one pass; nothing is ever extracted here.
+
+Archives may be of anybody's making: whatever their headers say, names stay names and sizes stay within limits.
+"""
 
 import bz2
 import gzip
@@ -7,21 +10,44 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from melcnn.data.audio import SUFFIXES
-from melcnn.errors import InputError
+from melcnn.data.audio import MAX_BYTES, SUFFIXES
+from melcnn.errors import InputError, visible
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 NOISE = "_background_noise_"
+
+# Speech Commands has a tenth of it. Of each its header is read, however small it is.
+MAX_MEMBERS = 1_000_000
+# Of what says more about a member, its name above all: a path of Linux has 4096 bytes. It is read at once.
+MAX_HEADER_BYTES = 2**20
+# How many times its own size an archive may unpack to. Recordings shrink to a half or a third; a hundredth is made to
+# fill a memory. A small archive may, as it fills none.
+MAX_EXPANSION = 100
+SMALL_BYTES = 2**26
+
+# What the libraries raise for an archive that is damaged, or made to be.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    ValueError,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """The split lists, and the audio files directly in `folders`: `(list name or folder/file, content)`.
 
     In an archive the word folders may lie at any depth. Raises `InputError` for a source that is missing,
-    cannot be read whole, holds members that point outside or two files of one name, or has no such folder.
+    cannot be read whole, holds members that point outside, links in place of files, more than our limits or two files
+    of one name, or has no such folder.
     """
     seen: set[str] = set()
     given: set[str] = set()
@@ -34,7 +60,8 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
         if len(parts) < 2 or not parts[-1].lower().endswith(SUFFIXES):
             return None
         seen.add(parts[-2])
-        return printable("/".join(parts[-2:])) if parts[-2] in folders else None
+        # The folder is a word that was asked for, by that very name.
+        return f"{parts[-2]}/{printable(parts[-1])}" if parts[-2] in folders else None
 
     try:
         for name, read in _files(source, wanted):
@@ -46,7 +73,7 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
         raise
     except FileNotFoundError:
         raise InputError(f"{source} does not exist: give a folder of word folders, or an archive of one") from None
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{source} cannot be read as a folder or a whole tar archive ({reason}): check or fetch it again"
@@ -61,8 +88,9 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
 
 
 def printable(name: str) -> str:
-    """`name` as text that can be printed and stored: bytes of a file name that are not UTF-8 are escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """`name` as text that can be printed and stored: bytes of a file name that are not UTF-8, and what a terminal or a
+    file system obeys, are escaped."""
+    return visible(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 Wanted = Callable[[tuple[str, ...]], str | None]
@@ -72,18 +100,55 @@ def _files(source: Path, wanted: Wanted) -> Iterator[tuple[str, Callable[[], byt
     if source.is_dir():
         for path in sorted([*source.glob("*"), *source.glob("*/*")]):
             if (name := wanted(path.relative_to(source).parts)) and path.is_file():
+                _check_size(source, name, path.stat().st_size)
                 yield name, path.read_bytes
         return
     with source.open("rb") as raw:
-        stream = _Stream(_decompressed(raw))
+        limit = max(SMALL_BYTES, MAX_EXPANSION * source.stat().st_size)
+        stream = _Stream(_decompressed(raw), source, limit)
         # A stream is read once from front to back, which is what a compressed archive is good at.
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            number = 0
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # which it keeps for going back
+                if (number := number + 1) > MAX_MEMBERS:
+                    raise InputError(f"{source} has more than {MAX_MEMBERS:,} members: give a part of it")
                 _check_inside(source, member)
-                name = wanted(PurePosixPath(member.name).parts) if member.isfile() else None
+                name = None if member.isdir() else wanted(PurePosixPath(member.name).parts)
                 if name:
+                    if not member.isfile():
+                        raise InputError(
+                            f"{source} holds {name} as a link, which is not followed: pack it with "
+                            "tar --dereference --hard-dereference"
+                        )
+                    _check_size(source, name, member.size)
                     yield name, lambda member=member: archive.extractfile(member).read()
             stream.check_end(archive.offset)
+
+
+def _check_size(source: Path, name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise InputError(
+            f"{source} holds {name} of {size:,} bytes, and a recording has at most {MAX_BYTES:,}: cut it into words"
+        )
+
+
+class _Member(tarfile.TarInfo):
+    """A header of which only sizes that can be are believed."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        extends = member.type in (
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
+        if member.size < 0 or (extends and member.size > MAX_HEADER_BYTES):
+            raise ValueError(f"a header says a size of {member.size} bytes")
+        return member
 
 
 def _decompressed(raw: BinaryIO) -> BinaryIO:
@@ -96,18 +161,36 @@ def _decompressed(raw: BinaryIO) -> BinaryIO:
 
 
 class _Stream:
-    """A byte stream for tarfile, which takes any damaged header for the end of the archive: `check_end` tells."""
+    """A byte stream for tarfile, which takes any damaged header for the end of the archive: `check_end` tells.
 
-    def __init__(self, stream: BinaryIO):
+    Raises `InputError` for more than `limit` bytes: what is unpacked is endless where somebody wants it to be.
+    """
+
+    def __init__(self, stream: BinaryIO, source: Path, limit: int):
         self.stream = stream
+        self.source = source
+        self.limit = limit
         self.position = 0
         self.recent = b""
+        self.ended = 0
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(size)
-        self.position += len(data)
+        self._count(len(data))
         self.recent = (self.recent + data)[-4 * tarfile.RECORDSIZE :]
+        # Whoever skips a member of so many bytes as no archive has would ask for ever.
+        self.ended += not data
+        if self.ended > 2:
+            raise EOFError("it ends too early")
         return data
+
+    def _count(self, size: int) -> None:
+        self.position += size
+        if self.position > self.limit:
+            raise InputError(
+                f"{self.source} unpacks to more than {MAX_EXPANSION} times its size, as no recordings do: do not "
+                "unpack it either"
+            )
 
     def check_end(self, offset: int) -> None:
         """Reads the rest, by which checksums of the compression are checked too. Raises `EOFError` unless
@@ -115,6 +198,7 @@ class _Stream:
         behind = self.recent[len(self.recent) - (self.position - offset) :] if self.position > offset else b""
         ended = len(behind) >= tarfile.BLOCKSIZE and not any(behind)
         while rest := self.stream.read(1 << 20):
+            self._count(len(rest))
             ended = ended and not any(rest)
         if not ended:
             raise EOFError("it is damaged or ends too early")
@@ -147,8 +231,13 @@ def _check_inside(source: Path, member: tarfile.TarInfo) -> None:
     """An honest data set holds files and folders under its own root; anything else says what the file is."""
     names = [member.name] + [member.linkname] * (member.issym() or member.islnk())
     for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
+        # As Windows reads it too, whose backslashes and drives are letters elsewhere.
+        if any(".." in path.parts or path.anchor for path in (PurePosixPath(name), PureWindowsPath(name))):
             raise InputError(
                 f"{source} has a member that points outside, {name!r}: this is no data set; do not unpack it either"
             )
+    if member.isdev():
+        raise InputError(
+            f"{source} has a device or a pipe as a member, {member.name!r}: this is no data set; do not unpack it "
+            "either"
+        )

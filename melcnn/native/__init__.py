@@ -23,6 +23,7 @@ import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from melcnn.data.clips import cache_folder
+from melcnn.files import make_folder
 
 SOURCES = ("log_mel.c", "trunk.c", "grouped_conv.c", "grouped_conv_double.c")
 HEADERS = ("lanes.h", "rows.h", "trunk.h")
@@ -103,7 +104,7 @@ def _load() -> ctypes.CDLL | None:
         compiler = _compiler()
         path = cache_folder() / "kernels" / f"{_key(compiler)}.so"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             path.parent.chmod(0o700)  # whatever the caller's mask: see `_check_ours`
             _compile(compiler, path)
         _check_ours(path)
