@@ -10,6 +10,7 @@ import typer
 from bench import options
 from bench.cli_choosing import choosing_app
 from bench.cli_reporting import reporting_app
+from bench.cli_results import results_app
 from bench.cli_timing import timing_app
 from bench.delivery import deliver
 from bench.terminal import chosen_format, finish, note, resumable, split_words, stderr
@@ -23,6 +24,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(timing_app)
 app.add_typer(choosing_app)
 app.add_typer(reporting_app)
+app.add_typer(results_app, name="results")
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,11 +64,15 @@ def sweep(
     ] = None,
     kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
+    executor: options.ExecutorName = "local",
+    jobs: options.Jobs = None,
+    ray_address: options.RayAddress = None,
+    retry_failed: options.RetryFailed = False,
     out: options.Out = Path("runs"),
     csv: options.Csv = None,
     format: options.Format = "table",
     json: options.Json = False,
-) -> None:
+) -> int:
     """Train and time a grid of configurations: what each costs, and how well it hears.
 
     groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any setting: n_mels, n_fft,
@@ -82,12 +88,13 @@ def sweep(
       melbench sweep groups variant=plain,shuffle
 
       melbench sweep groups --recipe plain --seeds 32 --target 0.97
+
+      melbench sweep groups mels --executor ray --ray-address auto
     """
     format = chosen_format(format, json)
     if csv:
         check_writable(csv)
-    from bench import tables
-    from bench.environment import pick_device
+    from bench import failures, tables
     from bench.progress import SweepProgress
     from bench.records import RecordFolder
     from bench.sweep import parse_axes, plan
@@ -96,15 +103,16 @@ def sweep(
 
     grid = parse_axes(axes)
     trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
-    chosen = pick_device(device)
+    where = options.opened(executor, jobs, ray_address, device)
     folder = RecordFolder(out)
     folder.prepare()
     clips = load_clips(data, split_words(words), note)
-    with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
-        result = run_sweep(trials, seeds, clips, folder, chosen, listener)
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
+        result = run_sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
     decided = tables.recommended(result.trials)
     sheet = tables.sheet(tables.rows(result.trials, result.timing, target, decided), decided)
-    deliver([sheet], format, csv)
+    deliver([failures.remarked(sheet, result.failures, trials)], format, csv)
+    return failures.told_to(note, result.failures, trials, out)
 
 
 @app.command()
@@ -128,7 +136,7 @@ def train(
     device: options.Device = "auto",
     format: options.Format = "table",
     json: options.Json = False,
-) -> None:
+) -> int:
     """Train one configuration and keep the network.
 
     Example:
@@ -151,9 +159,12 @@ def train(
     chosen = pick_device(device)
     clips = load_clips(data, split_words(words), note)
     with resumable("nothing was written"), SweepProgress(stderr) as listener:
-        runs, best = train_best(trial, seeds, clips, chosen, listener)
+        runs, best, failed = train_best(trial, seeds, clips, chosen, listener)
     save_checkpoint(checkpoint_of(best, trial, clips), output)
     deliver([listings.trained(runs, best, trial, clips.dataset, output)], format)
+    for failure in failed:
+        note(f"failed: seed {failure.seed} ({failure.kind}): {failure.message}")
+    return 1 if failed else 0
 
 
 @app.command()

@@ -1,37 +1,39 @@
 """Records, the truth that tables are made from: versioned JSON files, written whole, in one folder.
 
-A trial record is one configuration and one seed. A timing record is one interleaved run of candidates.
+A trial record is one configuration and one seed; of one that failed there is a failure record. A timing record is one
+interleaved run of candidates.
 """
 
 import hashlib
-import json
 import math
+import shlex
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bench.compact import FloatRows, Floats, SharedIntegers, SharedStrings
 from bench.complexity import Complexity
 from bench.environment import Environment
+from bench.json_reading import read_json
 from bench.machine import Conditions
+from melcnn import locking
 from melcnn.config import Trial
-from melcnn.errors import InputError
-from melcnn.files import write_whole
+from melcnn.errors import InputError, first_problem
+from melcnn.files import make_folder, write_whole
 
 # Raise when the same configuration, data and seed give other numbers: older records are then not reused.
 RESULTS_VERSION = 3
 # Raise when the shape of the files changes; older files stay readable.
 FORMAT_VERSION = 1
 
-
-def _shortest(row: list[float]) -> list[float]:
-    # The fewest digits that give the same float32 again: half the size of the float64 text.
-    return [float(str(np.float32(value))) for value in row]
-
-
-Logits = list[Annotated[list[float], PlainSerializer(_shortest)]]
+# Of a few records: a disk without that much room is full before the training, not after.
+PROBE_BYTES = 1 << 20
 
 
 class _Record(BaseModel):
@@ -42,16 +44,18 @@ class _Record(BaseModel):
 class Predictions(_Record):
     """What a network said of every clip of one split, at the kept epoch: logits `(clips, n_classes)`."""
 
-    names: list[str]
-    speakers: list[str]
-    labels: list[int]
-    logits: Logits
+    names: SharedStrings
+    speakers: SharedStrings
+    labels: SharedIntegers
+    logits: FloatRows
 
     @model_validator(mode="after")
     def _check(self) -> "Predictions":
         lengths = {len(self.names), len(self.speakers), len(self.labels), len(self.logits)}
-        if len(lengths) > 1 or len({len(row) for row in self.logits}) > 1:
+        if len(lengths) > 1:
             raise ValueError("names, speakers, labels and rows of logits differ in number")
+        if self.labels and not 0 <= min(self.labels) <= max(self.labels) < len(self.logits[0]):
+            raise ValueError("a label has no logit")
         return self
 
     @property
@@ -84,10 +88,10 @@ class TrialRecord(_Record):
     train_clips: int
     left_out_clips: int = 0
     complexity: Complexity
-    train_loss: list[float]
-    validation_loss: list[float]
-    validation_accuracy: list[float]
-    elapsed_seconds: list[float] = []
+    train_loss: Floats
+    validation_loss: Floats
+    validation_accuracy: Floats
+    elapsed_seconds: Floats = []
     kept_epoch: int
     validation: Predictions
     test: Predictions
@@ -109,12 +113,49 @@ class TrialRecord(_Record):
         return f"trial-mels{n_mels}-groups{groups}-seed{self.seed}-{self.identity}.json"
 
 
+FailureKind = Literal["out of memory", "diverged", "lost", "error"]
+
+
+class FailureRecord(_Record):
+    """One configuration and one seed that gave no network, and why.
+
+    kind: "lost" where the process or the machine that trained it died. message: one line. log: where the error came up,
+    or what was heard of the training. epoch: the last one that ended well; 0: none. attempt: counts from 1.
+    environment: where it was trained; None: nobody knows. Whatever succeeds later counts instead.
+    """
+
+    format_version: int = FORMAT_VERSION
+    results_version: int = RESULTS_VERSION
+    trial: Trial
+    seed: int
+    stack: list[int]
+    dataset: str
+    data_fingerprint: str
+    kind: FailureKind
+    message: str
+    log: str
+    epoch: int
+    attempt: int
+    environment: Environment | None
+    finished_at: str
+
+    @property
+    def identity(self) -> str:
+        """Of the trial that failed."""
+        return trial_identity(self.trial, self.data_fingerprint, self.seed, self.results_version)
+
+    @property
+    def file_name(self) -> str:
+        n_mels, groups = self.trial.front_end.n_mels, self.trial.model.groups
+        return f"failure-mels{n_mels}-groups{groups}-seed{self.seed}-{self.identity}-{self.attempt}.json"
+
+
 class TimedTrial(_Record):
     """Seconds of one training pass over `train_clips` by a single network, round by round."""
 
     trial: Trial
     train_clips: int
-    epoch_seconds: Annotated[list[float], Field(min_length=1)]
+    epoch_seconds: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 
 
 class TimingRecord(_Record):
@@ -159,7 +200,26 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 
 
-Record = TypeVar("Record", TrialRecord, TimingRecord)
+Record = TypeVar("Record", TrialRecord, FailureRecord, TimingRecord)
+
+AnyRecord = TrialRecord | FailureRecord | TimingRecord
+# By how the names of their files begin.
+KINDS: dict[str, type[AnyRecord]] = {"trial": TrialRecord, "failure": FailureRecord, "timing": TimingRecord}
+
+
+def kind_of(name: str) -> type[AnyRecord] | None:
+    """What a file of this name holds; None if it is no record's."""
+    return KINDS.get(name.partition("-")[0]) if "-" in name and name.endswith(".json") else None
+
+
+class Untrusted(InputError):
+    """A file that is no record to rely on. kind: "unreadable", "truncated" or "foreign". reason: what is wrong with it,
+    after its name. belongs_to: the file that its content belongs into, if it is a record in another's name."""
+
+    def __init__(self, path: Path, kind: str, reason: str, advice: str = "", belongs_to: str = ""):
+        check = shlex.join(["melbench", "results", "check", str(path.parent)])
+        super().__init__(f"{path} {reason}: {advice or f'{check!r} moves it aside, and its sweep makes it again'}")
+        self.kind, self.reason, self.belongs_to = kind, reason, belongs_to
 
 
 class RecordFolder:
@@ -167,59 +227,134 @@ class RecordFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._locked = False
+        self._written: list[AnyRecord] = []
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A context in which no other process trains, times or tidies up here; it may be entered again within itself.
+        Makes the folder.
+
+        Raises `InputError` if the folder cannot be made or locked, or another process is at work in it.
+        """
+        if self._locked:
+            yield
+            return
+        try:
+            make_folder(self.path)
+        except OSError as error:
+            raise self._not_writable(error) from None
+        with locking.held(self.path, "choose another folder with --out"):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     def prepare(self) -> None:
-        """Makes the folder. Raises `InputError` if files cannot be written in it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"the output folder {self.path} cannot be written ({error.strerror}): choose another with --out"
-            ) from None
+        """Makes the folder. Raises `InputError` if records cannot be written in it, or another process is at work in
+        it."""
+        with self.locked():
+            try:
+                with tempfile.TemporaryFile(dir=self.path) as probe:
+                    probe.write(bytes(PROBE_BYTES))
+            except OSError as error:
+                raise self._not_writable(error) from None
+
+    def _not_writable(self, error: OSError) -> InputError:
+        return InputError(
+            f"the output folder {self.path} cannot be written ({error.strerror}): choose another with --out"
+        )
 
     def trials(self) -> dict[str, TrialRecord]:
-        """All trial records by identity. Raises `InputError` for a file that cannot be trusted."""
-        records = [_read(path, TrialRecord) for path in sorted(self.path.glob("trial-*.json"))]
+        """All trial records by identity. Raises `Untrusted` for a file that is none."""
+        records = [read(path, TrialRecord) for path in sorted(self.path.glob("trial-*.json"))]
         return {record.identity: record for record in records}
 
+    def failures(self) -> dict[str, FailureRecord]:
+        """The last failure of each trial, by identity. Raises `Untrusted` for a file that is none."""
+        records = [read(path, FailureRecord) for path in sorted(self.path.glob("failure-*.json"))]
+        return {record.identity: record for record in sorted(records, key=lambda record: record.attempt)}
+
     def timings(self) -> dict[str, TimingRecord]:
-        """All timing records by file name. Raises `InputError` for a file that cannot be trusted."""
-        records = [_read(path, TimingRecord) for path in sorted(self.path.glob("timing-*.json"))]
+        """All timing records by file name. Raises `Untrusted` for a file that is none."""
+        records = [read(path, TimingRecord) for path in sorted(self.path.glob("timing-*.json"))]
         return {record.file_name: record for record in records}
 
-    def write(self, record: TrialRecord | TimingRecord) -> None:
-        """Writes one file, whole or not at all."""
+    def write(self, record: AnyRecord) -> None:
+        """Writes one file, whole or not at all.
+
+        What fails is tried once more: in a folder that is made again if it is gone, with what was written to it from
+        here. Raises `InputError` if that fails too.
+        """
+        try:
+            self._write(record)
+        except OSError:
+            try:
+                self._make_again()
+                self._write(record)
+            except OSError as error:
+                raise InputError(
+                    f"{self.path / record.file_name} cannot be written ({error.strerror or error}): what was still in "
+                    "training is lost, what is in the folder is kept; once it can be written the same command goes on"
+                ) from None
+        self._written.append(record)
+
+    def _make_again(self) -> None:
+        if self.path.exists():
+            return
+        make_folder(self.path)
+        for record in self._written:
+            self._write(record)
+        warnings.warn(
+            f"{self.path} was gone and has been made again, with the {len(self._written)} records of this run; older "
+            "ones are missing from it",
+            stacklevel=3,
+        )
+
+    def _write(self, record: AnyRecord) -> None:
         write_whole(self.path / record.file_name, lambda file: file.write(record.model_dump_json().encode()))
 
 
-def _read(path: Path, kind: type[Record]) -> Record:
+def read(path: Path, kind: type[Record]) -> Record:
+    """The record of this kind in a file. Raises `Untrusted`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
+    except OSError as error:
+        raise Untrusted(path, "unreadable", f"cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        # Our own limits say what they are; of the library's complaints the kind is enough.
+        reason = error if type(error) is ValueError else type(error).__name__
+        raise Untrusted(path, "truncated", f"is not a whole melbench record ({reason})") from None
+    try:
         written_by = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not a whole melbench record ({type(error).__name__}): move it away; the same command "
-            "makes it again"
-        ) from None
-    if not isinstance(written_by, int) or written_by > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has record format {written_by!r}, and this melbench reads up to {FORMAT_VERSION}: "
-            "upgrade melbench or choose another --out"
+    except (KeyError, TypeError):
+        raise Untrusted(path, "foreign", "is no melbench record (it has no format_version)") from None
+    if not isinstance(written_by, int) or not 1 <= written_by <= FORMAT_VERSION:
+        raise Untrusted(
+            path,
+            "foreign",
+            f"has record format {written_by!r:.60}, and this melbench reads up to {FORMAT_VERSION}",
+            "upgrade melbench or choose another --out",
         )
     try:
         record = kind.model_validate(content)
-        if record.file_name != path.name:
-            raise InputError(
-                f"{path} holds what belongs into {record.file_name}: it was changed or renamed; move it away, and the "
-                "same command makes it again"
-            )
-        return record
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path} is no melbench {kind.__name__} ({where}: {first['msg']}): move it away; the same command "
-            "makes it again"
-        ) from None
+        raise Untrusted(path, "foreign", f"is no melbench {kind.__name__} ({first_problem(error):.260})") from None
+    if isinstance(record, TrialRecord) and (reason := _contradiction(record)):
+        raise Untrusted(path, "foreign", f"contradicts itself ({reason})")
+    if record.file_name != path.name:
+        reason = f"holds what belongs into {record.file_name}: it was changed or renamed"
+        raise Untrusted(path, "foreign", reason, belongs_to=record.file_name)
+    return record
+
+
+def _contradiction(record: TrialRecord) -> str:
+    """What a record says that cannot be, where others rely on it; empty if nothing."""
+    epochs, words = len(record.train_loss), len(record.trial.data.words)
+    # Without validation clips there are no curves of them.
+    if {*map(len, (record.validation_loss, record.validation_accuracy, record.elapsed_seconds))} - {0, epochs}:
+        return "its curves are of different numbers of epochs"
+    if any(said.labels and len(said.logits[0]) != words for said in (record.validation, record.test)):
+        return f"it has other logits than one for each of {words} words"
+    return ""

@@ -1,48 +1,36 @@
+import errno
+import itertools
 import json
+import math
 import os
+import shutil
 
 import pytest
 
-from bench.complexity import Complexity
 from bench.environment import collect
 from bench.records import (
     FORMAT_VERSION,
     RESULTS_VERSION,
-    Predictions,
+    FailureRecord,
     RecordFolder,
-    TimedTrial,
     TimingRecord,
     TrialRecord,
+    Untrusted,
+    kind_of,
 )
-from melcnn import InputError, configure
+from melcnn import InputError, configure, locking
+from tests.records import timing_record, trial_record
 
 
-def trial_record(seed=0, logits=((0.1, 0.9), (0.7, 0.3)), **changes) -> TrialRecord:
-    predictions = Predictions(names=["a/1", "b/2"], speakers=["1", "2"], labels=[1, 0], logits=logits)
-    values = {
-        "trial": configure(),
-        "seed": seed,
-        "stack": [0, 1],
-        "kernels": "torch",
-        "dataset": "speech_commands",
-        "data_fingerprint": "f00",
-        "train_clips": 10,
-        "complexity": Complexity(params=1, macs=2, macs_all_layers=3),
-        "train_loss": [0.5],
-        "validation_loss": [0.4],
-        "validation_accuracy": [1.0],
-        "kept_epoch": 1,
-        "validation": predictions,
-        "test": predictions,
-        "environment": collect("cpu"),
-        "finished_at": "2026-01-01T00:00:00+00:00",
-    }
-    return TrialRecord(**{**values, **changes})
+def fails(number, times=math.inf):
+    """A stand-in for a call to the system that fails so many times, then does nothing."""
+    calls = itertools.count(1)
 
+    def call(*_):
+        if next(calls) <= times:
+            raise OSError(number, os.strerror(number))
 
-def timing_record(*trials, seconds=(1.0, 2.0, 4.0)) -> TimingRecord:
-    timed = [TimedTrial(trial=trial, train_clips=10, epoch_seconds=list(seconds)) for trial in trials]
-    return TimingRecord(timed=timed, environment=collect("cpu"), finished_at="2026-01-01T00:00:00+00:00")
+    return call
 
 
 @pytest.fixture
@@ -85,11 +73,78 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(folder, monkey
     record = trial_record()
     folder.write(record)
     before = (folder.path / record.file_name).read_text()
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        folder.write(trial_record(kept_epoch=7))
+    monkeypatch.setattr(os, "fsync", fails(errno.ENOSPC))
+    with pytest.raises(InputError, match=rf"{record.file_name} cannot be written \(No space left on device\)"):
+        folder.write(trial_record(finished_at="later"))
     assert os.listdir(folder.path) == [record.file_name]
     assert (folder.path / record.file_name).read_text() == before
+
+
+def test_a_write_is_tried_once_more(folder, monkeypatch):
+    monkeypatch.setattr(os, "fsync", fails(errno.EIO, times=1))
+    folder.write(trial_record())
+    assert os.listdir(folder.path) == [trial_record().file_name]
+
+
+def test_a_folder_that_is_gone_is_made_again_with_what_was_written_to_it(folder):
+    records = [trial_record(seed) for seed in range(3)]
+    RecordFolder(folder.path).write(records[0])  # another sweep's
+    folder.write(records[1])
+    shutil.rmtree(folder.path.parent)
+    with pytest.warns(UserWarning, match=f"{folder.path} was gone .* with the 1 records of this run"):
+        folder.write(records[2])
+    assert [record.seed for record in folder.trials().values()] == [1, 2]
+
+
+def test_a_folder_that_cannot_be_made_again(folder):
+    folder.write(trial_record(0))
+    shutil.rmtree(folder.path.parent)
+    folder.path.parent.write_text("a file in its place")
+    with pytest.raises(InputError, match="cannot be written .* the same command goes on") as caught:
+        folder.write(trial_record(1))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_without_room_for_a_few_records_is_found_before_the_training(folder, monkeypatch):
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def write(self, content):
+            if len(content) >= 100_000:  # a record of a thousand clips
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bench.records.tempfile.TemporaryFile", lambda dir: Full())
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\): choose another with --out"):
+        folder.prepare()
+
+
+def test_one_at_a_time_is_in_the_folder(folder, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE_SECONDS", 0)
+    other = RecordFolder(folder.path)
+    with folder.locked():
+        with folder.locked():  # a sweep within a command that holds the folder
+            pass
+        for refused in (other.prepare, other.locked().__enter__):
+            with pytest.raises(InputError, match=f"{folder.path} is in use by process {os.getpid()} on .* --out"):
+                refused()
+        folder.write(trial_record())
+        assert len(other.trials()) == 1, "who only reads need not wait"
+    other.prepare()
+    assert os.listdir(folder.path) == [trial_record().file_name]
+
+
+def test_the_longest_name_is_one_for_every_file_system():
+    # The most mel filters are the bins of the longest transform, 16,384 // 2 + 1, and the most groups would be its
+    # channels; eCryptfs, the strictest of those in use, allows 143 characters.
+    trial = configure(n_fft=16_384, n_mels=8192, channels=4096, groups=4096)
+    name = trial_record(9999, trial=trial).file_name
+    unfinished = f".{name}.12345678.tmp"
+    assert len(name) == len("trial-mels8192-groups4096-seed9999-.json") + 12 and len(unfinished) < 143
+    assert name == name.lower(), "or two would be one where upper and lower case are the same"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +152,7 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(folder, monkey
     [
         (lambda text: text[: len(text) // 2], "not a whole melbench record"),
         (lambda text: "", "not a whole melbench record"),
-        (lambda text: "[1, 2]", "not a whole melbench record"),
+        (lambda text: "[1, 2]", "no melbench record .it has no format_version"),
         (lambda text: json.dumps({**json.loads(text), "format_version": FORMAT_VERSION + 1}), "upgrade melbench"),
         (lambda text: json.dumps({**json.loads(text), "seed": "seven"}), "no melbench TrialRecord .seed"),
         (lambda text: json.dumps({**json.loads(text), "surprise": 1}), "no melbench TrialRecord .surprise"),
@@ -114,6 +169,32 @@ def test_records_that_cannot_be_trusted(folder, spoil, message):
     with pytest.raises(InputError, match=message) as caught:
         folder.trials()
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert message.startswith("upgrade") or f"melbench results check {folder.path}" in str(caught.value)
+
+
+def test_what_the_system_does_not_give(folder):
+    path = folder.path / trial_record().file_name
+    path.mkdir()
+    with pytest.raises(Untrusted, match=r"cannot be read \(Is a directory\): .*results check") as caught:
+        folder.trials()
+    assert caught.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (trial_record().file_name, TrialRecord),
+        (timing_record(configure()).file_name, TimingRecord),
+        ("failure-mels80-groups1-seed0-0123456789ab-1.json", FailureRecord),
+        ("trial.json", None),
+        ("trial-notes.txt", None),
+        ("trials-1.json", None),
+        (".trial-1.json.0123abcd.tmp", None),
+        ("times.json", None),
+    ],
+)
+def test_what_a_file_holds_by_its_name(name, kind):
+    assert kind_of(name) is kind
 
 
 def test_a_loss_that_is_no_number_stays_one(folder):
@@ -136,3 +217,39 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--out"):
         RecordFolder(tmp_path / "file" / "runs").prepare()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"format_version": 0}, "has record format 0, .*upgrade melbench"),
+        ({"format_version": "1" * 9999}, "has record format '1{59}, and"),
+        ({"train_loss": [0.5, 0.4]}, "contradicts itself .its curves are of different numbers of epochs"),
+        ({"elapsed_seconds": [1.0, 2.0]}, "its curves are of different numbers of epochs"),
+        ({"validation": {"labels": [1, 2]}}, "a label has no logit"),
+        ({"test": {"labels": [-1, 0]}}, "a label has no logit"),
+        ({"test": {"logits": [[0.1], [0.2]], "labels": [0, 0]}}, "has other logits than one for each of 2 words"),
+        ({"dataset": "\ud800"}, "is not a whole melbench record .half a character"),
+        ({"seed": 10**18}, "is not a whole melbench record .a number of more than 18 digits"),
+        ({"surprise" * 50: 1}, "is no melbench TrialRecord .(surprise){7}surp: Extra inputs"),
+    ],
+)
+def test_records_that_contradict_themselves_or_cannot_be(folder, changes, says):
+    record = trial_record()
+    content = json.loads(record.model_dump_json())
+    for name, change in changes.items():
+        content[name] = {**content[name], **change} if isinstance(change, dict) else change
+    (folder.path / record.file_name).write_text(json.dumps(content))
+    with pytest.raises(Untrusted, match=says) as caught:
+        folder.trials()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan")])
+def test_a_timing_whose_time_is_none(folder, seconds):
+    record = timing_record(configure())
+    content = json.loads(record.model_dump_json())
+    content["timed"][0]["epoch_seconds"] = [1.0, seconds]
+    (folder.path / record.file_name).write_text(json.dumps(content))
+    with pytest.raises(Untrusted, match="is no melbench TimingRecord .timed.0.epoch_seconds.1: Input should be"):
+        folder.timings()
