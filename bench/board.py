@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bench.naming import names
 from bench.stacks import Standing, Status
-from melcnn.config import Trial, describe, settings_of, telling
+from melcnn.config import Trial
 
 # What a configuration can be, the most telling first, and how it is shown.
 STYLES = {"training": "bold", "waiting": "dim", "finished": "green"}
@@ -25,20 +26,26 @@ MOST_LISTED = 6
 
 @dataclass(eq=False)
 class Row:
-    """A configuration: the networks wanted of it, the accuracies of those finished by fold and seed, and what was heard
-    last of its stacks in training by fold and seeds."""
+    """A configuration: the networks wanted of it, the accuracies of those finished by fold and seed, those that failed,
+    and what was heard last of its stacks in training by fold and seeds."""
 
     trial: Trial
     name: str
     networks: int
     finished: dict[tuple[str, int], float]
+    failed: set[tuple[str, int]] = field(default_factory=set)
     training: dict[tuple[str, tuple[int, ...]], Status] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
         if self.training:
             return "training"
-        return "finished" if len(self.finished) == self.networks else "waiting"
+        return "finished" if self.ended == self.networks else "waiting"
+
+    @property
+    def ended(self) -> int:
+        """Networks that are finished or failed."""
+        return len(self.finished) + len(self.failed)
 
     @property
     def epochs(self) -> int:
@@ -53,41 +60,38 @@ class Row:
             now.epoch * sum((now.fold, seed) not in self.finished for seed in now.seeds)
             for now in self.training.values()
         )
-        return len(self.finished) * self.trial.training.epochs + sum(going)
+        return self.ended * self.trial.training.epochs + sum(going)
 
 
 class Board:
     """All configurations of a sweep that begins at `now` (seconds)."""
 
     def __init__(self, standings: Sequence[Standing], now: float):
-        names = _names([one.trial for one in standings])
-        self.rows = {
-            one.trial: Row(one.trial, name, one.networks, dict(one.finished))
-            for one, name in zip(standings, names, strict=True)
-        }
+        named = names([one.trial for one in standings])
+        self.rows = {one.trial: Row(one.trial, named[one.trial], one.networks, dict(one.finished)) for one in standings}
         self.fold = ""
         self.begun = self.heard = now
+        self.epochs = sum(row.epochs for row in self.rows.values())
         # Earlier runs' work took none of this run's time.
-        self.done_before = self.epochs_done
+        self.epochs_done = self.done_before = sum(row.epochs_done for row in self.rows.values())
 
     def hear(self, status: Status, now: float) -> None:
         """Takes in what is told of a stack at `now` (seconds)."""
         row, fold, seeds = self.rows[status.trial], status.fold, status.seeds
+        before = row.epochs_done
+        # A stack may go on in parts, of which each is heard of by itself.
+        for key in [key for key in row.training if key[0] == fold and not set(key[1]).isdisjoint(seeds)]:
+            del row.training[key]
         if status.ended:
-            row.training.pop((fold, seeds), None)
-            ended = {(fold, seed): accuracy for seed, accuracy in zip(seeds, status.accuracies, strict=True)}
-            row.finished = ended | row.finished  # what was kept before is what counts
+            heard = {(fold, seed): accuracy for seed, accuracy in zip(seeds, status.accuracies, strict=True)}
+            failed = {(fold, seed) for seed in status.failed}
+            # What was kept before is what counts.
+            row.finished = {key: accuracy for key, accuracy in heard.items() if key not in failed} | row.finished
+            row.failed |= failed - row.finished.keys()
         else:
             row.training[fold, seeds] = status
+        self.epochs_done += row.epochs_done - before
         self.fold, self.heard = fold, now
-
-    @property
-    def epochs(self) -> int:
-        return sum(row.epochs for row in self.rows.values())
-
-    @property
-    def epochs_done(self) -> int:
-        return sum(row.epochs_done for row in self.rows.values())
 
     def left(self) -> str:
         """The time that the rest takes at this run's pace, such as `about 3 min left`; empty where none can be told."""
@@ -104,36 +108,34 @@ class Board:
         rows = self.rows.values()
         return f"{sum(len(row.finished) for row in rows)} of {sum(row.networks for row in rows)} networks"
 
+    def failures(self) -> list[str]:
+        """How many failed, as `2 failed`; nothing if none did."""
+        failed = sum(len(row.failed) for row in self.rows.values())
+        return [f"{failed} failed"] if failed else []
+
     def line(self, status: Status) -> str:
         """That a stack has ended, with the time left."""
         row, seeds = self.rows[status.trial], status.seeds
         what = f"{status.fold}, {row.name}" if status.fold else row.name
         if len(seeds) < row.networks:
             what += f" seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f" seed {seeds[0]}"
-        accuracy, left = _mean(status.accuracies), self.left()
-        found = f"mean validation accuracy {accuracy}" if accuracy else "trained"
+        good = [a for seed, a in zip(seeds, status.accuracies, strict=True) if seed not in status.failed]
+        accuracy, left = _mean(good), self.left()
+        found = f"mean validation accuracy {accuracy}" if accuracy else "trained" if good else "failed"
+        if good and status.failed:
+            found += f", {len(status.failed)} failed"
         return f"{what}: {found}; {left}" if left else f"{what}: {found}"
 
     def summary(self) -> str:
         """What is finished, in a line."""
         rows = self.rows.values()
         begun = [row for row in rows if row.finished]
-        counted = f"{self.counted()} finished"
+        counted = ", ".join([f"{self.counted()} finished", *self.failures()])
         if not begun or len(rows) == 1 or all(row.state == "finished" for row in rows):
             return counted
         if len(begun) > MOST_LISTED:
             return f"{counted} ({sum(row.state == 'finished' for row in rows)} of {len(rows)} configurations whole)"
         return f"{counted} ({', '.join(f'{row.name}: {len(row.finished)} of {row.networks}' for row in begun)})"
-
-
-def _names(trials: Sequence[Trial]) -> list[str]:
-    """The settings that tell the trials apart; those in common are known to whoever asked for the sweep."""
-    settings = [settings_of(trial) for trial in trials]
-    names = telling(settings) if trials else []
-    return [
-        " ".join(f"{name}={each[name]}" for name in names) or describe(trial, trials)
-        for trial, each in zip(trials, settings, strict=True)
-    ]
 
 
 def view(board: Board, width: int, lines: int, stage: str) -> RenderableType:
@@ -164,7 +166,7 @@ def _line(text: str, style: str = "") -> Text:
 
 
 def _bar(board: Board, width: int) -> RenderableType:
-    told = _line(", ".join(filter(None, [board.counted(), board.fold, board.left()])))
+    told = _line(", ".join(filter(None, [board.counted(), *board.failures(), board.fold, board.left()])))
     room = min(BAR_WIDTH, width - len(told) - 1)
     if room < 1:
         return told
@@ -196,6 +198,7 @@ def _cells(row: Row) -> dict[str, str]:
     return {
         "configuration": row.name,
         "networks": f"{len(row.finished)}/{row.networks}",
+        "failed": str(len(row.failed)) if row.failed else "",
         "val accuracy": _mean(list(row.finished.values())),
         "state": row.state,
         "epoch": f"{between}/{row.trial.training.epochs}" if going else "",

@@ -42,11 +42,15 @@ def recommend(
     ] = None,
     kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
+    executor: options.ExecutorName = "local",
+    jobs: options.Jobs = None,
+    ray_address: options.RayAddress = None,
+    retry_failed: options.RetryFailed = False,
     out: options.Out = Path("runs"),
     csv: options.Csv = None,
     format: options.Format = "table",
     json: options.Json = False,
-) -> None:
+) -> int:
     """Recommend the cheapest configuration that is not worse than the best by more than a margin.
 
     Every configuration within the budget is cross-validated: five folds of the training and validation clips, no
@@ -63,9 +67,9 @@ def recommend(
     format = chosen_format(format, json)
     if csv:
         check_writable(csv)
-    from bench import choosing
+    from bench import choosing, failures
     from bench.crossval import out_of_fold
-    from bench.environment import collect, pick_device
+    from bench.environment import pick_device
     from bench.progress import SweepProgress
     from bench.records import RecordFolder
     from bench.sweep import check_seeds, parse_axes, plan
@@ -74,17 +78,21 @@ def recommend(
     check_seeds(seeds)
     grid = parse_axes(axes or GRID)
     trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
-    chosen = pick_device(device)
+    where = options.opened(executor, jobs, ray_address, device)
     folder = RecordFolder(out)
     folder.prepare()
     clips = load_clips(data, split_words(words), note)
     budget = choosing.Budget(max_params, max_macs, max_weight_bytes, max_latency_ms)
-    costs = choosing.costs(trials, chosen, latency=max_latency_ms is not None)
+    # Latency is of this machine, wherever networks are trained.
+    latency = max_latency_ms is not None
+    costs = choosing.costs(trials, pick_device(device) if latency else "cpu", latency)
     kept = choosing.within(budget, costs, note)
-    with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
-        found = out_of_fold(kept, seeds, clips, folder, chosen, listener)
-    sheet = choosing.sheet(*choosing.choose(found, costs, margin), clips.dataset, collect(chosen).device)
-    deliver([sheet], format, csv)
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
+        found, failed = out_of_fold(kept, seeds, clips, folder, opened, listener, retry_failed)
+    trained_on = " / ".join(sorted({device for one in found for device in one.devices}))
+    sheet = choosing.sheet(*choosing.choose(found, costs, margin), clips.dataset, trained_on)
+    deliver([failures.remarked(sheet, failed, kept)], format, csv)
+    return failures.told_to(note, failed, kept, out)
 
 
 @choosing_app.command()
@@ -94,11 +102,15 @@ def reproduce(
     recipe: options.Recipe = "plain",
     kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
+    executor: options.ExecutorName = "local",
+    jobs: options.Jobs = None,
+    ray_address: options.RayAddress = None,
+    retry_failed: options.RetryFailed = False,
     out: options.Out = Path("runs"),
     csv: options.Csv = None,
     format: options.Format = "table",
     json: options.Json = False,
-) -> None:
+) -> int:
     """Repeat the study that this began with: its two tables beside yours, and whether its claims hold.
 
     Groups 1 to 16 and 20, 40, 80 mel filters on yes and no; what --out holds already is not trained again. CSV holds
@@ -111,8 +123,7 @@ def reproduce(
     format = chosen_format(format, json)
     if csv:
         check_writable(csv)
-    from bench import reproduction
-    from bench.environment import pick_device
+    from bench import failures, reproduction
     from bench.progress import SweepProgress
     from bench.records import RecordFolder
     from bench.sweep import parse_axes, plan, sweep
@@ -122,10 +133,11 @@ def reproduce(
         raise InputError("--seeds 1 tells no spread, and without it no claim: give 2 or more")
     by_axis = [plan(parse_axes([axis]), note, recipe=recipe) for axis in ("groups", "mels")]
     trials = list(dict.fromkeys(trial for several in by_axis for trial in several))
-    chosen = pick_device(device)
+    where = options.opened(executor, jobs, ray_address, device)
     folder = RecordFolder(out)
     folder.prepare()
     clips = load_clips(data, ("yes", "no"), note)
-    with resumable(options.going_on(out)), SweepProgress(stderr) as listener:
-        found = sweep(trials, seeds, clips, folder, chosen, listener)
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
+        found = sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
     deliver(reproduction.sheets(found.trials, found.timing), format, csv, main="claims")
+    return failures.told_to(note, found.failures, trials, out)

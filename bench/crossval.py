@@ -6,41 +6,62 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.complexity import Complexity
-from bench.records import RecordFolder, TrialRecord
+from bench.executors import Executor
+from bench.failures import as_error
+from bench.keeping import Held, held
+from bench.records import FailureRecord, RecordFolder, TrialRecord
 from bench.stacks import Listener, Standing, Status
-from bench.sweep import check_seeds, finished, trained
+from bench.sweep import check_seeds, standing, trained
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
-from melcnn.data.folds import FOLDS, held_out
+from melcnn.data.folds import FOLDS, fold_named, held_out
 
 
 @dataclass(frozen=True)
 class OutOfFold:
     """A configuration's out-of-fold predictions. correct: bool `(seeds, clips)`; speakers: who speaks in each clip.
-    train_clips: of one fold's training, on average."""
+    train_clips: of one fold's training, on average. devices: on which it was trained."""
 
     trial: Trial
     complexity: Complexity
     correct: np.ndarray
     speakers: tuple[str, ...]
     train_clips: float
+    devices: tuple[str, ...] = ()
 
 
 def out_of_fold(
-    trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
-) -> list[OutOfFold]:
-    """Cross-validates each trial over the training and validation clips, with seeds 0 to `seeds` - 1 in each fold.
+    trials: Sequence[Trial],
+    seeds: int,
+    clips: ClipSet,
+    folder: RecordFolder,
+    where: str | Executor,
+    listener: Listener,
+    retry_failed: bool = False,
+) -> tuple[list[OutOfFold], list[FailureRecord]]:
+    """Cross-validates each trial over the training and validation clips, with seeds 0 to `seeds` - 1 in each fold, and
+    the failures. Of a trial of which some failed, the seeds that all folds have count; one without any is left out.
 
-    A fold is a data set of its own (`melcnn.data.folds`), whose records lie in `folder`; what is missing is trained.
+    A fold is a data set of its own (`melcnn.data.folds`), whose records lie in `folder`; what is missing is trained, as
+    in `bench.sweep.sweep`. Raises `Failed` if no trial has a seed in all folds.
     """
     check_seeds(seeds)
-    listener.begin(_standings(trials, seeds, clips, folder))
     found: dict[Trial, list[list[TrialRecord]]] = {trial: [] for trial in trials}
-    for fold, chosen, part in _folds(trials, clips):
-        done = trained(chosen, seeds, part, folder, device, _of_fold(listener, fold))
-        for number, trial in enumerate(chosen):
-            found[trial].append(done[number * seeds : (number + 1) * seeds])
-    return [joined(trial, by_fold) for trial, by_fold in found.items()]
+    failures: list[FailureRecord] = []
+    with folder.locked():
+        listener.begin(_standings(trials, seeds, clips, folder, retry_failed))
+        for fold, chosen, part in _folds(trials, clips):
+            done, failed = trained(chosen, seeds, part, folder, where, _of_fold(listener, fold), retry_failed)
+            failures += failed
+            of_trial: dict[Trial, list[TrialRecord]] = {trial: [] for trial in chosen}
+            for record in done:
+                of_trial[record.trial].append(record)
+            for trial, records in of_trial.items():
+                found[trial].append(records)
+    complete = [one for trial, by_fold in found.items() if (one := whole(trial, by_fold))]
+    if not complete:
+        raise as_error(failures, folder.path)
+    return complete, failures
 
 
 def _folds(trials: Sequence[Trial], clips: ClipSet) -> Iterator[tuple[str, list[Trial], ClipSet]]:
@@ -51,15 +72,17 @@ def _folds(trials: Sequence[Trial], clips: ClipSet) -> Iterator[tuple[str, list[
                 yield f"fold {fold + 1} of {FOLDS}", chosen, held_out(clips, fold, validated)
 
 
-def _standings(trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder) -> list[Standing]:
+def _standings(
+    trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, retry_failed: bool
+) -> list[Standing]:
     """Where all folds stand: the time left depends on what the later ones lack, too."""
-    present = folder.trials()
-    before: dict[Trial, dict[tuple[str, int], float]] = {trial: {} for trial in trials}
+    present, failures = folder.trials(), folder.failures()
+    of_trial: dict[Trial, dict[str, Held]] = {trial: {} for trial in trials}
     for fold, chosen, part in _folds(trials, clips):
+        of_fold = held(chosen, seeds, part, present, failures)
         for trial in chosen:
-            records = finished(trial, seeds, part, present)
-            before[trial] |= {(fold, seed): record.validation.accuracy for seed, record in records.items()}
-    return [Standing(trial, FOLDS * seeds, by_network) for trial, by_network in before.items()]
+            of_trial[trial][fold] = of_fold
+    return [standing(trial, seeds, by_fold, retry_failed) for trial, by_fold in of_trial.items()]
 
 
 def _of_fold(listener: Listener, fold: str) -> Listener:
@@ -71,6 +94,21 @@ def _of_fold(listener: Listener, fold: str) -> Listener:
     return Listener(note=lambda text: listener.note(f"{fold}: {text}"), status=status, stage=listener.stage)
 
 
+def by_fold(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
+    """One configuration's records by fold, from the first; a fold without one is empty."""
+    found: list[list[TrialRecord]] = [[] for _ in range(fold_named(records[0].dataset)[2])]
+    for record in records:
+        found[fold_named(record.dataset)[1]].append(record)
+    return found
+
+
+def whole(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
+    """Of the seeds that all folds have; None: there is none."""
+    seeds = sorted(set.intersection(*({record.seed for record in records} for records in folds)))
+    of_seed = [{record.seed: record for record in records} for records in folds]
+    return joined(trial, [[records[seed] for seed in seeds] for records in of_seed]) if seeds else None
+
+
 def joined(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
     first = [records[0] for records in by_fold]
     return OutOfFold(
@@ -79,4 +117,5 @@ def joined(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
         correct=np.concatenate([np.stack([record.test.correct for record in records]) for records in by_fold], 1),
         speakers=tuple(speaker for record in first for speaker in record.test.speakers),
         train_clips=float(np.mean([record.train_clips for record in first])),
+        devices=tuple(sorted({record.environment.device for records in by_fold for record in records})),
     )

@@ -20,6 +20,7 @@ from bench import options
 from bench.crossval import out_of_fold
 from bench.delivery import keep
 from bench.environment import pick_device
+from bench.failures import as_error
 from bench.formats import Sheet, show
 from bench.progress import SweepProgress
 from bench.records import RecordFolder
@@ -76,7 +77,12 @@ def test(
     trials = [trial for each in sets for trial in each]
     clips = load_clips(data, chosen, note)
     with SweepProgress(stderr) as listener:
-        found = trained(trials, seeds, clips, RecordFolder(out), pick_device(device), listener)
+        # What failed before, too: without all of it nothing is paired.
+        found, failed = trained(
+            trials, seeds, clips, RecordFolder(out), pick_device(device), listener, retry_failed=True
+        )
+    if failed:
+        raise as_error(failed)
     by_trial = {trial: found[i * seeds : (i + 1) * seeds] for i, trial in enumerate(trials)}
     plain = {(t.front_end.n_mels, t.model.groups): t for t in sets[0]}
     speakers = found[0].test.speakers
@@ -128,7 +134,11 @@ def ingredients(
     make = functools.partial(configure, chosen, recipe="default")
     named = {make(**(network | change)): name for network in ABLATED for name, change in recipes.items()}
     with SweepProgress(stderr) as listener:
-        found = out_of_fold(list(named), seeds, clips, RecordFolder(out), pick_device(device), listener)
+        found, failed = out_of_fold(
+            list(named), seeds, clips, RecordFolder(out), pick_device(device), listener, retry_failed=True
+        )
+    if failed:
+        raise as_error(failed)
     whole = {one.trial.model: one for one in found if named[one.trial] == "all"}
     rows = []
     for one in found:

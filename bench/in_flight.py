@@ -17,8 +17,8 @@ T = TypeVar("T")
 Check = Callable[[], None]
 
 
-class _NotWanted(Exception):
-    pass
+class _NotWanted(BaseException):
+    """No `Exception`, which a job may take for a failure of its own."""
 
 
 def run(
@@ -33,8 +33,11 @@ def run(
     A job or a take that raises, or an interruption here, ends all jobs at their next check and is raised; ending is
     called before these are waited for, and what has ended is taken. An interruption reaches this thread alone, and take
     is called in others: nothing is taken by half.
+
+    at_once 1 is no such crowd: jobs run in this thread, with all of torch's threads. An interruption breaks one off
+    where it is, so their check does nothing, nobody waits, and ending is not called.
     """
-    if at_once == 1:  # in this thread, with all of torch's threads
+    if at_once == 1:
         with ThreadPoolExecutor(1) as other:
             other.submit(int).result()  # As below: its thread is there before there is something to lose.
             for number, job in enumerate(jobs):

@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.executors import Executor
 
 Data = Annotated[
     str,
@@ -37,6 +41,18 @@ Epochs = Annotated[
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", help="Train in so many processes, each on one core, or on a GPU of its own.", min=1),
+]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help="Where to train: local, on this machine, or ray, as tasks of Ray.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="A Ray cluster: auto, or host:port. Ray on this machine unless given."),
+]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
 Format = Annotated[
     str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex (booktabs).")
@@ -85,6 +101,26 @@ def settings(
     return {
         name: value for name, value in given.items() if value is not None and not (name == "recipe" and name in grid)
     }
+
+
+def opened(executor: str, jobs: int | None, ray_address: str | None, device: str) -> "AbstractContextManager[Executor]":
+    """The executor that the options name. Raises `InputError` for a name, or a combination, that there is not."""
+    if executor not in ("local", "ray"):
+        raise InputError(f"there is no executor {executor!r}: use local or ray")
+    if executor == "ray":
+        if jobs is not None:
+            raise InputError("--jobs counts processes of --executor local: Ray fills the cores or GPUs that it has")
+        from bench.ray_executor import Ray
+
+        return Ray(device, ray_address)
+    if ray_address is not None:
+        raise InputError("--ray-address goes with --executor ray: give both, or neither")
+    from bench.environment import pick_device
+    from bench.executors import Threads
+    from bench.processes import Processes
+
+    chosen = pick_device(device)
+    return nullcontext(Threads(chosen)) if jobs is None else Processes(chosen, jobs)
 
 
 def going_on(out: Path) -> str:

@@ -14,6 +14,8 @@ from bench.stacks import Listener, Standing, Status
 
 # Seconds between two drawings: drawing takes milliseconds, and so may an epoch.
 REDRAW_SECONDS = 0.25
+# With more configurations than these a stack that begins or ends is not drawn at once: each row takes its time.
+MOST_DRAWN_AT_ONCE = 100
 
 
 class SweepProgress:
@@ -52,7 +54,8 @@ class SweepProgress:
         self.board.hear(status, self.clock())
         if status.ended and not self.live.is_started:
             self.console.print(self.board.line(status), markup=False, highlight=False, soft_wrap=True)
-        if not status.epoch or status.ended or self.clock() - self.drawn >= REDRAW_SECONDS:
+        at_once = (not status.epoch or status.ended) and len(self.board.rows) <= MOST_DRAWN_AT_ONCE
+        if at_once or self.clock() - self.drawn >= REDRAW_SECONDS:
             self._draw()
 
     def _stage(self, text: str) -> None:

@@ -14,6 +14,7 @@ from bench import timing
 from bench.baselines import BASELINES
 from bench.baselines.loop import Files, Settings
 from bench.clocks import HostClock, clock_for
+from bench.failures import as_error
 from bench.formats import Sheet
 from bench.records import RecordFolder
 from bench.stacks import Listener
@@ -72,6 +73,8 @@ def race(
         def melbench(number: int) -> None:
             own = recordings.load(folder / "data", clips.words)
             found = sweep(trials, seeds, own, RecordFolder(folder / f"records-{number}"), device, Listener())
+            if found.failures:
+                raise as_error(found.failures)
             heard[MELBENCH] += [record.validation_accuracy[record.kept_epoch - 1] for record in found.trials]
 
         series = timing.rounds(

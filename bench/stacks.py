@@ -1,29 +1,26 @@
-"""Which seeds are trained side by side, how many stacks at once, and their training."""
+"""Which seeds are trained side by side, how many stacks at once, and what is told of their training."""
 
-import functools
 import math
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-import torch
-
-from bench import in_flight, machine
-from bench.records import TrialRecord
-from melcnn.config import FrontEnd, Trial
+from bench.executors import Audience, Executor, Room
+from bench.jobs import Job, Outcome
+from bench.records import FailureRecord, TrialRecord
+from melcnn.config import Training, Trial
 from melcnn.data.clips import ClipSet
-from melcnn.features import Features, extract
 from melcnn.steps import bytes_to_train
-from melcnn.training import Epoch, Run, fit
+from melcnn.training import Epoch
+
+T = TypeVar("T")
 
 # Seeds in a stack at the most. More would lose more to a kill; the time a seed hardly falls any more.
 MOST_IN_A_STACK = {"cpu": 16, "cuda": 64}
-# On the CPU at least so many stacks for each core, so that no core is left without one for long.
+# At least so many stacks for each core, or GPU of several, so that none is left without one for long.
 STACKS_PER_CORE = 2
-# The share of the memory that is free now which stacks may fill.
+# The share of the free memory which stacks may fill.
 MEMORY_SHARE = 0.5
 
 
@@ -41,7 +38,8 @@ class Standing:
 class Status:
     """Where a stack is: epochs done, and the best validation accuracies so far, by seed (NaN without validation clips).
 
-    ended: it is trained and its results are kept; the accuracies are those of what is kept. fold: as `Standing` says.
+    ended: it is trained and its results are kept; the accuracies are those of what is kept, NaN for the seeds that
+    failed. fold: as `Standing` says.
     """
 
     trial: Trial
@@ -50,6 +48,7 @@ class Status:
     accuracies: tuple[float, ...]
     ended: bool = False
     fold: str = ""
+    failed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,56 +80,57 @@ class Plan:
         return f"training {networks} networks in {several}{together} (about {self.bytes / 1e9:.2g} GB)"
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A stack's runs, and the seconds from the beginning of its training to the end of each epoch."""
-
-    runs: list[Run]
-    elapsed: list[float]
-
-
 def plan(
     trials: Sequence[Trial],
     seeds: int,
     clips: int,
-    present: Callable[[Trial], Mapping[int, TrialRecord]],
-    device: str,
-    free_bytes: int | None = None,
+    present: Callable[[Trial], Mapping[int, TrialRecord | FailureRecord]],
+    room: Room,
+    again: Callable[[Trial], Collection[int]] = lambda trial: (),
 ) -> Plan:
     """Stacks that give the missing ones of seeds 0 to `seeds` - 1 of each trial, by what is `present` of it: no larger
-    than fits into the memory (`free_bytes`: what is free now, unless given), nor so large that a core has no work.
+    than fits into the memory, nor so large that a core has no work. again: seeds that failed and are missing for that.
 
     clips: for training. What is present changes neither a stack of what is missing nor how many run at once, so that a
     sweep that was cut short goes on to the same numbers.
     """
-    cores = torch.get_num_threads() if device == "cpu" else 1
-    free = machine.free_bytes(device) if free_bytes is None else free_bytes
-    evenly = math.ceil(len(trials) * seeds / (cores * STACKS_PER_CORE)) if cores > 1 else seeds
-    bytes_of = {trial: bytes_to_train(trial, clips) for trial in trials}
+    evenly = math.ceil(len(trials) * seeds / (room.slots * STACKS_PER_CORE)) if room.slots > 1 else seeds
+    bytes_of = by_network(trials, lambda trial: bytes_to_train(trial, clips))
     stacks: list[tuple[Trial, list[int]]] = []
     in_all = 0
     for trial in trials:
-        fitting = int(free * MEMORY_SHARE / cores // bytes_of[trial])
-        most = max(1, min(MOST_IN_A_STACK[device], evenly, fitting))
+        fitting = int(room.free_bytes * MEMORY_SHARE // bytes_of[trial])
+        most = max(1, min(MOST_IN_A_STACK[room.device], evenly, fitting))
         in_all += math.ceil(seeds / most)
-        stacks += [(trial, stack) for stack in stacks_to_train(seeds, most, present(trial))]
+        stacks += [(trial, stack) for stack in stacks_to_train(seeds, most, present(trial), again(trial))]
     # The front-ends in the order of the plan, so that few are in memory at once; within one the longest training, of
     # the most weights, first, so that all cores end at nearly the same time.
-    order = list(dict.fromkeys(trial.front_end for trial in trials))
-    stacks.sort(key=lambda pair: (order.index(pair[0].front_end), -bytes_of[pair[0]] * len(pair[1])))
+    order = {trial.front_end: number for number, trial in reversed(list(enumerate(trials)))}
+    stacks.sort(key=lambda pair: (order[pair[0].front_end], -bytes_of[pair[0]] * len(pair[1])))
     sizes = sorted((bytes_of[trial] * len(stack) for trial, stack in stacks), reverse=True)
-    at_once = min(cores, in_all)
+    at_once = min(room.slots, in_all)
     return Plan(stacks, at_once, sum(sizes[:at_once]))
 
 
-def stacks_to_train(seeds: int, most: int, present: Mapping[int, TrialRecord]) -> list[list[int]]:
+def by_network(trials: Sequence[Trial], ask: Callable[[Trial], T]) -> dict[Trial, T]:
+    """What `ask` says of each trial; it is asked once for all whose networks and batches are alike."""
+    alike = {t: t.model_copy(update={"training": Training(batch_size=t.training.batch_size)}) for t in trials}
+    told = {one: ask(one) for one in dict.fromkeys(alike.values())}
+    return {trial: told[one] for trial, one in alike.items()}
+
+
+def stacks_to_train(
+    seeds: int, most: int, present: Mapping[int, TrialRecord | FailureRecord], again: Collection[int] = ()
+) -> list[list[int]]:
     """Stacks of at most `most` seeds that give the missing ones of seeds 0 to `seeds` - 1.
 
     Arithmetic may depend on the stack in its last bits, so a seed that was planned in a stack whose writing was cut
-    short is trained in that same stack again.
+    short is trained in that same stack again. again: seeds that are missing because they failed; that cut no writing
+    short.
     """
     missing = {seed for seed in range(seeds) if seed not in present}
-    cut_short = [list(s) for s in sorted({tuple(r.stack) for r in present.values()}) if set(s) & missing]
+    unwritten = missing.difference(again)
+    cut_short = [list(s) for s in sorted({tuple(r.stack) for r in present.values()}) if set(s) & unwritten]
     missing -= {seed for stack in cut_short for seed in stack}
     # Stacks of nearly equal size, so that none is left with a single seed.
     count = math.ceil(seeds / most)
@@ -142,70 +142,44 @@ def stacks_to_train(seeds: int, most: int, present: Mapping[int, TrialRecord]) -
 def train(
     plan: Plan,
     clips: ClipSet,
-    device: str,
+    executor: Executor,
     listener: Listener,
-    keep: Callable[[Trial, list[int], Trained], None],
+    keep: Callable[[Job, Outcome], None],
     kernels: Callable[[Trial], str | None] = lambda trial: None,
-    now: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Trains the plan's stacks; keep hears of each as it ends, one at a time. kernels: whose convolutions train a
-    trial; None: the faster.
+    """Trains the plan's stacks; keep hears what came of each as it ends, one at a time. kernels: whose convolutions
+    train a trial; None: the faster.
 
     Of several stacks at once an interruption loses those that have not done their last epoch, and no others.
     """
     lock = threading.Lock()
 
-    def tell(index: int, epoch: int, accuracies: Sequence[float], ended: bool = False) -> None:
-        trial, stack = plan.stacks[index]
+    def tell(status: Status) -> None:
         with lock:
-            listener.status(Status(trial, tuple(stack), epoch, tuple(accuracies), ended))
+            listener.status(status)
+
+    def began(job: Job) -> None:
+        tell(Status(job.trial, job.seeds, 0, (math.nan,) * len(job.seeds)))
+
+    def epoch(job: Job, stack: Sequence[int], epoch: Epoch) -> None:
+        best = (math.nan if best is None else best for best in epoch.best_accuracy)
+        tell(Status(job.trial, tuple(stack), epoch.number, tuple(best)))
+
+    def take(job: Job, outcome: Outcome) -> None:
+        keep(job, outcome)
+        found = {run.seed: run.validation_accuracy for trained in outcome.trained for run in trained.runs}
+        epochs = max((len(trained.elapsed) for trained in outcome.trained), default=0)
+        accuracies = tuple(found.get(seed, math.nan) for seed in job.seeds)
+        failed = tuple(failure.seed for failure in outcome.failures)
+        tell(Status(job.trial, job.seeds, epochs, accuracies, ended=True, failed=failed))
+
+    def note(text: str) -> None:
+        with lock:
+            listener.note(text)
 
     def ending() -> None:
         with lock:
-            listener.stage("ending: the epochs in flight are waited for")
+            listener.stage("ending what is in training")
 
-    features = _Features(clips, device, [trial.front_end for trial, _ in plan.stacks])
-
-    def job(index: int, check: in_flight.Check) -> Trained:
-        trial, stack = plan.stacks[index]
-        tell(index, 0, [math.nan] * len(stack))
-        with features.of(trial.front_end) as x:
-            start, elapsed = now(), []
-
-            def on_epoch(epoch: Epoch) -> None:
-                elapsed.append(now() - start)
-                tell(index, epoch.number, [math.nan if best is None else best for best in epoch.best_accuracy])
-                if any(epoch.training) and epoch.number < trial.training.epochs:
-                    check()
-
-            runs = fit(trial, x, stack, on_epoch, kernels(trial))
-        return Trained(runs, elapsed)
-
-    def take(index: int, trained: Trained) -> None:
-        keep(*plan.stacks[index], trained)
-        tell(index, len(trained.elapsed), [run.validation_accuracy for run in trained.runs], ended=True)
-
-    jobs = [functools.partial(job, index) for index in range(len(plan.stacks))]
-    in_flight.run(jobs, plan.at_once, take, ending)
-
-
-class _Features:
-    """The features of each front-end, made when they are first asked for and let go when the last has used them."""
-
-    def __init__(self, clips: ClipSet, device: str, wanted: Sequence[FrontEnd]):
-        self.clips, self.device = clips, device
-        self.left = Counter(wanted)
-        self.made: dict[FrontEnd, Features] = {}
-        self.locks = {front_end: threading.Lock() for front_end in wanted}
-
-    @contextmanager
-    def of(self, front_end: FrontEnd) -> Iterator[Features]:
-        with self.locks[front_end]:
-            if front_end not in self.made:
-                self.made[front_end] = extract(self.clips, front_end, self.device)
-            found = self.made[front_end]
-        yield found
-        with self.locks[front_end]:
-            self.left[front_end] -= 1
-            if not self.left[front_end]:
-                del self.made[front_end]
+    if jobs := [Job(trial, tuple(seeds), kernels(trial)) for trial, seeds in plan.stacks]:
+        executor.run(jobs, plan.at_once, clips, Audience(take, began, epoch, note, ending))

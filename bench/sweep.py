@@ -3,22 +3,21 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
-import torch
-
-from bench import complexity, environment, machine, noise, records, stacks, timing, works
+from bench import complexity, environment, failures, keeping, machine, noise, records, stacks, timing, works
 from bench.clocks import clock_for
 from bench.complexity import Complexity
+from bench.executors import Executor, Threads
+from bench.jobs import Failure, Job, Outcome
+from bench.keeping import Held
 from bench.measurements import samples_of
-from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
+from bench.records import FailureRecord, RecordFolder, TimedTrial, TimingRecord, TrialRecord
 from bench.stacks import Listener, Standing
-from bench.statistics import significant
 from bench.works import Work
 from melcnn import ops
 from melcnn.config import EXCHANGING, SETTINGS, Trial, configure, describe
 from melcnn.data.clips import ClipSet
-from melcnn.errors import InputError
+from melcnn.errors import Failed, InputError
 from melcnn.model import MelCNN, drawing
 from melcnn.training import Run
 
@@ -98,94 +97,140 @@ def _plain(trial: Trial) -> Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """The records of a sweep, trials in the order of the plan and seeds rising, and their timing run."""
+    """The records of a sweep, trials in the order of the plan and seeds rising, and their timing run. failures: of the
+    trials that there are no records of."""
 
     trials: list[TrialRecord]
     timing: TimingRecord
+    failures: list[FailureRecord]
 
 
 def sweep(
-    trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
+    trials: Sequence[Trial],
+    seeds: int,
+    clips: ClipSet,
+    folder: RecordFolder,
+    where: str | Executor,
+    listener: Listener,
+    retry_failed: bool = False,
 ) -> Result:
-    """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it."""
-    found = trained(trials, seeds, clips, folder, device, listener)
+    """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it.
+
+    where: a device of this process, or an executor. What failed before is trained again if `retry_failed`. Raises
+    `Failed` if nothing at all succeeded.
+    """
+    executor = Threads(where) if isinstance(where, str) else where
+    with folder.locked():
+        found, failed = trained(trials, seeds, clips, folder, executor, listener, retry_failed)
+        if not found:
+            raise failures.as_error(failed, folder.path)
+        # What gave no network has no time either: it would fail again.
+        timed = list(dict.fromkeys(record.trial for record in found))
+        return Result(found, _timing(timed, clips.split("train").stop, folder, executor, listener), failed)
+
+
+def _timing(
+    trials: list[Trial], train_clips: int, folder: RecordFolder, executor: Executor, listener: Listener
+) -> TimingRecord:
+    known = folder.timings()
+    listener.stage(f"timing epochs: {TIMING_ROUNDS} rounds of {len(trials)} configurations, one pass at a time")
+    name, made, remarks = executor.alone(_time_unless_known, trials, train_clips, executor.room.device, list(known))
+    for remark in remarks:
+        listener.note(remark)
+    if made is not None:
+        folder.write(made)
+    return made or known[name]
+
+
+def _time_unless_known(
+    trials: list[Trial], train_clips: int, device: str, known: Sequence[str]
+) -> tuple[str, TimingRecord | None, list[str]]:
+    """The file name of the timing run in this very environment, the run unless that is `known`, and remarks on it."""
     env = environment.collect(device)
-    train_clips = clips.split("train").stop
-    key = records.timing_identity(list(trials), train_clips, env, ops.kernels(device))
-    if (timed := folder.timings().get(f"timing-{key}.json")) is None:
-        listener.stage(f"timing epochs: {TIMING_ROUNDS} rounds of {len(trials)} configurations, one pass at a time")
-        timed = time_epochs(trials, train_clips, device, env, listener.note)
-        folder.write(timed)
-    return Result(found, timed)
+    name = f"timing-{records.timing_identity(trials, train_clips, env, ops.kernels(device))}.json"
+    remarks: list[str] = []
+    made = None if name in known else time_epochs(trials, train_clips, device, env, remarks.append)
+    return name, made, remarks
 
 
 def trained(
-    trials: Sequence[Trial], seeds: int, clips: ClipSet, folder: RecordFolder, device: str, listener: Listener
-) -> list[TrialRecord]:
-    """The records of seeds 0 to `seeds` - 1 of each trial; what `folder` does not hold yet is trained.
+    trials: Sequence[Trial],
+    seeds: int,
+    clips: ClipSet,
+    folder: RecordFolder,
+    where: str | Executor,
+    listener: Listener,
+    retry_failed: bool = False,
+) -> tuple[list[TrialRecord], list[FailureRecord]]:
+    """The records of seeds 0 to `seeds` - 1 of each trial, and of the failures among them; what `folder` does not hold
+    yet is trained, as in `sweep`.
 
     Records are written stack by stack, so that a kill loses at most the stacks in flight.
     """
+    executor = Threads(where) if isinstance(where, str) else where
     check_seeds(seeds)
     _warn_of_few(trials, clips, listener.note)
-    folder.prepare()
-    present = folder.trials()
-    env = environment.collect(device)
-
-    found = {trial: finished(trial, seeds, clips, present) for trial in trials}
-
-    def identity(trial: Trial, seed: int) -> str:
-        return records.trial_identity(trial, clips.heard_by(trial.training), seed)
-
-    if count := sum(len(by_seed) for by_seed in found.values()):
-        listener.note(f"{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
-    planned = stacks.plan(trials, seeds, clips.split("train").stop, found.__getitem__, device)
-    costs = {trial: _count(trial, clips) for trial, _ in planned.stacks}
-
-    def keep(trial: Trial, stack: list[int], trained: stacks.Trained) -> None:
-        for run in trained.runs:
-            if identity(trial, run.seed) not in present:
-                record = _record(trial, run, stack, trained.elapsed, clips, env, costs[trial])
-                folder.write(record)
-                present[record.identity] = record
-
-    if planned.stacks:
-        listener.note(planned.describe())
-    # A configuration's records are all by the same kernels, whatever would be faster now.
-    used = {trial: record.kernels for trial, by_seed in found.items() for record in by_seed.values()}
-    listener.begin(
-        [
-            Standing(trial, seeds, {("", seed): record.validation.accuracy for seed, record in by_seed.items()})
-            for trial, by_seed in found.items()
-        ]
+    with folder.locked():
+        folder.prepare()
+        held = keeping.held(trials, seeds, clips, folder.trials(), folder.failures())
+        settled = {trial: held.settled(trial, retry_failed) for trial in trials}
+        if count := sum(map(len, held.found.values())):
+            listener.note(f"{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
+        train_clips = clips.split("train").stop
+        again = held.failed.__getitem__
+        planned = stacks.plan(trials, seeds, train_clips, settled.__getitem__, executor.room, again)
+        if planned.stacks:
+            listener.note(planned.describe())
+        costs = stacks.by_network([trial for trial, _ in planned.stacks], lambda trial: _count(trial, clips))
+        # A configuration's records are all by the same kernels, whatever would be faster now.
+        used = {trial: record.kernels for trial, by_seed in held.found.items() for record in by_seed.values()}
+        listener.begin([standing(trial, seeds, {"": held}, retry_failed) for trial in trials])
+        keep = keeping.keeper(held, clips, folder, costs, retry_failed)
+        stacks.train(planned, clips, executor, listener, keep, used.get)
+    found, failed = (
+        [by_trial[trial][seed] for trial in trials for seed in range(seeds) if seed in by_trial[trial]]
+        for by_trial in (held.found, held.failed)
     )
-    stacks.train(planned, clips, device, listener, keep, used.get)
-    return [present[identity(trial, seed)] for trial in trials for seed in range(seeds)]
+    return found, failed
 
 
-def finished(trial: Trial, seeds: int, clips: ClipSet, present: Mapping[str, TrialRecord]) -> dict[int, TrialRecord]:
-    """The records of seeds 0 to `seeds` - 1 of `trial`, trained on `clips`, that are among those `present` by identity;
-    by seed."""
-    data = clips.heard_by(trial.training)
-    keys = {seed: records.trial_identity(trial, data, seed) for seed in range(seeds)}
-    return {seed: present[key] for seed, key in keys.items() if key in present}
+def standing(trial: Trial, seeds: int, held: Mapping[str, Held], retry_failed: bool) -> Standing:
+    """Where a configuration stands before training, by what is held of each fold."""
+    finished = {
+        (fold, seed): record.validation.accuracy
+        for fold, own in held.items()
+        for seed, record in own.found[trial].items()
+    }
+    given_up = 0 if retry_failed else sum(len(own.failed[trial]) for own in held.values())
+    return Standing(trial, len(held) * seeds - given_up, finished)
 
 
-def train_best(trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener) -> tuple[list[Run], Run]:
-    """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, and the one that validation likes best
-    (of equal accuracies, the one of lowest loss)."""
+def train_best(
+    trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener
+) -> tuple[list[Run], Run, list[Failure]]:
+    """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, the one that validation likes best (of equal
+    accuracies, the one of lowest loss), and what failed. Raises `Failed` if all of them did."""
     check_seeds(seeds)
     _warn_of_few([trial], clips, listener.note, choosing_seeds=seeds > 1)
     runs: list[Run] = []
-    planned = stacks.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, device)
+    failed: list[Failure] = []
+
+    def keep(job: Job, outcome: Outcome) -> None:
+        runs.extend(run for trained in outcome.trained for run in trained.runs)
+        failed.extend(outcome.failures)
+
+    executor = Threads(device)
+    planned = stacks.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, executor.room)
     listener.begin([Standing(trial, seeds, {})])
-    stacks.train(planned, clips, device, listener, lambda trial, stack, trained: runs.extend(trained.runs))
+    stacks.train(planned, clips, executor, listener, keep)
+    if not runs:
+        raise Failed(f"seed {failed[0].seed}: {failed[0].message}" + " (and so all others)" * (len(failed) > 1))
     runs.sort(key=lambda run: run.seed)
 
     def rank(run: Run) -> tuple[float, float]:
         return run.validation_accuracy, -run.curves.validation_loss[run.kept_epoch - 1]
 
-    return runs, max(runs, key=rank)
+    return runs, max(runs, key=rank), failed
 
 
 def _warn_of_few(
@@ -232,7 +277,7 @@ def time_epochs(
         environment=env,
         before=before,
         after=after,
-        finished_at=_now(),
+        finished_at=keeping.now(),
     )
 
 
@@ -241,47 +286,3 @@ def _count(trial: Trial, clips: ClipSet) -> Complexity:
     with drawing():
         network = MelCNN.of(trial)
     return complexity.count(network, (1, trial.front_end.n_mels, frames))
-
-
-def _record(
-    trial: Trial,
-    run: Run,
-    stack: list[int],
-    elapsed: Sequence[float],
-    clips: ClipSet,
-    env: environment.Environment,
-    costs: Complexity,
-) -> TrialRecord:
-    def predictions(split: str, logits: torch.Tensor) -> Predictions:
-        part = clips.split(split)
-        return Predictions(
-            names=clips.names[part].tolist(),
-            speakers=clips.speakers[part].tolist(),
-            labels=clips.labels[part].tolist(),
-            logits=logits.tolist(),
-        )
-
-    return TrialRecord(
-        trial=trial,
-        seed=run.seed,
-        stack=stack,
-        kernels=run.kernels,
-        dataset=clips.dataset,
-        data_fingerprint=clips.heard_by(trial.training),
-        train_clips=clips.split("train").stop,
-        left_out_clips=len(clips.left_out),
-        complexity=costs,
-        train_loss=run.curves.train_loss,
-        validation_loss=run.curves.validation_loss,
-        validation_accuracy=run.curves.validation_accuracy,
-        elapsed_seconds=[significant(seconds) for seconds in elapsed[: len(run.curves.train_loss)]],
-        kept_epoch=run.kept_epoch,
-        validation=predictions("validation", run.validation_logits),
-        test=predictions("test", run.test_logits),
-        environment=env,
-        finished_at=_now(),
-    )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -19,6 +19,7 @@ import typer
 from bench import convolutions, environment, front_ends, options, race, tables, timing
 from bench.clocks import HostClock, clock_for
 from bench.delivery import keep
+from bench.failures import as_error
 from bench.formats import Sheet, show
 from bench.records import RecordFolder
 from bench.stacks import Listener
@@ -111,6 +112,8 @@ def main(
         start = time.perf_counter()
         found = sweep(trials, seeds, loaded, RecordFolder(Path(records)), on, Listener(note=note))
         took = time.perf_counter() - start
+    if found.failures:
+        raise as_error(found.failures)
     deliver("study", tables.sheet(tables.rows(found.trials, found.timing)), f"\nThe whole took {took:.1f} s.\n")
     few = [t.model_copy(update={"training": t.training.model_copy(update={"epochs": epochs})}) for t in trials]
     deliver("baselines", race.sheet(race.rows(race.race(few, 5, loaded, on, note), few, 5, loaded, name)))

@@ -5,6 +5,7 @@ complete test split; tests that need real speech skip without it.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,14 @@ PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0, "stop": 1500.0}
 def cache(tmp_path_factory):
     """No test reads or writes the cache of whoever runs the tests."""
     os.environ["MELBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def hears_interruptions():
+    """What a shell starts in the background ignores Ctrl-C, and so do its children: not these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def write_corpus(folder: Path, words=tuple(PITCH), clips=CLIPS) -> Path:

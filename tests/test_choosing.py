@@ -77,7 +77,7 @@ def test_what_is_over_the_budget_is_left_out():
 def test_every_clip_is_predicted_once_by_a_network_that_did_not_hear_its_speaker(clips, tmp_path, recipe):
     trials = [configure(groups=groups, recipe=recipe, **SMALL) for groups in (1, 2)]
     folder, notes = RecordFolder(tmp_path), []
-    found = out_of_fold(trials, 2, clips, folder, "cpu", Listener(note=notes.append))
+    found, _ = out_of_fold(trials, 2, clips, folder, "cpu", Listener(note=notes.append))
     records = list(folder.trials().values())
     assert len(records) == len(trials) * 2 * FOLDS
     end = clips.split("test").start
@@ -91,7 +91,7 @@ def test_every_clip_is_predicted_once_by_a_network_that_did_not_hear_its_speaker
         assert one.correct[1].tolist() == [bool(c) for r in own for c in r.test.correct]
     # Nothing is trained twice.
     notes.clear()
-    again = out_of_fold(trials, 2, clips, folder, "cpu", Listener(note=notes.append))
+    again, _ = out_of_fold(trials, 2, clips, folder, "cpu", Listener(note=notes.append))
     assert np.array_equal(again[0].correct, found[0].correct)
     assert [n for n in notes if "are not run again" not in n and "validation clips" not in n] == []
 

@@ -102,6 +102,6 @@ def test_interrupted(melbench, corpus, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.stacks.fit", interrupt)
+    monkeypatch.setattr("bench.jobs.fit", interrupt)
     code, _, err = melbench("sweep", "groups", "--data", corpus, "--out", tmp_path)
     assert code == 130 and "goes on" in err

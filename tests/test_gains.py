@@ -1,25 +1,32 @@
 import csv
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
-from bench import gains
+from bench import gains, jobs
 from bench.records import RecordFolder
 from bench.terminal import finish
+from tests.stand_ins import run_of
 from tests.test_columns import check
 
 
 @pytest.fixture
 def command(monkeypatch, capsys, corpus, tmp_path):
-    """Runs one of the module's commands on the small corpus: (rows of its CSV file, Markdown)."""
+    """Runs one of the module's commands on the small corpus: (rows of its CSV file, Markdown), or what it says if it is
+    to end with another exit code than 0."""
 
-    def run(name, seeds):
+    def run(name, seeds, code=0):
         file = tmp_path / f"{name}.csv"
         arguments = [name, file, "--data", corpus, "--seeds", seeds, "--out", tmp_path / "records", "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", ["gains", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit:
             finish(lambda: gains.app(standalone_mode=False))
-        assert exit.value.code == 0, capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert exit.value.code == code, said
+        if code:
+            return said
         return list(csv.DictReader(file.open())), file.with_suffix(".md").read_text()
 
     return run
@@ -60,6 +67,26 @@ def test_ingredients_are_taken_out_one_at_a_time(command, monkeypatch):
     check("python -m bench.gains ingredients", list(rows[0]))
     assert [row["change"] for row in rows] == ["all", *gains.CHANGES]
     assert rows[0]["gain"] == "" and all(row["gain"] for row in rows[1:]) and {row["clips"] for row in rows} == {"64"}
+
+
+@pytest.mark.parametrize("name", ["test", "ingredients"])
+def test_what_failed_is_told_and_tried_again_by_the_same_command(command, monkeypatch, name):
+    monkeypatch.setattr(gains, "NETWORKS", [(20, 1)])
+    monkeypatch.setattr(gains, "ABLATED", [{"groups": 1, "n_mels": 20, "hop_length": 800}])
+    monkeypatch.setattr(gains, "CHANGES", {})
+
+    def fit(trial, x, seeds, on_epoch, kernels):
+        if fails and 0 in seeds:
+            raise ValueError("no luck")
+        logits = [torch.zeros(len(x.split(split)[1]), 2) for split in ("validation", "test")]
+        return [replace(run_of(seed), validation_logits=logits[0], test_logits=logits[1]) for seed in seeds]
+
+    monkeypatch.setattr(jobs, "fit", fit)
+    fails = True
+    last = command(name, 2, code=1).splitlines()[-1]
+    assert "trials failed, such as" in last and last.endswith(" seed 0: ValueError: no luck")
+    fails = False
+    assert command(name, 2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ import time
 import pytest
 import torch
 
-from bench import in_flight
+from bench import executors, in_flight
+from bench.executors import Audience, Threads
+from bench.jobs import Job
+from melcnn import configure
 
 
 def interrupt():
@@ -139,3 +142,23 @@ def test_what_ended_before_a_failure_is_taken():
     with pytest.raises(ValueError, match="no luck"):
         in_flight.run([fails, ends], 2, lambda *result: taken.append(result))
     assert taken == [(1, "good")]
+
+
+def test_nothing_is_trained_on_features_that_are_no_longer_wanted(monkeypatch):
+    both, ending, trained = threading.Barrier(2, timeout=60), threading.Event(), []
+
+    def extract(clips, front_end, device):
+        assert ending.wait(60)  # which is said once the other job has failed
+
+    def work(job, features, hear, environment):
+        both.wait()
+        if job.seeds == (0,):
+            raise ValueError("no luck")
+        with features(job.trial.front_end):
+            trained.append(job.seeds)
+
+    monkeypatch.setattr(executors, "extract", extract)
+    jobs = [Job(configure(), (seed,)) for seed in (0, 1)]
+    with pytest.raises(ValueError, match="no luck"):
+        Threads("cpu", work).run(jobs, 2, None, Audience(take=lambda *result: None, ending=ending.set))
+    assert trained == []

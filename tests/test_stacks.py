@@ -1,32 +1,30 @@
 """Which seeds are trained side by side, how many stacks at once."""
 
+import functools
 import math
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bench import machine, stacks
+from bench import jobs, machine, stacks
+from bench.executors import Room, Threads
 from bench.stacks import MOST_IN_A_STACK, Listener, plan, stacks_to_train
 from melcnn import configure
 from melcnn.steps import bytes_to_train
 from melcnn.training import Epoch
+from tests.records import trial_record
+from tests.stand_ins import run_of
 from tests.test_in_flight import interrupt
-from tests.test_records import trial_record
 
 TRIALS = [configure(groups=groups) for groups in (1, 4)]
 PLENTY, CLIPS = 10**12, 1328
+TWO_CORES = Room("cpu", 2, PLENTY)
 
 
-def planned(seeds, trials=TRIALS, present=lambda trial: {}, device="cpu", free_bytes=PLENTY):
-    return plan(trials, seeds, CLIPS, present, device, free_bytes)
-
-
-@pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
-    monkeypatch.setattr(stacks.torch, "get_num_threads", lambda: 2)
+def planned(seeds, trials=TRIALS, present=lambda trial: {}, room=TWO_CORES, again=lambda trial: ()):
+    return plan(trials, seeds, CLIPS, present, room, again)
 
 
 def test_stacks_of_one_configuration():
@@ -46,6 +44,14 @@ def test_what_is_present_changes_no_stack_of_what_is_missing():
         assert rest == [stack for stack in whole if stack != done]
 
 
+def test_a_seed_that_failed_is_trained_without_its_neighbours():
+    stack = [0, 1, 2, 3]
+    present = {seed: trial_record(seed, stack=stack) for seed in (0, 1, 3)}
+    # Its failure was written, and with it all of the stack; unless some other seed's record is missing.
+    assert stacks_to_train(4, 16, present, again=[2]) == [[2]]
+    assert stacks_to_train(4, 16, {0: present[0], 1: present[1]}, again=[2]) == [stack]
+
+
 def test_every_core_has_work_and_the_longest_begin():
     # 2 x 5 trainings on two cores, two stacks for each core: ceil(10 / 4) = 3 seeds at the most.
     found = planned(5)
@@ -61,16 +67,22 @@ def test_every_core_has_work_and_the_longest_begin():
 
 
 def test_one_stack_after_another_on_a_gpu():
-    found = planned(32, device="cuda")
+    found = planned(32, room=Room("cuda", 1, PLENTY))
     assert found.at_once == 1 and [len(seeds) for _, seeds in found.stacks] == [32, 32]
 
 
+def test_every_gpu_has_work():
+    # 2 x 32 trainings on eight, two stacks for each: ceil(64 / 16) = 4 seeds.
+    found = planned(32, room=Room("cuda", 8, PLENTY))
+    assert found.at_once == 8 and {len(seeds) for _, seeds in found.stacks} == {4}
+
+
 def test_stacks_are_split_when_the_memory_is_small():
-    # Half of what is free, shared by two cores, holds two replicas of groups 1 and somewhat more of groups 4.
-    free = 2.5 * bytes_to_train(TRIALS[0], CLIPS) * 2 / stacks.MEMORY_SHARE
-    assert max(len(seeds) for _, seeds in planned(8, free_bytes=free).stacks) == 2
+    # Half of what is free for a core holds two replicas of groups 1 and somewhat more of groups 4.
+    free = int(2.5 * bytes_to_train(TRIALS[0], CLIPS) / stacks.MEMORY_SHARE)
+    assert max(len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, free)).stacks) == 2
     # One replica is always tried.
-    assert {len(seeds) for _, seeds in planned(8, free_bytes=1).stacks} == {1}
+    assert {len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, 1)).stacks} == {1}
 
 
 def test_bytes_to_train_by_hand():
@@ -88,18 +100,22 @@ def test_bytes_to_train_by_hand():
 def test_times_are_kept_by_epoch(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
     now, kept = iter(range(100)), []
-    one = plan(trials, 1, CLIPS, lambda trial: {}, "cpu", PLENTY)
-    stacks.train(one, clips, "cpu", Listener(), lambda *a: kept.append(a), now=lambda: float(next(now)))
-    ((_, seeds, trained),) = kept
-    assert trained.elapsed == [1.0, 2.0] and seeds == [0] and [run.seed for run in trained.runs] == [0]
+    executor = Threads("cpu", functools.partial(jobs.do, now=lambda: float(next(now))))
+    stacks.train(planned(1, trials), clips, executor, Listener(), lambda *a: kept.append(a))
+    ((job, outcome),) = kept
+    (trained,) = outcome.trained
+    assert trained.elapsed == [1.0, 2.0] and job.seeds == trained.stack == (0,)
+    assert [run.seed for run in trained.runs] == [0] and not outcome.failures
 
 
 def test_what_is_told_of_a_stack(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
-    one, events = plan(trials, 2, CLIPS, lambda trial: {}, "cpu", PLENTY), []
-    one = replace(one, stacks=[(trials[0], [0, 1])], at_once=1)
-    keep = lambda trial, stack, trained: events.append([run.validation_accuracy for run in trained.runs])  # noqa: E731
-    stacks.train(one, clips, "cpu", Listener(status=events.append), keep)
+    one, events = replace(planned(2, trials), stacks=[(trials[0], [0, 1])], at_once=1), []
+
+    def keep(job, outcome):
+        events.append([run.validation_accuracy for run in outcome.trained[0].runs])
+
+    stacks.train(one, clips, Threads("cpu"), Listener(status=events.append), keep)
     begun, first, second, kept, ended = events
     assert all((s.trial, s.seeds, s.fold) == (trials[0], (0, 1), "") for s in (begun, first, second, ended))
     assert [(s.epoch, s.ended) for s in (begun, first, second, ended)] == [
@@ -117,11 +133,13 @@ def test_what_is_told_of_a_stack(clips):
 def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, stopped_early):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=3) for g in (1, 2)]
     interrupted, kept, lost = threading.Event(), [], []
+    in_training = threading.Barrier(2, timeout=300)
 
     def fit(trial, features, seeds, on_epoch, kernels):
+        in_training.wait()
         if trial == trials[0]:
             interrupt()
-        assert interrupted.wait(60)
+        assert interrupted.wait(300)
         try:
             # One has done its last epoch when the interruption is heard of, the other has not.
             last = trial == trials[0]
@@ -129,13 +147,13 @@ def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, 
         except BaseException:
             lost.append(trial)
             raise
-        return [SimpleNamespace(validation_accuracy=0.5)]
+        return [run_of(seeds[0])]
 
-    monkeypatch.setattr(stacks, "fit", fit)
-    both = replace(plan(trials, 1, CLIPS, lambda trial: {}, "cpu", PLENTY), at_once=2)
+    monkeypatch.setattr(jobs, "fit", fit)
+    both = replace(planned(1, trials), at_once=2)
     listener = Listener(stage=lambda text: interrupted.set())
     with pytest.raises(KeyboardInterrupt):
-        stacks.train(both, clips, "cpu", listener, lambda trial, stack, trained: kept.append(trial))
+        stacks.train(both, clips, Threads("cpu"), listener, lambda job, outcome: kept.append(job.trial))
     assert kept == trials[:1] and lost == trials[1:]
 
 
@@ -143,16 +161,14 @@ def test_how_many_run_at_once_does_not_change_a_result(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=2) for g in (1, 2)]
 
     def logits(at_once):
-        found = plan(trials, 2, CLIPS, lambda trial: {}, "cpu", PLENTY)
-        runs = {}
-        stacks.train(
-            replace(found, at_once=at_once),
-            clips,
-            "cpu",
-            Listener(),
-            lambda t, s, trained: runs.update({(t, tuple(s)): trained}),
-        )
-        return {key: [run.test_logits for run in trained.runs] for key, trained in runs.items()}
+        found = {}
+
+        def keep(job, outcome):
+            (trained,) = outcome.trained
+            found[job.trial, trained.stack] = [run.test_logits for run in trained.runs]
+
+        stacks.train(replace(planned(2, trials), at_once=at_once), clips, Threads("cpu"), Listener(), keep)
+        return found
 
     # One at a time has all of torch's threads, whose sums may differ in the last bits; several have one each.
     two, four = logits(2), logits(4)
@@ -168,8 +184,7 @@ def test_what_is_present_changes_not_how_many_run_at_once():
     assert len(last.stacks) == 1 and last.at_once == 2
 
 
-def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path, monkeypatch):
-    monkeypatch.undo()  # Threads that are only said to be two would change what torch computes.
+def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path):
     from bench.records import RecordFolder
     from bench.sweep import sweep
 

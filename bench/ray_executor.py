@@ -1,0 +1,323 @@
+"""Stacks trained as tasks of Ray: on this machine, or on the nodes of a cluster that is there already."""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Hashable, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+
+from bench import environment, machine
+from bench.dispatch import Lost, dispatch, sent
+from bench.environment import Environment
+from bench.executors import Audience, Room
+from bench.jobs import Job, Latest, Outcome, Work, do
+from bench.records import RESULTS_VERSION
+from melcnn import native
+from melcnn.data.clips import ClipSet
+from melcnn.errors import Failed, InputError, first_line
+
+T = TypeVar("T")
+
+# Of one job: machines that can be taken away at any time are, more than once.
+TRIES = 4
+# Tasks for each that can run: the next ones are there before one ends, and a cluster that grows by itself sees why.
+QUEUED = 2
+CONNECT_SECONDS = 10
+# Between two notices that nothing can run.
+PATIENCE_SECONDS = 60
+
+
+class Ray:
+    """Tasks of Ray: on the CPU each takes one of a node's cores, on CUDA a GPU of its own.
+
+    A context, at whose end nothing of it is left. device: "auto", "cpu" or "cuda". address: of a cluster, which is
+    neither started nor stopped, or "auto" for one that this machine is part of; None: Ray is started here, and stopped.
+    Raises `InputError` without Ray, without such a cluster, and for a device that it does not have.
+    """
+
+    def __init__(self, device: str = "auto", address: str | None = None, work: Work = do):
+        self.ray = _imported()
+        if address is not None:
+            _check_reachable(address)
+        self.wanted, self.address, self.work = device, address, work
+
+    def __enter__(self) -> "Ray":
+        self._context = contextlib.ExitStack()
+        with self._context:
+            # Ray tells what happens to workers at length, on standard output, which carries the result alone.
+            silence = self._context.enter_context(open(os.devnull, "w"))
+            self._context.enter_context(contextlib.redirect_stdout(silence))
+            if not self.ray.is_initialized():
+                self._connect()
+                self._context.callback(self.ray.shutdown)
+            # A worker does any number of tasks: by default a GPU's ends after one, and the next imports all again.
+            self._remote = self.ray.remote(num_cpus=1, max_retries=0, max_calls=0)(_on_worker)
+            self.device = self._device()
+            self._slot_bytes = self._probe()
+            self._context = self._context.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._context.close()
+
+    def _connect(self) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address is None:
+            # Nothing leaves this machine.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            options |= {"address": "local", "num_cpus": torch.get_num_threads(), "include_dashboard": False}
+        else:
+            options |= {"address": self.address}
+        # Ray has a handler of its own for SIGTERM, which would break off what is being written.
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            self.ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            where = f"--ray-address {self.address}" if self.address else "Ray could not be started here"
+            # Ray's own words for it name options that are not ours.
+            none = self.address == "auto" and isinstance(error, ConnectionError)
+            reason = "this machine is part of no Ray cluster" if none else first_line(error)
+            raise InputError(
+                f"{where}: {reason}; 'ray start --head' on one machine and 'ray start --address' on others "
+                "make a cluster"
+            ) from None
+        finally:
+            with contextlib.suppress(ValueError):  # not in this thread
+                signal.signal(signal.SIGTERM, handler)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes that are alive and can train, those with the most cores first."""
+        kind = "GPU" if self.device == "cuda" else "CPU"
+        alive = [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
+        return sorted(alive, key=lambda node: (-node["Resources"].get("CPU", 0), node["NodeID"]))
+
+    @property
+    def slots(self) -> int:
+        kind = "GPU" if self.device == "cuda" else "CPU"
+        return sum(int(node["Resources"][kind]) for node in self.nodes())
+
+    @property
+    def room(self) -> Room:
+        return Room(self.device, self.slots, self._slot_bytes)
+
+    def _device(self) -> str:
+        gpus = self.ray.cluster_resources().get("GPU", 0)
+        if self.wanted == "cuda" and not gpus:
+            raise InputError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
+        return "cuda" if gpus and self.wanted != "cpu" else "cpu"
+
+    def _probe(self) -> int:
+        """The bytes that are free for each of a node's tasks, of one node for all. Raises `InputError` if it cannot run
+        what is sent there."""
+        if not self.slots:
+            raise InputError("the Ray cluster has no node that can train: start one with --num-cpus or --num-gpus")
+        try:
+            return self._waited(self.task(_free_bytes, self.device))
+        except Failed as error:
+            raise InputError(f"the Ray cluster cannot run melbench ({error}): install the same on each node") from None
+
+    def run(self, waiting: Sequence[Job], at_once: int, clips: ClipSet, audience: Audience) -> None:
+        dispatch(waiting, _Pool(self, clips, audience.note), audience)
+
+    def alone(self, function: Callable[..., T], *arguments: object) -> T:
+        """Takes a GPU, or all cores of the node that has the most; a node that is lost meanwhile costs another try."""
+        if self.address is None and self.device == "cpu":
+            return function(*arguments)  # Nothing else uses the Ray that was started here.
+        for left in reversed(range(TRIES)):
+            options: dict[str, Any] = {}
+            if self.device == "cpu":
+                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+                node = next(iter(self.nodes()), None)
+                if node is None:
+                    raise Failed("no node of the Ray cluster is left to time epochs on: run the same again")
+                options["num_cpus"] = int(node["Resources"]["CPU"])
+                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            try:
+                return self._waited(self.task(_alone, function, arguments, **options))
+            except _WorkerLost:
+                if not left:
+                    raise Failed("the timing of epochs lost its worker again and again: run the same again") from None
+        raise AssertionError("not reached")
+
+    def task(self, function: Callable[..., object], *arguments: object, **options: object) -> Any:
+        """A reference to what the function returns on a worker; a worker that is lost is heard of, not tried again."""
+        needs: dict[str, object] = {"num_gpus": 1} if self.device == "cuda" else {}
+        remote = self._remote.options(**{**needs, **options}).remote
+        return remote(RESULTS_VERSION, os.environ.get(native.SWITCH), function, *arguments)
+
+    def _waited(self, reference: Any) -> Any:
+        try:
+            found = self.result(reference)
+        except BaseException:
+            self.ray.cancel(reference, force=True)
+            raise
+        if isinstance(found, Lost):
+            raise _WorkerLost(found.why)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def result(self, reference: Any) -> Any:
+        """What a task returned, a `Lost`, or what it raised, if that is of ours, else a `Failed`."""
+        exceptions = self.ray.exceptions
+        try:
+            return self.ray.get(reference)
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            ours = isinstance(cause, (InputError, Failed))
+            return cause if ours else Failed(f"a worker failed: {first_line(cause)}")
+        except exceptions.OutOfMemoryError:
+            return Lost("out of memory", "took more memory than its node has left, and was killed by Ray")
+        except exceptions.RayError as error:
+            return Lost("lost", f"was lost ({type(error).__name__})")
+
+
+class _WorkerLost(Failed):
+    pass
+
+
+class _Pool:
+    """Tasks for one clip set, which goes to each node once; a job is named by the reference to its outcome."""
+
+    tries = TRIES
+
+    def __init__(self, executor: Ray, clips: ClipSet, note: Callable[[str], None]):
+        self.executor, self.ray, self.note = executor, executor.ray, note
+        self.clips = self.ray.put(clips)
+        self.key = self.clips.hex()
+        self.going: list[Any] = []
+        self.slots = executor.slots
+        self.waited = 0.0
+
+    @property
+    def most(self) -> int:
+        return max(1, QUEUED * self.slots)
+
+    def begin(self, job: Job) -> Hashable:
+        task = self.executor.task(_train, self.key, self.clips, job, self.executor.device, self.executor.work)
+        self.going.append(task)
+        return task
+
+    def wait(self, seconds: float) -> list[tuple[Hashable, Outcome | Lost | Exception]]:
+        ended, _ = self.ray.wait(self.going, num_returns=1, timeout=seconds)
+        if ended:  # others may have, too
+            ended, self.going = self.ray.wait(self.going, num_returns=len(self.going), timeout=0)
+        events = [(reference, self.executor.result(reference)) for reference in ended]
+        self._look(seconds, [event for _, event in events])
+        return events
+
+    def _look(self, seconds: float, events: Sequence[object]) -> None:
+        """Nodes come and go: looked for when a worker was lost, and when nothing has ended for a while."""
+        self.waited = 0.0 if events else self.waited + seconds
+        if any(isinstance(event, Lost) for event in events) or self.waited >= PATIENCE_SECONDS:
+            self.waited = 0.0
+            self.slots = self.executor.slots
+            if not self.slots:
+                self.note("no node of the Ray cluster can train any more: waiting for one")
+
+    def end(self) -> None:
+        for reference in self.going:
+            self.ray.cancel(reference, force=True)
+        if self.going:
+            self.ray.wait(self.going, num_returns=len(self.going), timeout=CONNECT_SECONDS)
+
+
+def _imported() -> ModuleType:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise InputError("--executor ray needs Ray, which is not installed: pip install 'melbench[ray]'") from None
+    return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raises `InputError` for what is no address, and for one that nobody answers at, which Ray would try for
+    minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"--ray-address {address} is no address: give auto, or host:port, such as 192.168.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"--ray-address {address}: nobody answers there ({reason}); 'ray status' on a node of the cluster tells "
+            "its address"
+        ) from None
+
+
+# What runs on workers.
+
+
+def _on_worker(version: int, switch: str | None, function: Callable[..., T], *arguments: object) -> T:
+    """Calls the function with the driver's choice of kernels. Raises `InputError` unless the melbench of this node
+    makes the same numbers."""
+    if version != RESULTS_VERSION:
+        raise InputError(
+            f"{socket.gethostname()} of the Ray cluster has a melbench of other results (version {RESULTS_VERSION}, "
+            f"here {version}): install the same on each node"
+        )
+    if os.environ.get(native.SWITCH) != switch:
+        os.environ.pop(native.SWITCH, None)
+        if switch is not None:
+            os.environ[native.SWITCH] = switch
+        native._switch.cache_clear()
+    return function(*arguments)
+
+
+@functools.cache
+def _cores() -> int:
+    """Of the node that this runs on, as it was told to Ray: what a timing may use."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return max([1, *(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["NodeID"] == here)])
+
+
+@functools.cache
+def _environment(device: str) -> Environment:
+    torch.set_num_threads(_cores())
+    found = environment.collect(device)
+    torch.set_num_threads(1)
+    return found
+
+
+def _free_bytes(device: str) -> int:
+    return machine.free_bytes(device) // (_cores() if device == "cpu" else 1)
+
+
+def _alone(function: Callable[..., T], arguments: Sequence[object]) -> T:
+    torch.set_num_threads(_cores())
+    try:
+        return function(*arguments)
+    finally:
+        torch.set_num_threads(1)
+
+
+# Of this process: what it was given last, and whether its device is lost.
+_kept: dict[str, Latest] = {}
+_lost = False
+
+
+def _train(key: str, clips: ClipSet, job: Job, device: str, work: Work) -> Outcome:
+    global _lost
+    if _lost:
+        raise SystemExit(1)  # Another process does it, in which the device may answer.
+    env = _environment(device)
+    torch.set_num_threads(1)
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = Latest(clips, device)
+    outcome = work(job, _kept[key].of, lambda stack, epoch: None, env)
+    _lost = outcome.device_lost
+    return sent(outcome)

@@ -1,0 +1,95 @@
+"""What stands in for trainings where a test is about what becomes of them."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from bench import jobs, processes
+from bench.jobs import Outcome, Trained
+from melcnn import InputError
+from melcnn.training import Curves, Epoch, Run
+
+
+def run_of(seed, clips=16, loss=0.5, accuracy=0.75) -> Run:
+    """The run of a network that nobody trained, of so many clips in validation and in test."""
+    logits = torch.zeros(clips, 2)
+    return Run(
+        seed=seed,
+        kernels="torch",
+        network=None,
+        curves=Curves([loss], [loss], [accuracy]),
+        kept_epoch=1,
+        validation_logits=logits,
+        test_logits=logits,
+        validation_accuracy=accuracy,
+        test_accuracy=accuracy,
+    )
+
+
+def stand_in(monkeypatch, training):
+    """Trains by `training(trial, seeds, on_epoch)`, which returns the runs."""
+    monkeypatch.setattr(jobs, "fit", lambda trial, x, seeds, on_epoch, kernels: training(trial, seeds, on_epoch))
+
+
+# What workers do in place of training: named by functions, which processes find again.
+
+
+def learned(job, features, hear, environment) -> Outcome:
+    """All goes well, at once."""
+    return Outcome([Trained(job.seeds, [run_of(seed) for seed in job.seeds], [0.1])], [], environment)
+
+
+def killed_by_seed_1(job, features, hear, environment) -> Outcome:
+    """Whatever process trains seed 1 is killed."""
+    if 1 in job.seeds:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learned(job, features, hear, environment)
+
+
+def killed_once(job, features, hear, environment) -> Outcome:
+    """The first process that trains seed 1 is killed. That there was one, a file says, in the folder that the words of
+    the trial name."""
+    mark = Path(job.trial.data.words[0])
+    if 1 in job.seeds and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learned(job, features, hear, environment)
+
+
+def endless(job, features, hear, environment) -> Outcome:
+    """Trains until it is ended."""
+    number = 0
+    while True:
+        number += 1
+        time.sleep(0.01)
+        hear(job.seeds, Epoch(number, [0.5] * len(job.seeds), [True] * len(job.seeds)))
+
+
+def refused(job, features, hear, environment) -> Outcome:
+    raise InputError("of these data nothing can be trained")
+
+
+# The variable that names a file, which says that a process was started before.
+MARK = "MELBENCH_TEST_MARK"
+_serve = processes._serve
+
+
+def come_up_the_second_time(*arguments) -> None:
+    """A worker's life, of which the first one ends at once."""
+    mark = Path(os.environ[MARK])
+    if not mark.exists():
+        mark.touch()
+        os._exit(1)
+    _serve(*arguments)
+
+
+def come_up_the_first_time(*arguments) -> None:
+    """A worker's life, of which only the first one begins."""
+    try:
+        Path(os.environ[MARK]).touch(exist_ok=False)
+    except FileExistsError:
+        os._exit(1)
+    _serve(*arguments)

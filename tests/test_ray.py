@@ -1,0 +1,205 @@
+"""Ray: a real cluster of several nodes on this machine, of which one is killed; what is told without one."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from bench.executors import Audience
+from bench.jobs import Job
+from bench.records import RecordFolder
+from bench.stacks import Listener
+from bench.sweep import sweep, trained
+from melcnn import InputError, configure, native
+from tests import stand_ins
+from tests.test_executors import PATIENCE_SECONDS
+from tests.test_in_flight import interrupt
+
+SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
+TRIAL = configure(**SMALL)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three nodes of two cores each, as Ray is told, and a connection to them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    for _ in range(2):
+        cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def on(cluster, **more):
+    from bench.ray_executor import Ray
+
+    return Ray("cpu", cluster.address, **more)
+
+
+@needs_ray
+def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster, clips, tmp_path, two_threads):
+    # Stacks of one seed each, so that 2 slots here and 6 there make no other stacks.
+    trials = [configure(epochs=10, learning_rate=1e-4 * (1 + number), **SMALL) for number in range(40)]
+    ours, _ = trained(trials, 1, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
+    victim, notes, written = cluster.list_all_nodes()[-1], [], []
+    folder = RecordFolder(tmp_path / "ray")
+    keep = folder.write
+
+    def write(record):
+        written.append(record.file_name)
+        if len(written) == 20:
+            cluster.remove_node(victim, allow_graceful=False)
+        keep(record)
+
+    folder.write = write
+    with on(cluster) as executor:
+        assert executor.room.slots == 6
+        theirs, failed = trained(trials, 1, clips, folder, executor, Listener(note=notes.append))
+        assert executor.room.slots == 4
+    assert not failed and len(written) == len(set(written)) == len(list(folder.path.glob("trial-*"))) == 40
+    assert any("was lost" in note and "tried again" in note for note in notes)
+    assert [record.identity for record in theirs] == [record.identity for record in ours]
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.test, one.validation, one.train_loss) == (other.test, other.validation, other.train_loss)
+        assert one.environment == other.environment
+
+
+@needs_ray
+def test_a_sweep_is_timed_on_a_whole_node(cluster, clips, tmp_path):
+    with on(cluster) as executor:
+        cores = executor.alone(_cores_in_use)
+        assert cores == (2, 2.0)
+        result = sweep([configure(epochs=1, **SMALL)], 1, clips, RecordFolder(tmp_path), executor, Listener())
+    assert result.timing.environment.threads == result.trials[0].environment.threads == 2
+    assert len(list(tmp_path.glob("timing-*.json"))) == 1
+
+
+def _cores_in_use():
+    """Threads here, and the cores of this node that are taken."""
+    import ray
+
+    here = ray.get_runtime_context().get_assigned_resources()
+    return torch.get_num_threads(), here["CPU"]
+
+
+@needs_ray
+def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips):
+    took = {}
+    with on(cluster, work=stand_ins.killed_by_seed_1) as executor:
+        audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}))
+        executor.run([Job(TRIAL, (seed,)) for seed in range(4)], 4, clips, audience)
+    assert took.keys() == {(0,), (1,), (2,), (3,)}
+    (failure,) = took[(1,)].failures
+    assert failure.kind == "lost" and failure.message == "its worker was lost (WorkerCrashedError), 4 times"
+    assert not any(took[(seed,)].failures for seed in (0, 2, 3))
+
+
+@needs_ray
+def test_an_interruption_leaves_no_task(cluster, clips, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with on(cluster, work=stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
+        assert signal.getsignal(signal.SIGTERM) is before
+        ray = executor.ray
+        audience = Audience(pytest.fail, began=lambda job: job.seeds == (3,) and interrupt())
+        executor.run([Job(TRIAL, (seed,)) for seed in range(20)], 20, clips, audience)
+        pytest.fail("not reached")
+    with on(cluster):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert not capsys.readouterr().out  # which carries the result alone
+
+
+@needs_ray
+def test_the_choice_of_kernels_reaches_the_workers(cluster, monkeypatch):
+    with on(cluster) as executor:
+        assert [executor.alone(native._switch) for _ in range(2)] == [None, None]
+        monkeypatch.setenv(native.SWITCH, "torch")
+        assert executor.alone(native._switch) == "torch"
+        monkeypatch.delenv(native.SWITCH)
+        assert executor.alone(native._switch) is None
+
+
+@needs_ray
+def test_a_node_with_other_numbers_is_refused(cluster, clips, monkeypatch):
+    refused = pytest.raises(InputError, match=r"has a melbench of other results \(version \d+, here 99\)")
+    with on(cluster, work=stand_ins.learned) as executor:
+        # As if the nodes that answered first were right, and another was not.
+        monkeypatch.setattr("bench.ray_executor.RESULTS_VERSION", 99)
+        with refused:
+            executor.run([Job(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+    with refused, on(cluster):
+        pytest.fail("not reached")
+
+
+@needs_ray
+def test_a_gpu_that_no_node_has(cluster):
+    from bench.ray_executor import Ray
+
+    with pytest.raises(InputError, match="--device cuda: the Ray cluster has no GPU"), Ray("cuda", cluster.address):
+        pytest.fail("not reached")
+
+
+@needs_ray
+def test_a_command_on_a_cluster(cluster, melbench, corpus, tmp_path):
+    arguments = ["sweep", "groups=1,2", *(f"{name}={value}" for name, value in SMALL.items()), "--data", corpus]
+    arguments += ["--epochs", 1, "--seeds", 2, "--executor", "ray", "--ray-address", cluster.address]
+    code, out, err = melbench(*arguments, "--out", tmp_path, "--format", "csv")
+    assert code == 0 and len(out.splitlines()) == 3, err
+    assert len(RecordFolder(tmp_path).trials()) == 4
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("127.0.0.1:1", "nobody answers there"),
+        ("nowhere.invalid:6379", "nobody answers there"),
+        (f"{'a' * 64}.org:6379", "nobody answers there"),  # A label of a name has 63 characters at the most.
+        ("127.0.0.1:65536", "nobody answers there"),
+        ("127.0.0.1", "is no address: give auto, or host:port"),
+        (":6379", "is no address: give auto, or host:port"),
+        ("auto", "auto: this machine is part of no Ray cluster; 'ray start --head'"),
+    ],
+)
+def test_clusters_that_are_not_there(melbench, corpus, tmp_path, address, message, monkeypatch):
+    import ray
+
+    def init(**options):  # as Ray says it where none runs; here one does
+        raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
+
+    monkeypatch.setattr(ray, "init", init)
+    arguments = ["--data", corpus, "--out", tmp_path, "--executor", "ray", "--ray-address", address]
+    code, out, err = melbench("sweep", "groups", *arguments)
+    assert code == 2 and not out and message in err and len(err.splitlines()) == 1
+
+
+def test_without_ray_one_line_says_what_to_install(melbench, corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, out, err = melbench("sweep", "groups", "--data", corpus, "--out", tmp_path, "--executor", "ray")
+    assert (code, out) == (2, "")
+    assert err == "melbench: --executor ray needs Ray, which is not installed: pip install 'melbench[ray]'\n"
+
+
+@needs_ray
+def test_ray_is_not_imported_unasked():
+    code = "import sys, bench.cli, bench.sweep, bench.crossval, bench.processes; print('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
