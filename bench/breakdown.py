@@ -1,43 +1,41 @@
-"""Where the time of one clip goes: front-end, convolution, the rest of the network, and what binds each."""
+"""Where the time of one clip goes: front-end, kinds of operators, Python between them, and what binds each."""
 
 from bench import shares, timetables
-from bench.drawing import Point
 from bench.measurements import Measurement
-from bench.shares import CONVOLUTION, FUSED_BLOCK
+from bench.points import Point
 from bench.statistics import significant
+from bench.timetables import TimeRow
 from bench.works import FRONT_END_BATCHES
 from melcnn.config import describe
 
-FRONT_END, REST, WHOLE = "front-end", "rest of the network", "network, not split"
+FRONT_END, CONVOLUTION, FUSED_BLOCK = "front-end", shares.CONVOLUTION, shares.FUSED_BLOCK
+OTHERS, PYTHON, WHOLE = "other operators", "Python (between operators)", "network, not split"
+# As they stand in a bar; all but the first are the network's.
+PARTS = (FRONT_END, CONVOLUTION, FUSED_BLOCK, OTHERS, PYTHON, WHOLE)
 
 
 def points(measurement: Measurement) -> list[Point]:
-    """A point for each configuration, batch size and part: seconds a clip, and what binds the work that it is of.
+    """A point for each configuration, batch size and part that takes time, in the order of `PARTS`: seconds a clip, and
+    what binds the front-end or the network that it is of.
 
     Of the batch sizes at which front-ends are timed too. The network's time is split by the profiler's shares; a
     measurement of before these were taken leaves it whole. Empty where nothing of that kind was timed.
     """
-    rows = [(row, row_work) for row, row_work in zip(timetables.rows(measurement), _timed(measurement), strict=True)]
-    front_ends = {(work.trial.front_end, work.batch_size): row for row, (work, _) in rows if work.what == "front-end"}
+    timed = [work for index, work in enumerate(measurement.works) if measurement.of(index)]
+    rows = list(zip(timed, timetables.rows(measurement), strict=True))
+    front_ends = {(work.trial.front_end, work.batch_size): row for work, row in rows if work.what == "front-end"}
     networks = [
-        (row, work, samples)
-        for row, (work, samples) in rows
+        (work, row)
+        for work, row in rows
         if work.trial and work.what in ("latency", "throughput") and work.batch_size in FRONT_END_BATCHES
     ]
-    trials = [work.trial for _, work, _ in networks]
+    trials = [work.trial for work, _ in networks]
     found = []
-    for row, work, samples in networks:
-        place = {"configuration": describe(work.trial, trials), "batch_size": work.batch_size}
-        parts = []
+    for work, row in networks:
+        parts = [(part, share * row.time_s, row.bound_by) for part, share in _split(row).items()]
         if heard := front_ends.get((work.trial.front_end, work.batch_size)):
-            parts.append((FRONT_END, heard.time_s, heard.bound_by))
-        split = shares.mean([one.shares for one in samples if one.shares])
-        if split:
-            convolution = split.get(CONVOLUTION, 0) + split.get(FUSED_BLOCK, 0)
-            parts.append(("convolution", row.time_s * convolution, row.bound_by))
-            parts.append((REST, row.time_s * (1 - convolution), row.bound_by))
-        else:
-            parts.append((WHOLE, row.time_s, row.bound_by))
+            parts.insert(0, (FRONT_END, heard.time_s, heard.bound_by))
+        place = {"configuration": describe(work.trial, trials), "batch_size": work.batch_size}
         found += [
             place | {"part": part, "time_s": significant(seconds / work.clips), "bound_by": bound_by}
             for part, seconds, bound_by in parts
@@ -45,5 +43,12 @@ def points(measurement: Measurement) -> list[Point]:
     return found
 
 
-def _timed(measurement: Measurement):
-    return [(work, of) for index, work in enumerate(measurement.works) if (of := measurement.of(index))]
+def _split(row: TimeRow) -> dict[str, float]:
+    """The fractions of the network's time, by part."""
+    told = {
+        CONVOLUTION: row.convolution_time_share,
+        FUSED_BLOCK: row.fused_block_time_share,
+        OTHERS: row.other_operators_time_share,
+        PYTHON: row.python_time_share,
+    }
+    return {part: share for part, share in told.items() if share} or {WHOLE: 1.0}

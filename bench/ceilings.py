@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bench.clocks import HostClock, clock_for
 from bench.environment import Environment
 from melcnn.data.clips import cache_folder
-from melcnn.files import write_whole
+from melcnn.files import make_folder, write_whole
 
 # Raise when they are measured differently: kept ceilings are then measured anew.
 VERSION = 1
@@ -55,7 +55,7 @@ def ceilings(env: Environment, device: str) -> Ceilings:
         pass
     found = measure(device, clock_for(device))
     with contextlib.suppress(OSError):  # A cache that cannot be written costs the next command some seconds.
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_whole(path, lambda file: file.write(found.model_dump_json().encode()))
     return found
 

@@ -102,9 +102,9 @@ def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: floa
     ]
 
 
-def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: str) -> Sheet:
+def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: str, decides: bool = True) -> Sheet:
     """The candidates from the cheapest to the dearest, and the recommendation under them; docs/columns.md describes the
-    columns."""
+    columns. decides: whether there is one; without, it is a table of accuracies."""
     rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
     settings = [settings_of(row.found.trial) for row in rows]
     varying, silent = tables.settings_shown(settings)
@@ -131,7 +131,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: st
             "within_margin": standing.accepted,
             "told_from_best": standing.told_from_best,
             "on_front": row.on_front,
-            "recommended": standing is decided.chosen,
+            "recommended": decides and standing is decided.chosen,
             "device": device,
         }
 
@@ -140,7 +140,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: st
         interval = "" if row.low is None else f" ({row.low:.4f} to {row.high:.4f})"
         bounded = standing is not decided.best and math.isfinite(standing.at_least)
         marks = {
-            "recommended": standing is decided.chosen,
+            "recommended": decides and standing is decided.chosen,
             "within the margin": standing.accepted and standing is not decided.chosen,
             "not told from the best": not standing.told_from_best,
             "front": row.on_front,
@@ -183,7 +183,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: st
         ],
         cells=[cells(row, own) for row, own in zip(rows, settings, strict=True)],
         records=[record(row, own) for row, own in zip(rows, settings, strict=True)],
-        note=decided.describe("MACs"),
+        note=decided.describe("MACs") if decides else "",
     )
 
 

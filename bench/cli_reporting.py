@@ -1,6 +1,5 @@
 """The command that shows: `melbench report`. It parses, calls, renders."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +47,10 @@ def report(
 
     gathered = gather(runs, note)
     if output:
+        from bench import commands
         from bench.report import page
 
-        again = ["melbench", "report", *map(str, runs), "-o", str(output)]
-        html = page(gathered, shlex.join(again))
+        html = page(gathered, commands.of_report(runs, output))
         write_whole(output, lambda file: file.write(html.encode()))
         print(output)
     if figures:

@@ -125,10 +125,11 @@ def time(
     def keep(measurement: measurements.Measurement) -> None:
         if output:
             measurements.write(measurement, output)
+            done = len(measurement.launches)
+            note(f"{done} launch{' is' if done == 1 else 'es are'} kept in {output}")
 
     env = environment.collect(on)
-    kept = f"the launches that were finished are kept in {output}" if output else "nothing was kept"
-    with resumable(kept), stderr.status("timing") as status:
+    with resumable("the launch under way is lost" if output else "nothing was kept"), stderr.status("timing") as status:
 
         def progress(stage: str, detail: str) -> None:
             status.update(Text(visible(f"{stage} {detail}")))
@@ -142,7 +143,7 @@ def time(
         note(remark)
     deliver([timetables.times(measured)], format, csv)
     if measured.stopped:
-        raise Failed(f"{measured.stopped}; what was timed before is shown{f' and kept in {output}' if output else ''}")
+        raise Failed(f"{measured.stopped}; what was timed before is shown")
 
 
 @timing_app.command(no_args_is_help=True)

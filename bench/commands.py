@@ -1,8 +1,11 @@
-"""The commands that make records again: the fewest grids that are exactly the configurations that are there."""
+"""Lines for a shell that make records again: what these are of, as comments, and the fewest grids that are exactly the
+configurations that are there."""
 
 import math
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from bench.gathering import Chapter
 from bench.records import TrialRecord
@@ -14,40 +17,82 @@ from melcnn.errors import InputError
 RECIPE = "default"
 
 # Of the data sets that everybody can get; others are somebody's own folder.
-DATA = {"speech_commands": "", "synthetic": "--data synthetic"}
+SYNTHETIC = "synthetic"
+DATA = {"speech_commands": [], SYNTHETIC: ["--data", SYNTHETIC]}
+
+SOURCE = "# Records do not tell which folder or archive their clips are from: name yours with --data."
 
 
-def of_chapter(chapter: Chapter) -> list[str]:
-    """Commands for the chapter's trials and its folds. A configuration that no command can name is left out."""
-    return [
-        *_commands("sweep", chapter.trials, chapter.dataset),
-        *_commands("recommend", chapter.folds, chapter.dataset),
-    ]
+def again(chapters: Sequence[Chapter]) -> list[str]:
+    """Commands for the trials and the folds of all chapters, each once, under comments that say which clips the records
+    are of. A configuration that no command can name is left out."""
+    clips_of: dict[str, list[str]] = {}
+    for chapter in chapters:
+        for name, records, clips in (
+            ("sweep", chapter.trials, _clips),
+            ("recommend", chapter.folds, _clips_of_folds),
+        ):
+            for command in _commands(name, records, chapter.dataset):
+                clips_of.setdefault(command, []).append(f"# {chapter.name}; {clips(records)}")
+    lines = [SOURCE] * (bool(clips_of) and any(chapter.dataset != SYNTHETIC for chapter in chapters))
+    said: list[str] = []
+    for command, clips in clips_of.items():
+        lines += [*([] if clips == said else dict.fromkeys(clips)), command]
+        said = clips
+    return lines
+
+
+def of_report(paths: Sequence[Path], output: Path) -> str:
+    """The command that makes the page `output` of `paths`: each by as much of its end as tells it from the others, for
+    where it lies on somebody's disk is nobody else's business."""
+    whole = [Path(os.path.abspath(path)).parts for path in paths]
+
+    def told_apart(own: tuple[str, ...]) -> str:
+        others = {parts for parts in whole if parts != own}
+        ends = (own[-length:] for length in range(1, len(own) + 1))
+        return str(Path(*next(end for end in ends if all(parts[-len(end) :] != end for parts in others))))
+
+    return shlex.join(["melbench", "report", *map(told_apart, whole), "-o", output.name])
+
+
+def _clips(trials: Sequence[TrialRecord]) -> str:
+    training = _counts(record.train_clips for record in trials)
+    validation = _counts(len(record.validation.names) for record in trials)
+    return f"{training} training, {validation} validation and {_counts([len(trials[0].test.names)])} test clips"
+
+
+def _clips_of_folds(folds: Sequence[TrialRecord]) -> str:
+    held_out = {record.dataset: len(record.test.names) for record in folds}
+    return f"cross-validation of {_counts([sum(held_out.values())])} clips"
+
+
+def _counts(numbers: Iterable[int]) -> str:
+    return " / ".join(f"{number:,}" for number in dict.fromkeys(numbers))
 
 
 def _commands(name: str, records: Sequence[TrialRecord], dataset: str) -> list[str]:
-    seeds_of: dict[Trial, int] = {}
+    made: dict[Trial, tuple[int, bool]] = {}
     for record in records:
-        seeds_of[record.trial] = max(seeds_of.get(record.trial, 0), record.seed + 1)
-    options = shlex.split(DATA.get(dataset, "--data my_recordings"))
+        seeds, by_torch = made.get(record.trial, (0, True))
+        made[record.trial] = max(seeds, record.seed + 1), by_torch and record.kernels == "torch"
+    made = {trial: how for trial, how in made.items() if _grid([trial])}
+    options = list(DATA.get(dataset, ["--data", "my_recordings"]))
     if records and (words := records[0].trial.data.words) != Data().words:
         options += ["--words", ",".join(words)]
     return [
-        shlex.join(["melbench", name, *axes, *options, "--seeds", str(seeds)])
-        for seeds in sorted(set(seeds_of.values()), reverse=True)
-        for axes in _grids([trial for trial, many in seeds_of.items() if many == seeds])
+        shlex.join(["melbench", name, *axes, *options, *["--kernels", "torch"] * by_torch, "--seeds", str(seeds)])
+        for seeds, by_torch in sorted(set(made.values()), reverse=True)
+        for axes in _grids([trial for trial, how in made.items() if how == (seeds, by_torch)])
     ]
 
 
 def _grids(trials: Sequence[Trial]) -> list[list[str]]:
-    """Axes, as `melbench sweep` takes them, of grids that together are `trials`."""
+    """Axes, as `melbench sweep` takes them, of grids that together are `trials`, each of which is one by itself."""
     if axes := _grid(trials):
         return [axes]
     settings = [settings_of(trial) for trial in trials]
     # Parted by what has the fewest values, so that the parts are large.
     values = {name: list(dict.fromkeys(own[name] for own in settings)) for name in telling(settings)}
-    if not values:
-        return []
     name = min(values, key=lambda name: len(values[name]))
     parts = [[t for t, own in zip(trials, settings, strict=True) if own[name] == value] for value in values[name]]
     return [grid for part in parts for grid in _grids(part)]

@@ -11,9 +11,9 @@ from typing import Any
 import altair as alt
 
 from bench.formats import Sheet, to_csv
+from bench.points import Point
 
-Point = dict[str, Any]
-
+# What the study's series are called in every figure; more may follow, as in "the study (validation)".
 STUDY = "the study"
 
 
@@ -63,21 +63,23 @@ SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right")
 DASHES = ([1, 0], [5, 3], [2, 2], [8, 3, 2, 3])
 # The width of a figure on a phone, in px.
 PHONE = 340
-# More entries would be taller than the figure; the page names each by pointing at it.
+# More entries nobody looks up; the page names each by pointing at it.
 MOST_IN_LEGEND = 24
 
 
 @dataclass(frozen=True)
 class Keys:
-    """How the values of one field are told apart: by colour, and by shape or, of lines, by dash; with one legend."""
+    """How the values of one field are told apart: by colour, and by shape or, of lines, by dash; with one legend.
+    names: the values that occur; every: all that could, by whose places colours, shapes and dashes are given."""
 
     field: str
     names: tuple[str, ...]
+    every: tuple[str, ...]
     style: Style
     lines: bool
 
     def _scale(self, choices: Sequence[Any], study: Sequence[Any] = (), each: int = 1) -> alt.Scale:
-        own = [name for name in self.names if not (study and name.startswith(STUDY))]
+        own = [name for name in self.every if not (study and name.startswith(STUDY))]
         chosen = {name: choices[number // each % len(choices)] for number, name in enumerate(own)}
         chosen |= dict(zip((name for name in self.names if name not in chosen), study, strict=False))
         return alt.Scale(domain=list(self.names), range=[chosen[name] for name in self.names])
@@ -88,10 +90,16 @@ class Keys:
         # In a figure as narrow as it gets, beside the axis and the symbol, for letters half as wide as high.
         em, width, symbol = self.style.font_size, self.style.width or PHONE, 1 + self.lines
         columns = 2 if 0.55 * em * max(map(len, self.names)) <= width / 2 - (4.5 + symbol) * em else 1
-        limits = {"symbolOpacity": 1, "symbolLimit": MOST_IN_LEGEND, "labelLimit": width - (6 + symbol) * em - 10}
+        limits = {"symbolOpacity": 1, "labelLimit": width - (6 + symbol) * em - 10}
+        title = None
+        if len(self.names) > MOST_IN_LEGEND:
+            limits["values"] = list(self.names[:MOST_IN_LEGEND])
+            title = f"{MOST_IN_LEGEND} of {len(self.names)}"
         if self.lines:
             limits |= {"symbolType": "stroke", "symbolSize": 4 * em**2, "symbolStrokeWidth": 1.5 * self.style.line}
-        return alt.Legend(title=None, orient="bottom", columns=columns, **limits)
+            # A row is as high as its symbol, which here is as high as it is long.
+            limits["rowPadding"] = -0.6 * em
+        return alt.Legend(title=title, orient="bottom", columns=columns, **limits)
 
     @property
     def colour(self) -> alt.Color:
@@ -110,10 +118,14 @@ class Keys:
         return alt.StrokeDash(self.field, type="nominal", scale=scale, legend=self._legend() if self.lines else None)
 
 
-def keys(points: Sequence[Point], field: str, style: Style, lines: bool = False) -> Keys:
-    """In the order in which the values first appear, the study last. lines: what the legend shows beside them."""
-    names = dict.fromkeys(point[field] for point in points)
-    return Keys(field, tuple(sorted(names, key=lambda name: name.startswith(STUDY))), style, lines)
+def keys(points: Sequence[Point], field: str, style: Style, lines: bool = False, every: Sequence[str] = ()) -> Keys:
+    """In the order in which the values first appear, the study last. lines: what the legend shows beside them. every:
+    all values that there can be, in their order; each then looks the same in all figures, whichever else occur."""
+    found = dict.fromkeys(point[field] for point in points)
+    names = tuple(name for name in every if name in found) or tuple(
+        sorted(found, key=lambda name: name.startswith(STUDY))
+    )
+    return Keys(field, names, tuple(every) or names, style, lines)
 
 
 def tooltip(**formats: str) -> list[alt.Tooltip]:
@@ -132,14 +144,13 @@ def round_numbers(values: Sequence[float]) -> list[float]:
     return inside if len(inside) > 1 else sorted(set(values))
 
 
-def drawn(layers: Sequence[alt.Chart], points: Sequence[Point], style: Style) -> dict[str, Any]:
-    """A Vega-Lite specification of the layers over `points`. A page hides configurations by the signal `hidden`."""
-    chart = alt.layer(*layers, data=_data(points)) if points else alt.layer(*layers)
-    chart = chart.add_params(alt.param(name="hidden", value=[]))
+def drawn(layers: Sequence[alt.Chart], points: Sequence[Point], style: Style, description: str) -> dict[str, Any]:
+    """A Vega-Lite specification of the layers over `points`, one at least. description: what a reader of the screen
+    says of the whole. A page hides configurations by the signal `hidden`."""
+    chart = alt.layer(*layers, data=_data(points)).add_params(alt.param(name="hidden", value=[]))
     chart = chart.transform_filter("indexof(hidden, datum.configuration) < 0")
-    return finished(
-        chart.properties(width="container" if style.width is None else style.width, height=style.height), style
-    )
+    width = "container" if style.width is None else style.width
+    return finished(chart.properties(width=width, height=style.height, description=description), style)
 
 
 def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
@@ -154,9 +165,10 @@ def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
         axis=alt.AxisConfig(**text, **coloured, **axis),
         title=alt.TitleConfig(fontSize=style.font_size, fontWeight="normal", color=style.ink),
         header=alt.HeaderConfig(**text, **coloured),
-        legend=alt.LegendConfig(labelFontSize=style.font_size, labelColor=style.ink, symbolSize=8 * style.font_size),
+        legend=alt.LegendConfig(**text, **coloured, symbolSize=8 * style.font_size),
         line=alt.LineConfig(strokeWidth=style.line),
         rule=alt.MarkConfig(strokeWidth=style.line),
+        text=alt.MarkConfig(fontSize=style.font_size - 1, color=style.ink),
         point=alt.MarkConfig(size=6 * style.font_size, filled=True, opacity=1),
         view=alt.ViewConfig(stroke="transparent"),
     ).to_dict()
@@ -165,8 +177,9 @@ def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
 def _data(points: Sequence[Point]) -> alt.InlineData:
     """As CSV, a third as long as JSON, in which a page also offers them."""
     kinds = {int: "number", float: "number"}
+    # As a number what is missing makes no mark, as a text it would stand at nought.
     parse = {
-        name: next((kinds.get(type(point[name]), "string") for point in points if point[name] is not None), "string")
+        name: next((kinds.get(type(point[name]), "string") for point in points if point[name] is not None), "number")
         for name in points[0]
     }
     text = to_csv(Sheet("", [], [], points))

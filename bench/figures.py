@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import vl_convert
 
 from bench import breakdown, plots
 from bench.drawing import PAPER
 from bench.findings import find
+from bench.folders import free
 from bench.gathering import Gathered
 from bench.plots import Figure
 from melcnn.errors import InputError
@@ -19,13 +21,13 @@ PIXELS_PER_INCH = 300
 
 def write_figures(gathered: Gathered, folder: Path) -> Iterator[Path]:
     """Writes every figure, each file whole, and gives the files' paths. With several data sets or measurements, each
-    has a folder of its own. Raises `InputError` if there is nothing to draw, or the folder cannot be made."""
-    sets: dict[str, list[Figure]] = {}
+    has a folder of its own. Raises `InputError` if there is nothing to draw, or nothing can be written there."""
+    sets: dict[Path, list[Figure]] = {}
     for chapter in gathered.chapters:
         name = f"{chapter.dataset}-{'-'.join(chapter.words)}"
-        sets[_free(name, sets)] = plots.figures(find(chapter), PAPER)
+        sets[free(_plain(name), sets)] = plots.figures(find(chapter), PAPER)
     for name, measurement in gathered.measurements.items():
-        sets[_free(Path(name).stem, sets)] = plots.times(breakdown.points(measurement), PAPER)
+        sets[free(_plain(Path(name).stem), sets)] = plots.times(breakdown.points(measurement), PAPER)
     sets = {name: figures for name, figures in sets.items() if figures}
     if not sets:
         raise InputError("these records have nothing to draw: name a folder of records, as --out of a sweep made it")
@@ -33,19 +35,27 @@ def write_figures(gathered: Gathered, folder: Path) -> Iterator[Path]:
         home = folder / name if len(sets) > 1 else folder
         try:
             home.mkdir(parents=True, exist_ok=True)
+            for figure in figures:
+                for suffix in (".svg", ".png", ".pdf"):
+                    path, content = home / f"{figure.name}{suffix}", image(figure.spec, suffix)
+                    if suffix == ".svg":
+                        content = _told(content, figure)
+                    write_whole(path, lambda file, content=content: file.write(content))
+                    yield path
         except OSError as error:
-            raise InputError(f"the folder {home} cannot be made ({error.strerror}): choose another") from None
-        for figure in figures:
-            for suffix in (".svg", ".png", ".pdf"):
-                path, content = home / f"{figure.name}{suffix}", image(figure.spec, suffix)
-                write_whole(path, lambda file, content=content: file.write(content))
-                yield path
+            raise InputError(f"{home} cannot be written ({error.strerror}): choose another --figures") from None
 
 
-def _free(name: str, taken: dict[str, object]) -> str:
-    """A folder's name made of letters, digits and dashes, which nobody has yet."""
-    plain = "".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "figures"
-    return next(n for n in (plain, *(f"{plain}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+def _plain(name: str) -> Path:
+    """A folder's name made of letters, digits and dashes, which no program that sets papers stumbles over."""
+    return Path("".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "figures")
+
+
+def _told(svg: bytes, figure: Figure) -> bytes:
+    """`svg` with its title as its name and its caption as its description, for readers of the screen (SVG 2, 5.8)."""
+    root, end, rest = svg.partition(b">")
+    told = f"<title>{escape(figure.title)}</title><desc>{escape(figure.caption)}</desc>"
+    return root + b' role="graphics-document"' + end + told.encode() + rest
 
 
 def image(spec: dict[str, Any], suffix: str) -> bytes:

@@ -14,16 +14,15 @@ import numpy as np
 
 from bench import choosing, reproduction, tables
 from bench.amiss import amiss
-from bench.crossval import OutOfFold, joined
+from bench.crossval import OutOfFold, by_fold, whole
 from bench.formats import Sheet
 from bench.gathering import Chapter
+from bench.points import Point
 from bench.recommendation import MARGIN, Recommendation, pareto
-from bench.records import TimingRecord, TrialRecord
+from bench.records import FailureRecord, TimingRecord, TrialRecord
 from bench.statistics import significant
 from melcnn.config import Data, FrontEnd, Model, Trial, describe, settings_of, telling
 from melcnn.data.folds import fold_named
-
-Point = dict[str, Any]
 
 VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
 
@@ -63,22 +62,24 @@ class Findings:
 
 def find(chapter: Chapter) -> Findings:
     """Everything that is to be said of the records of one data set."""
-    groups = _ordered(chapter.trials)
-    folds, unfinished = _out_of_fold(_ordered(chapter.folds))
-    trials = list(dict.fromkeys([*(group[0].trial for group in groups), *(one.trial for one in folds)]))
+    groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
+    folds = [one for records in crossings if (one := whole(records[0].trial, by_fold(records)))]
+    own = [group[0].trial for group in groups]
+    trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
     about = _about(trials)
     rows, decided = _rows(groups, chapter.timings)
     sheets: dict[str, Sheet] = {}
     if rows:
         sheets["configurations"] = tables.sheet(rows, decided)
+    decides = _decides(folds, crossings, chapter.failures)
     basis, crossed = VALIDATION, []
-    if folds:
+    if decides or (folds and not groups):
         costs = {one.trial: choosing.Cost(**one.complexity.model_dump()) for one in folds}
-        decided, crossed = choosing.choose(folds, costs, MARGIN)
+        chosen, crossed = choosing.choose(folds, costs, MARGIN)
         device = " / ".join(sorted({record.environment.device for record in chapter.folds}))
-        sheets[OUT_OF_FOLD] = choosing.sheet(decided, crossed, chapter.dataset, device)
-        basis = OUT_OF_FOLD
-    answer = _answer(decided, [one.trial for one in folds] or [group[0].trial for group in groups])
+        sheets[OUT_OF_FOLD] = choosing.sheet(chosen, crossed, chapter.dataset, device, decides)
+        basis, decided = OUT_OF_FOLD, chosen if decides else None
+    answer = _answer(decided, [one.trial for one in folds] if crossed else own)
     shown = next((group for group in groups if group[0].trial == answer), groups[0] if groups else [])
     return Findings(
         chapter=chapter,
@@ -87,14 +88,24 @@ def find(chapter: Chapter) -> Findings:
         basis=basis,
         answer=about[answer]["configuration"] if answer else "",
         sheets=sheets,
-        accuracies=(*_accuracies(groups, rows, crossed, basis, about), *_of_the_study(groups)),
-        costs=tuple(_costs(groups, rows, about)),
+        accuracies=(*_accuracies(groups, rows, crossed, about), *_of_the_study(groups)),
+        costs=tuple(_costs(groups, rows, folds, about)),
         curves=tuple(point for group in groups for point in _curves(group, about)),
         confusion=tuple(_confusion(shown)),
         shown_in_confusion=about[shown[0].trial]["configuration"] if shown else "",
         wrong=_most_wrong(chapter.trials),
-        remarks=(*chapter.remarks, *amiss(groups, chapter.timings), *_unfinished(unfinished, about)),
+        remarks=(*chapter.remarks, *amiss(groups, crossings, chapter.timings, chapter.failures)),
     )
+
+
+def _decides(
+    folds: Sequence[OutOfFold], crossings: Sequence[Sequence[TrialRecord]], failures: Sequence[FailureRecord]
+) -> bool:
+    """Whether the recommendation rests on the cross-validation: there is a choice, and nobody is still to come. What
+    failed does not come; folds: the configurations that have a seed in all folds."""
+    whole_ones = {one.trial for one in folds}
+    failed = {failure.trial for failure in failures if fold_named(failure.dataset)}
+    return len(folds) > 1 and all(records[0].trial in whole_ones | failed for records in crossings)
 
 
 def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | None:
@@ -158,58 +169,40 @@ def _timing_of(trials: Sequence[Trial], timings: Sequence[TimingRecord]) -> dict
     return found
 
 
-def _out_of_fold(groups: Sequence[Sequence[TrialRecord]]) -> tuple[list[OutOfFold], list[Trial]]:
-    """Out-of-fold predictions of each configuration, of the seeds that all its folds have; and the configurations that
-    have more seeds in some folds than in others."""
-    complete, unfinished = [], []
-    for records in groups:
-        by_fold: dict[int, dict[int, TrialRecord]] = {fold: {} for fold in range(fold_named(records[0].dataset)[2])}
-        for record in records:
-            by_fold[fold_named(record.dataset)[1]][record.seed] = record
-        seeds = sorted(set.intersection(*map(set, by_fold.values())))
-        if seeds:
-            complete.append(joined(records[0].trial, [[fold[seed] for seed in seeds] for fold in by_fold.values()]))
-        if any(len(fold) > len(seeds) for fold in by_fold.values()):
-            unfinished.append(records[0].trial)
-    return complete, unfinished
-
-
-def _unfinished(trials: Sequence[Trial], about: Mapping[Trial, Point]) -> list[str]:
-    names = ", ".join(describe(trial, [*about, *trials]) for trial in trials)
-    lacking = f"cross-validation is unfinished for {names}: seeds that a fold lacks are left out"
-    return [f"{lacking} ('melbench recommend' goes on)"] if trials else []
-
-
 def _accuracies(
     groups: Sequence[Sequence[TrialRecord]],
     rows: Sequence[tables.Row],
     crossed: Sequence[choosing.Row],
-    basis: str,
     about: Mapping[Trial, Point],
 ) -> list[Point]:
     """A point for each configuration and measure, with the interval that its table has. on_front: nobody else is
     cheaper and better, of the measure that decides."""
     points = []
-    for group, row in zip(groups, rows, strict=True):
+    fronts = [False] * len(rows) if crossed else _front(rows)
+    for group, row, on_front in zip(groups, rows, fronts, strict=True):
         for measure, accuracy, half in (
             (VALIDATION, row.val_accuracy_max, row.val_accuracy_ci95),
             (TEST, row.test_accuracy, row.test_accuracy_ci95),
         ):
             low, high = (None, None) if half is None else (accuracy - half, min(1.0, accuracy + half))
-            figures = {"accuracy": accuracy, "low": low, "high": high}
+            figures = {"accuracy": accuracy, "low": low, "high": high, "on_front": on_front and measure == VALIDATION}
             points.append(about[group[0].trial] | {"measure": measure, "macs": row.macs} | figures)
     for one in crossed:
-        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high}
+        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high, "on_front": one.on_front}
         points.append(about[one.found.trial] | {"measure": OUT_OF_FOLD, "macs": one.cost.macs} | figures)
-    points = [
+    return [
         point | {name: None if point[name] is None else round(point[name], 6) for name in ("accuracy", "low", "high")}
         for point in points
         if not math.isnan(point["accuracy"])
     ]
-    deciding = [point for point in points if point["measure"] == basis]
-    front = pareto([p["macs"] for p in deciding], [p["accuracy"] for p in deciding]) if deciding else []
-    best = [point for point, on_front in zip(deciding, front, strict=True) if on_front]
-    return [point | {"on_front": any(point is one for one in best)} for point in points]
+
+
+def _front(rows: Sequence[tables.Row]) -> list[bool]:
+    """By validation, of those that have some."""
+    known = [row for row in rows if not math.isnan(row.val_accuracy_max)]
+    front = pareto([row.macs for row in known], [row.val_accuracy_max for row in known]) if known else []
+    best = [row for row, on_front in zip(known, front, strict=True) if on_front]
+    return [any(row is one for one in best) for row in rows]
 
 
 def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
@@ -231,11 +224,21 @@ def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
 
 
 def _costs(
-    groups: Sequence[Sequence[TrialRecord]], rows: Sequence[tables.Row], about: Mapping[Trial, Point]
+    groups: Sequence[Sequence[TrialRecord]],
+    rows: Sequence[tables.Row],
+    folds: Sequence[OutOfFold],
+    about: Mapping[Trial, Point],
 ) -> list[Point]:
-    return [
+    """Of all configurations; epoch times only of those that were timed, which folds alone are not."""
+    own = {group[0].trial for group in groups}
+    counted = [one for one in folds if one.trial not in own]
+    points = [
         about[group[0].trial] | {"params": row.params, "macs": row.macs, "epoch_time_s": row.epoch_time_s}
         for group, row in zip(groups, rows, strict=True)
+    ]
+    return points + [
+        about[one.trial] | {"params": one.complexity.params, "macs": one.complexity.macs, "epoch_time_s": None}
+        for one in counted
     ]
 
 

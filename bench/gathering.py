@@ -3,23 +3,24 @@
 What cannot stand side by side is parted or left out, and said. Reads records and runs nothing.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import reading
 from bench.measurements import Measurement
-from bench.records import RecordFolder, TimingRecord, TrialRecord
+from bench.records import FailureRecord, RecordFolder, TimingRecord, TrialRecord
 from melcnn.data.folds import fold_named
 from melcnn.errors import InputError
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """The records of one data set and its words, on the same test clips.
+    """The records of one data set and its words, on the same clips.
 
     trials: of the data set's own splits; folds: of its cross-validation. timings: those that timed a configuration of
-    `trials`. remarks: what was left out of it.
+    `trials`. remarks: what was left out of it. failures: the last ones of trials of either that have no record. apart:
+    what tells it from other chapters of that data set, if there are any.
     """
 
     dataset: str
@@ -28,15 +29,17 @@ class Chapter:
     folds: tuple[TrialRecord, ...]
     timings: tuple[TimingRecord, ...]
     remarks: tuple[str, ...] = ()
+    failures: tuple[FailureRecord, ...] = ()
+    apart: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}: {', '.join(self.words)}"
+        return f"{self.dataset}: {', '.join(self.words)}" + (f" ({self.apart})" if self.apart else "")
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """chapters: by data set. measurements: of `melbench time -o`, by the files they were in."""
+    """chapters: by data set and its clips. measurements: of `melbench time -o`, by the files they were in."""
 
     chapters: tuple[Chapter, ...]
     measurements: dict[str, Measurement]
@@ -50,7 +53,9 @@ def gather(paths: Sequence[Path], note: Callable[[str], None]) -> Gathered:
     """
     trials: dict[str, TrialRecord] = {}
     timings: dict[str, TimingRecord] = {}
+    failures: dict[str, FailureRecord] = {}
     measurements: dict[str, Measurement] = {}
+    contested: set[str] = set()
     for path in paths:
         if not path.exists():
             raise InputError(f"there is no {path}: name a folder of records, as --out of a sweep made it")
@@ -58,27 +63,34 @@ def gather(paths: Sequence[Path], note: Callable[[str], None]) -> Gathered:
             found = _of_folder(path, note)
             if not any(found):
                 raise InputError(f"{path} holds no records{_nearby(path)}")
+            contested |= {name for name, record in found[0].items() if trials.get(name, record) != record}
             trials, timings = found[0] | trials, found[1] | timings
             measurements |= found[2]
+            for identity, failure in found[3].items():
+                if identity not in failures or failures[identity].attempt < failure.attempt:
+                    failures[identity] = failure
         else:
             measurements[str(path)] = reading.read(path)
     if not trials and not measurements:
-        raise InputError("there are timing runs alone: name a folder that holds the networks' records, too")
-    return Gathered(tuple(_chapters(list(trials.values()), list(timings.values()))), measurements)
+        what = "failures" if failures else "timing runs"
+        raise InputError(f"there are {what} alone: name a folder that holds the networks' records, too")
+    failed = [failure for identity, failure in failures.items() if identity not in trials]
+    chapters = _chapters(list(trials.values()), list(timings.values()), failed)
+    return Gathered(tuple(_with_contested(chapter, contested) for chapter in chapters), measurements)
 
 
 def _of_folder(
     path: Path, note: Callable[[str], None]
-) -> tuple[dict[str, TrialRecord], dict[str, TimingRecord], dict[str, Measurement]]:
+) -> tuple[dict[str, TrialRecord], dict[str, TimingRecord], dict[str, Measurement], dict[str, FailureRecord]]:
     folder = RecordFolder(path)
     measurements = {}
     for file in sorted(path.glob("*.json")):
-        if not file.name.startswith(("trial-", "timing-")):
+        if not file.name.startswith(("trial-", "timing-", "failure-")):
             try:
                 measurements[str(file)] = reading.read(file)
             except InputError as error:
                 note(f"left out: {error}")
-    return folder.trials(), folder.timings(), measurements
+    return folder.trials(), folder.timings(), measurements, folder.failures()
 
 
 def _nearby(path: Path) -> str:
@@ -86,30 +98,105 @@ def _nearby(path: Path) -> str:
     return f": name {' '.join(map(str, homes[:5]))}" if homes else ": name a folder that --out of a sweep made"
 
 
-def _chapters(trials: Sequence[TrialRecord], timings: Sequence[TimingRecord]) -> list[Chapter]:
-    own: dict[tuple, list[TrialRecord]] = {}
-    folds: dict[tuple, list[TrialRecord]] = {}
-    for record in trials:
-        words = record.trial.data.words
-        if fold := fold_named(record.dataset):
-            folds.setdefault((fold[0], words), []).append(record)
-        else:
-            own.setdefault((record.dataset, words, tuple(record.test.names)), []).append(record)
-    chapters = [
-        _chapter(dataset, words, records, folds.pop((dataset, words), []), timings)
-        for (dataset, words, _), records in own.items()
-    ]
-    chapters += [_chapter(dataset, words, [], records, ()) for (dataset, words), records in folds.items()]
-    if len(names := [(c.dataset, c.words) for c in chapters]) > len(set(names)):
-        chapters = [
-            c if names.count((c.dataset, c.words)) == 1 else _remarked(c, f"one of several sets of clips of {c.name}")
-            for c in chapters
-        ]
-    return chapters
+def _chapters(
+    trials: Sequence[TrialRecord], timings: Sequence[TimingRecord], failures: Sequence[FailureRecord]
+) -> list[Chapter]:
+    """By clips, the newest first; synthetic words, which are no measure of real speech, after all others."""
+    own = _grouped((record for record in trials if not fold_named(record.dataset)), _clips)
+    folds = _grouped((record for record in trials if fold_named(record.dataset)), _clips_of_fold)
+    chapters = []
+    for (dataset, words, *_), records in own.items():
+        crossed = next((key for key, found in folds.items() if _same_clips(records[0], found)), None)
+        chapters.append(_chapter(dataset, words, records, folds.pop(crossed, []), timings))
+    chapters += [_chapter(dataset, words, [], records, ()) for (dataset, words, *_), records in folds.items()]
+    chapters.sort(key=lambda one: max(record.finished_at for record in (*one.trials, *one.folds)), reverse=True)
+    chapters.sort(key=lambda one: one.dataset == "synthetic")
+    return _with_failures([_told_apart(chapter, chapters) for chapter in chapters], failures)
 
 
-def _remarked(chapter: Chapter, remark: str) -> Chapter:
-    return Chapter(**{**vars(chapter), "remarks": (*chapter.remarks, remark)})
+def _grouped(records: Iterable[TrialRecord], key: Callable[[TrialRecord], Hashable]) -> dict:
+    groups: dict = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def _clips(record: TrialRecord) -> tuple:
+    """What tells the clips of a data set's own splits from others, as far as its records say."""
+    return (
+        record.dataset,
+        record.trial.data.words,
+        record.train_clips,
+        tuple(record.validation.names),
+        tuple(record.test.names),
+    )
+
+
+def _clips_of_fold(record: TrialRecord) -> tuple:
+    """Likewise of a fold: a clip more or less moves others from fold to fold."""
+    dataset, _, folds = fold_named(record.dataset)
+    return dataset, record.trial.data.words, folds, _number(record)
+
+
+def _number(fold: TrialRecord) -> int:
+    """The clips of all folds together."""
+    return fold.train_clips + len(fold.validation.names) + len(fold.test.names)
+
+
+def _same_clips(own: TrialRecord, folds: Sequence[TrialRecord]) -> bool:
+    """Whether nothing speaks against that the folds are made of the training and validation clips of `own`."""
+    dataset, _, _ = fold_named(folds[0].dataset)
+    number, validation = _number(folds[0]), set(own.validation.names)
+    if (dataset, folds[0].trial.data.words) != (own.dataset, own.trial.data.words):
+        return False
+    held_out = {name for names in {tuple(record.test.names) for record in folds} for name in names}
+    # Of clips of training the records tell only the number; clips of folds that are not there yet may be any.
+    return (
+        number == own.train_clips + len(validation)
+        and len(validation - held_out) <= max(0, number - len(held_out))
+        and held_out.isdisjoint(own.test.names)
+    )
+
+
+def _with_contested(chapter: Chapter, contested: Collection[str]) -> Chapter:
+    """contested: the identities of records that are in several folders, with different results."""
+    number = sum(record.identity in contested for record in _records(chapter))
+    if not number:
+        return chapter
+    remark = f"in several folders, with other results: {number:,} of the networks; the folder named first counts"
+    return replace(chapter, remarks=(*chapter.remarks, remark))
+
+
+def _told_apart(chapter: Chapter, chapters: Sequence[Chapter]) -> Chapter:
+    if sum((one.dataset, one.words) == (chapter.dataset, chapter.words) for one in chapters) == 1:
+        return chapter
+    first = [*chapter.trials, *chapter.folds][0]
+    if chapter.trials:
+        counts = (first.train_clips, len(first.validation.names), len(first.test.names))
+        apart = f"{counts[0]:,} clips for training, {counts[1]:,} for validation, {counts[2]:,} for testing"
+    else:
+        apart = f"{_number(first):,} clips in folds"
+    remark = f"one of several sets of clips of {chapter.name}: what they say is not to be compared"
+    return replace(chapter, apart=apart, remarks=(*chapter.remarks, remark))
+
+
+def _with_failures(chapters: Sequence[Chapter], failures: Sequence[FailureRecord]) -> list[Chapter]:
+    """Each failure stands with the records of its very data; where nothing of that has succeeded, with the first
+    chapter of its data set. Of earlier numbers than a chapter's none is told."""
+    places: list[list[FailureRecord]] = [[] for _ in chapters]
+    for failure in failures:
+        fold = fold_named(failure.dataset)
+        of = (fold[0] if fold else failure.dataset, failure.trial.data.words)
+        own = [number for number, chapter in enumerate(chapters) if (chapter.dataset, chapter.words) == of]
+        same = [n for n in own if any(r.data_fingerprint == failure.data_fingerprint for r in _records(chapters[n]))]
+        for number in (same or own)[:1]:
+            if failure.results_version >= max(record.results_version for record in _records(chapters[number])):
+                places[number].append(failure)
+    return [replace(chapter, failures=tuple(found)) for chapter, found in zip(chapters, places, strict=True)]
+
+
+def _records(chapter: Chapter) -> tuple[TrialRecord, ...]:
+    return (*chapter.trials, *chapter.folds)
 
 
 def _chapter(
@@ -124,7 +211,7 @@ def _chapter(
     def new(records: Sequence) -> list:
         return [record for record in records if record.results_version >= newest]
 
-    kept_trials, kept_folds = _latest(new(trials)), _latest(_of_one_data_set(new(folds)))
+    kept_trials, kept_folds = _alike(new(trials)), _alike(_of_one_division(new(folds)))
     # A timing does not name its data set: it is of as many clips as are trained on here.
     here = {(record.trial.canonical(), record.train_clips) for record in kept_trials}
     timed = [t for t in timings if here & {(one.trial.canonical(), one.train_clips) for one in t.timed}]
@@ -132,7 +219,7 @@ def _chapter(
     changed = len(new(trials)) + len(new(folds)) - len(kept_trials) - len(kept_folds)
     remarks = (
         *_left_out(old, "of an earlier version of melbench's numbers"),
-        *_left_out(changed, "the data has changed since, and newer ones are here"),
+        *_left_out(changed, "of other recordings or other folds by the same names, of which there are more"),
     )
     return Chapter(dataset, words, kept_trials, kept_folds, tuple(new(timed)), remarks)
 
@@ -141,18 +228,31 @@ def _left_out(number: int, why: str) -> list[str]:
     return [f"{number:,} record{' is' if number == 1 else 's are'} left out: {why}"] if number else []
 
 
-def _of_one_data_set(folds: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those on the clips that the last one is of: a clip more or less moves others from fold to fold."""
-    ordered = sorted(folds, key=lambda record: record.finished_at)
-    heard = {record.dataset: record.test.names for record in ordered}
-
-    def clips(record: TrialRecord) -> int:
-        return record.train_clips + len(record.validation.names) + len(record.test.names)
-
-    return [r for r in ordered if r.test.names == heard[r.dataset] and clips(r) == clips(ordered[-1])]
+def _of_one_division(folds: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Of each fold the records on the clips that most are of."""
+    return _of_most(folds, lambda record: record.dataset, lambda record: tuple(record.test.names))
 
 
-def _latest(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """The last record of each configuration and seed, and fold."""
-    ordered = sorted(records, key=lambda record: record.finished_at)
-    return tuple({(record.dataset, record.trial.canonical(), record.seed): record for record in ordered}.values())
+def _alike(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """The records of what most have heard: the same names may stand for other recordings than before.
+
+    The fingerprint is of a split, with the noise that a training asks for.
+    """
+
+    def split(record: TrialRecord) -> Hashable:
+        return record.dataset, record.trial.training.noise, tuple(record.validation.names)
+
+    return tuple(_of_most(records, split, lambda record: record.data_fingerprint))
+
+
+def _of_most(
+    records: Sequence[TrialRecord],
+    part: Callable[[TrialRecord], Hashable],
+    variant: Callable[[TrialRecord], Hashable],
+) -> list[TrialRecord]:
+    """Of each part the records of that variant of which there are most; of as many, the newest."""
+    kept: dict[Hashable, Hashable] = {}
+    for name, own in _grouped(records, part).items():
+        variants = _grouped(own, variant)
+        kept[name] = max(variants, key=lambda v: (len(variants[v]), max(record.finished_at for record in variants[v])))
+    return [record for record in records if variant(record) == kept[part(record)]]

@@ -4,11 +4,12 @@ Its template, style sheet and script are in `bench/page`; Vega-Embed, which draw
 """
 
 import base64
+import hashlib
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench import breakdown, commands, plots, timetables
-from bench.drawing import PAGE, Point
+from bench.amiss import speakers_known
+from bench.drawing import PAGE
 from bench.escaping import visible
 from bench.findings import OUT_OF_FOLD, TEST, Findings, find
 from bench.formats import Sheet, to_csv
@@ -49,11 +51,13 @@ DRAWN = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What the first screen says: a verdict, figures (name, value, what else there is to it), the evidence."""
+    """What the first screen says: a verdict, figures (name, value, what else there is to it), the evidence, and what
+    the figures' intervals hold for."""
 
     verdict: str
     figures: Sequence[tuple[str, str, str]]
     evidence: str
+    intervals: str = ""
 
 
 def page(gathered: Gathered, command: str) -> str:
@@ -62,6 +66,7 @@ def page(gathered: Gathered, command: str) -> str:
     parts = [_part(number, one) for number, one in enumerate(found, 1)]
     times = [_times(number, name, one) for number, (name, one) in enumerate(gathered.measurements.items(), 1)]
     figures = {f"{part['id']}-{figure.name}": figure for part in (*parts, *times) for figure in part["figures"]}
+    script = _script()
     template = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -75,12 +80,13 @@ def page(gathered: Gathered, command: str) -> str:
         title=_title(found),
         lead=_lead(found, gathered),
         style=Markup(_file("page.css")),
-        script=Markup(_script()),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         parts=parts,
         times=times,
         remarks=_general_remarks(found, times),
         environments=_environments(gathered),
-        commands=[*(line for chapter in gathered.chapters for line in commands.of_chapter(chapter)), command],
+        commands=[*commands.again(gathered.chapters), command],
         attribution=_attribution(gathered),
         specs=Markup(_embedded({name: figure.spec for name, figure in figures.items()})),
         most_in_table=MOST_IN_TABLE,
@@ -117,12 +123,10 @@ def answer(found: Findings) -> Answer:
     """Of one data set: what is recommended, or why nothing can be."""
     decided = found.decided
     if decided is None:
-        why = "There is one configuration: nothing to choose from."
-        if len(found.configurations) > 1:
-            why = "The configurations were validated on different clips, or on those of one speaker: nobody can choose."
-        return Answer("No recommendation", (), why)
+        return Answer("No recommendation", (), _why_not(found))
     shown = decided.chosen or decided.best
     figures = [] if decided.chosen else [("best found", shown.candidate.name, "")]
+    intervals: dict[str, list[str]] = {}
     costs = next((point for point in found.costs if point["configuration"] == found.answer), {})
     if costs:
         figures.append(("parameters", f"{costs['params']:,}", ""))
@@ -133,19 +137,40 @@ def answer(found: Findings) -> Answer:
         for point in found.accuracies:
             if (point["configuration"], point["measure"]) == (found.answer, measure):
                 figures.append((f"{measure} accuracy", f"{point['accuracy']:.4f}", _interval(point)))
+                if point["low"] is not None:
+                    intervals.setdefault(plots.INTERVALS[measure], []).append(measure)
     if costs.get("epoch_time_s") is not None:
         figures.append(("epoch time", f"{costs['epoch_time_s']:.3g} s", ""))
     evidence = decided.describe("MACs")
     basis = (
-        "Decided by out-of-fold predictions: every clip was heard by networks that never heard its speaker."
+        f"Decided by out-of-fold predictions: every clip was heard by networks that never heard {_whom(found)}."
         if found.basis == OUT_OF_FOLD
         else "Decided by validation accuracy alone; 'melbench recommend' decides by cross-validation, which tells more."
     )
     return Answer(
         verdict=shown.candidate.name if decided.chosen else "Nobody can tell yet",
         figures=tuple(figures),
-        evidence=f"{evidence[0].upper()}{evidence[1:]}. {basis} The test split decided nothing.",
+        evidence=(
+            f"{evidence[0].upper()}{evidence[1:]}. Good enough is what is shown to be worse than the best by no more "
+            f"than the margin, {100 * decided.margin:g} points. {basis} The test split decided nothing."
+        ),
+        intervals=" ".join(
+            f"{' and '.join(measures).capitalize()} accuracy: {meaning}." for meaning, measures in intervals.items()
+        ),
     )
+
+
+def _why_not(found: Findings) -> str:
+    begun = {record.trial for record in (*found.chapter.trials, *found.chapter.folds)}
+    if not found.chapter.trials and len(found.configurations) < len(begun):
+        return "The cross-validation is unfinished: nobody can choose yet."
+    if len(begun) == 1:
+        return "There is one configuration: nothing to choose from."
+    return "The configurations were validated on different clips, or on those of one speaker: nobody can choose."
+
+
+def _whom(found: Findings) -> str:
+    return "its speaker" if speakers_known(found.chapter.folds) else "it, while its speaker is unknown"
 
 
 def sort_value(cell: str) -> float | None:
@@ -156,8 +181,8 @@ def sort_value(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _interval(point: Point) -> str:
-    return "" if point["low"] is None else f"{point['low']:.4f} to {point['high']:.4f}"
+def _interval(point: Mapping[str, Any]) -> str:
+    return "" if point["low"] is None else f"{point['low']:.4f} to {point['high']:.4f} (95%)"
 
 
 def _title(found: Sequence[Findings]) -> str:
@@ -198,16 +223,14 @@ def _general_remarks(found: Sequence[Findings], times: Sequence[object]) -> list
 
 def _environments(gathered: Gathered) -> Sheet:
     """Who computed what: each environment once, with how many records are of it."""
-    kinds: Counter[tuple[tuple[str, str], ...]] = Counter()
+    kinds: Counter[tuple[tuple[str, object], ...]] = Counter()
     for record in _records(gathered):
         own = record.environment.model_dump()
         packages = own.pop("packages")
-        kinds[tuple((name, "" if value is None else str(value)) for name, value in (own | packages).items())] += 1
+        kinds[tuple((own | packages).items())] += 1
     names = list(dict.fromkeys(name for kind in kinds for name, _ in kind))
-    records = [
-        {"records": count, **{name: dict(kind).get(name, "") for name in names}} for kind, count in kinds.items()
-    ]
-    cells = [[str(value) for value in record.values()] for record in records]
+    records = [{"records": count, **{name: dict(kind).get(name) for name in names}} for kind, count in kinds.items()]
+    cells = [[_text(value) for value in record.values()] for record in records]
     return Sheet("what ran where", list(records[0]), cells, records)
 
 
@@ -252,4 +275,4 @@ def _script() -> str:
 
 def _embedded(content: object) -> str:
     # Within a script element only its end, and the beginning of a comment, would be heard: both begin alike.
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

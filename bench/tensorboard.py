@@ -1,10 +1,10 @@
 """Curves for TensorBoard: a run for each network, by epoch."""
 
-import itertools
 import math
 from pathlib import Path
 
 from bench.findings import CURVES
+from bench.folders import free
 from bench.gathering import Gathered
 from melcnn.config import describe
 from melcnn.errors import InputError
@@ -23,7 +23,7 @@ def write_curves(gathered: Gathered, folder: Path) -> Path:
         trials = list(dict.fromkeys(record.trial for record in records))
         for record in records:
             data_set = _plain(f"{record.dataset} {' '.join(record.trial.data.words)}")
-            home = _free(folder / data_set / _plain(describe(record.trial, trials)) / f"seed {record.seed}", taken)
+            home = free(folder / data_set / _plain(describe(record.trial, trials)) / f"seed {record.seed}", taken)
             taken.add(home)
             try:
                 # TensorBoard puts all event files of a folder into one run.
@@ -37,12 +37,6 @@ def write_curves(gathered: Gathered, folder: Path) -> Path:
             except OSError as error:
                 raise InputError(f"{home} cannot be written ({error.strerror}): choose another --tensorboard") from None
     return folder
-
-
-def _free(home: Path, taken: set[Path]) -> Path:
-    """`home`, numbered if another record of this call has it: names that are no paths may be alike."""
-    numbered = (home.with_name(f"{home.name} ({number})") for number in itertools.count(2))
-    return next(path for path in itertools.chain([home], numbered) if path not in taken)
 
 
 def _plain(name: str) -> str:

@@ -1,10 +1,12 @@
 """What every command shares: standard error, notices, an end to an interruption, words and formats."""
 
+import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import typer
@@ -27,17 +29,32 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as job schedulers send it: an interruption like Ctrl-C, but for the exit code."""
 
 
+# Of one interruption two signals may come: `timeout`, for one, sends it to the process and to its group.
+ONE_INTERRUPTION_S = 0.5
+
+ENDING = "interrupted: ending in good order; once more ends it at once\n"
+
+
 def _interrupt(number: int, frame: object) -> NoReturn:
-    # An end in good order takes an epoch at most; a second signal would only break it off.
+    first = time.monotonic()
+
+    def again(number: int, frame: object) -> None:
+        if time.monotonic() - first > ONE_INTERRUPTION_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, again)
+    if not stderr.is_terminal:  # At a terminal the view says so.
+        with suppress(OSError):
+            os.write(2, ENDING.encode())  # Not by the console, which may be in the midst of a line.
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def resumable(going_on: str) -> Iterator[None]:
     """Ends a command that Ctrl-C or SIGTERM interrupts, with what was done, if the exception says it, what is kept and
-    how to go on; exit code 130 or 143."""
+    how to go on; exit code 130 or 143. A second signal ends it at once, as the system does."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # Who ignores a signal, as a shell's background jobs do Ctrl-C, goes on ignoring it.
     heard = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}

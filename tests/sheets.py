@@ -11,23 +11,33 @@ from bench import (
     choosing,
     convolutions,
     costs,
+    endurance,
     front_ends,
+    fuzzing,
     listings,
+    merging,
     race,
     reproduction,
     simulation,
     tables,
+    tidying,
     timetables,
 )
 from bench.comparing import Compared
 from bench.complexity import Complexity
 from bench.crossval import OutOfFold
 from bench.formats import Sheet
+from bench.merging import Merged
+from bench.tidying import Finding, Inventory
 from bench.verdicts import SLOWER, Comparison
 from melcnn import MelCNN, configure
 from melcnn.evaluation import Evaluation
 from melcnn.training import Curves, Run
 from tests.test_records import timing_record, trial_record
+
+# How many of each kind of record a folder holds.
+RECORDS = ("trial", "failure", "timing")
+STALE = Finding(Path("a"), "stale", "is old")
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -57,6 +67,12 @@ def csv_sheets(clips):
         "melbench time --against baseline --what front-end": _stored("speed/front-end.csv", front_ends.FrontEndRow),
         "melbench time --against torch": _stored("speed/convolutions.csv", convolutions.ConvolutionRow),
         "melbench compare": timetables.compared([compared], "groups=1", "groups=2", 0.02),
+        "melbench results check": tidying.sheets(Path("runs"), Inventory(dict.fromkeys(RECORDS, 0), (STALE,)), {})[1],
+        "melbench results merge": merging.sheet([Merged(Path("a"), dict.fromkeys(RECORDS, 1), 1)], Path("b")),
+        "python -m bench.endurance": endurance.sheet(
+            [endurance.Row(trial="a", tries=1, right=1, found="", time_s=1, device="a")]
+        ),
+        "python -m bench.fuzzing": fuzzing.sheet({"audio": fuzzing.Tally()}),
         "python -m bench.convolutions grid": _stored("speed/convolution-grid.csv", convolutions.GridRow),
         "python -m bench.simulation": simulation.sheet([simulation.simulate(scenario, 1)]),
         "python -m bench.calibration": _stored("timing/calibration-stored.csv", calibration.Line),

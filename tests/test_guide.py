@@ -24,6 +24,11 @@ NOT_RUN = {
     "pip install -e '.[synthetic]'": "it fetches packages; CI runs it before the first sweep",
     "pip install -e '.[test]'": "it fetches packages; CI runs it before the tests",
     "pip install -e '.[tensorboard]'": "it fetches packages",
+    "pip install -e '.[ray]'": "it fetches packages",
+    "ray start --head": "tests/test_ray.py makes a cluster of its own",
+    "ray start --address=192.168.0.1:6379": "likewise",
+    "melbench sweep groups --seeds 32 --executor ray --ray-address auto": "tests/test_ray.py runs such a command on it",
+    "ray stop": "likewise",
     "pytest": "it is what runs this",
     "pytest bench --benchmark-only --benchmark-json after/1.json": "tests/test_suite.py runs it in a short form",
 }
@@ -34,6 +39,7 @@ def in_short(arguments):
     name, more = arguments[0], []
     if name in ("sweep", "train", "recommend"):
         more = ["--epochs", "1", "--seeds", "1" if name == "recommend" else "2"]
+        more += ["--jobs", "2"] if "--jobs" in arguments else []
     elif name == "reproduce":
         more = ["--seeds", "2"]
     elif "baseline" in arguments:

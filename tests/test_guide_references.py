@@ -17,6 +17,8 @@ OTHERS_OPTIONS = {
     "--benchmark-json": "pytest-benchmark",
     "--benchmark-compare-fail": "pytest-benchmark",
     "--logdir": "tensorboard",
+    "--head": "ray",
+    "--address": "ray",
 }
 
 # Tables of which a page shows some rows and columns, and where all of them are.
@@ -74,7 +76,7 @@ def test_commands_and_options_exist(name):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - set(OTHERS_OPTIONS)
         if command := re.search(r"(?:^| )melbench( .*|$)", text):
             words = [word for word in command[1].split() if not word.startswith("-")]
-            subject = " ".join(words[: 2 if words[:1] == ["data"] else 1])
+            subject = " ".join(words[: 2 if words[:1] in (["data"], ["results"]) else 1])
             assert subject in known and named <= known[subject] | known[""], text
         elif not text.startswith("python -m"):  # programs of their own
             assert named <= every, text

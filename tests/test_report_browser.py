@@ -9,10 +9,13 @@ import pytest
 
 from bench import findings, plots
 from bench.drawing import PAGE
+from bench.escaping import visible
 from bench.gathering import gather
 from bench.report import page
+from tests.test_report import HOSTILE, named
 
 playwright = pytest.importorskip("playwright.sync_api")
+expected = playwright.expect
 
 RESULTS = Path(__file__).parent.parent / "results"
 RUNS = [RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"]
@@ -56,9 +59,8 @@ class Opened:
         self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('.plot')].every((plot) => plot.dataset.drawn)", timeout=120_000
-        )
+        # Asked from outside: the page's policy lets nobody evaluate text within.
+        expected(self.page.locator(".plot:not([data-drawn])")).to_have_count(0, timeout=120_000)
 
     def column(self, table, number):
         return self.page.locator(f"#{table} tbody tr td:nth-child({number})").all_text_contents()
@@ -133,12 +135,51 @@ def test_a_configuration_can_be_hidden_by_keyboard(opened, figures):
     box = opened.page.get_by_role("checkbox", name="groups=4 variant=plain")
     box.focus()
     opened.page.keyboard.press("Space")
-    opened.page.wait_for_function(
-        '([name, many]) => document.querySelectorAll(`[data-figure="${name}"] svg [aria-roledescription=point]`)'
-        ".length === many",
-        arg=[name, shown - 1],
-    )
+    points = opened.page.locator(f'[data-figure="{name}"] svg [aria-roledescription=point]')
+    expected(points).to_have_count(shown - 1)
     box.check()
+    expected(points).to_have_count(shown)
+
+
+def test_what_was_hidden_before_it_was_drawn_is_hidden(browser, report, figures, tmp_path):
+    # As a browser restores the boxes of a page that is loaded again, before its script runs.
+    shown, hidden = report.read_text(encoding="utf-8"), tmp_path / "hidden.html"
+    hidden.write_text(shown.replace(' checked value="groups=4 variant=plain"', ' value="groups=4 variant=plain"'))
+    assert hidden.stat().st_size == report.stat().st_size - len(" checked")
+    opened = Opened(browser, hidden)
+    for name in ("data-1-groups-params", "data-1-accuracy-macs"):
+        left = [point for point in figures[name].points if point["configuration"] != "groups=4 variant=plain"]
+        assert marks(opened.page, name, "point") == len(left) < len(figures[name].points)
+    opened.page.context.close()
+
+
+def test_the_arrow_of_a_heading_is_not_read_out(opened):
+    table = opened.page.locator("#data-1-configurations")
+    assert table.get_by_role("button", name="test accuracy", exact=True).count() == 1
+
+
+def test_no_other_script_runs(browser, report, tmp_path):
+    foreign = tmp_path / "foreign.html"
+    page = report.read_text(encoding="utf-8")
+    foreign.write_text(page.replace("</main>", "<script>alert(1)</script><img src=x onerror=alert(2)></main>"))
+    opened = Opened(browser, foreign)
+    # A script, a picture and what is to run in its stead: all three are refused, and said to be.
+    assert len(opened.complaints) == 3 and all("Content Security Policy" in one for one in opened.complaints)
+    opened.page.context.close()
+
+
+@pytest.mark.parametrize("first", [0, 5, 10])  # words that are markup, formulas, a terminal's commands
+def test_names_are_shown_and_not_obeyed(browser, tmp_path, first):
+    names = (*HOSTILE[first:], *HOSTILE[:first])
+    hostile = tmp_path / "hostile.html"
+    hostile.write_text(named(names), encoding="utf-8")
+    opened = Opened(browser, hostile)
+    assert (opened.complaints, opened.requests) == ([], [hostile.as_uri()])
+    # The two words are at the confusion's axes, as they are but for their length, without what spreadsheets need.
+    labels = opened.page.locator('[data-figure="data-1-confusion"] svg .role-axis-label text').all_text_contents()
+    begun = {label.rstrip("…") for label in labels}
+    assert [sum(visible(name).startswith(label) for label in begun) for name in names[:2]] == [1, 1] and len(begun) == 2
+    opened.page.context.close()
 
 
 def test_curves_can_be_downloaded(opened, figures):
@@ -176,4 +217,13 @@ def test_dark_is_dark_and_paper_is_white(browser, report):
     opened.page.emulate_media(media="print", color_scheme="dark")
     printed, printed_ink = colours(opened.page)
     assert printed == "rgb(255, 255, 255)" and printed_ink != ink  # figures follow
+    opened.page.context.close()
+
+
+def test_tables_fit_on_paper(browser, report):
+    # A4 is 210 mm wide, less two margins of 10 mm, at 96 px to 25.4 mm: 718 px.
+    opened = Opened(browser, report, viewport={"width": 718, "height": 1000})
+    opened.page.emulate_media(media="print")
+    wide = "[...document.querySelectorAll('.scroll')].filter((home) => home.scrollWidth > home.clientWidth).length"
+    assert opened.page.evaluate(wide) == 0
     opened.page.context.close()

@@ -43,11 +43,39 @@ def test_what_was_done_and_how_to_go_on(capsys, handlers):
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 128 + 2), (signal.SIGTERM, 128 + 15)])
-def test_a_signal_is_an_interruption_and_a_second_one_is_not(capsys, number, code):
+def test_a_signal_is_an_interruption_that_says_at_once_that_it_was_heard(capfd, number, code):
     assert interrupted(number=number) == code
-    assert capsys.readouterr().err == "interrupted: all is kept\n"
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.raise_signal(again)
+    heard, kept = capfd.readouterr().err.splitlines()
+    assert heard == "interrupted: ending in good order; once more ends it at once"
+    assert kept == "interrupted: all is kept"
+
+
+# In a process of its own, which a signal ends: whatever it says of how it ends would be a line more.
+TWICE = """
+import signal, sys, time
+from bench.terminal import resumable
+now = [0.0]
+time.monotonic = lambda: now[0]
+with resumable("all is kept"):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        now[0] += float(sys.argv[1])
+        signal.raise_signal(int(sys.argv[2]))
+        print("went on")
+"""
+
+
+@pytest.mark.parametrize("seconds, number", [(0.6, signal.SIGINT), (0.6, signal.SIGTERM), (3600, signal.SIGTERM)])
+def test_a_second_signal_ends_it_at_once_as_the_system_does(seconds, number):
+    done = subprocess.run([sys.executable, "-c", TWICE, str(seconds), str(int(number))], capture_output=True, text=True)
+    assert done.returncode == -number and done.stdout == "" and len(done.stderr.splitlines()) == 1
+
+
+def test_two_signals_of_one_interruption_are_one():
+    # As `timeout` sends them: to the process, then to the group that it is in.
+    done = subprocess.run([sys.executable, "-c", TWICE, "0", str(int(signal.SIGTERM))], capture_output=True, text=True)
+    assert done.stdout == "went on\n" and "interrupted: all is kept" in done.stderr.splitlines()
 
 
 def test_what_was_ignored_is_ignored_still():
