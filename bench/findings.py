@@ -250,7 +250,7 @@ def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[
             values = [getattr(record, curve)[epoch] for record in group if epoch < len(getattr(record, curve))]
             values = [value for value in values if math.isfinite(value)]
             if values:
-                figures = (statistics.mean(values), min(values), max(values))
+                figures = (statistics.fmean(values), min(values), max(values))
                 named = zip(("mean", "lowest", "highest"), map(significant, figures), strict=True)
                 place = {"configuration": about[group[0].trial]["configuration"], "curve": curve, "epoch": epoch + 1}
                 points.append({**place, **dict(named), "seeds": len(values)})

@@ -1,8 +1,5 @@
 // Sorting, hiding and drawing. Runs in the bundle of Vega-Embed, whose `vegaEmbed` it calls; loads nothing.
 
-const figures = JSON.parse(document.getElementById("figures").textContent);
-const views = new Map();
-
 // Vega's own reader of CSV makes code of the headings, which the page's policy forbids. Cells have no line breaks, and an
 // apostrophe before what looks like a formula is for spreadsheets alone (bench/escaping.py).
 const rowsOf = (csv) => {
@@ -42,6 +39,11 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     table.tBodies[0].append(...rows);
   });
 }
+
+const packed = Uint8Array.from(atob(document.getElementById("figures").textContent), (c) => c.charCodeAt(0));
+const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+const figures = JSON.parse(await new Response(unpacked).text());
+const views = new Map();
 
 // A figure shows what the boxes say, also those that were clicked, or restored by the browser, before it was drawn.
 const hide = (plot) => {
