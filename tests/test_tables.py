@@ -7,6 +7,7 @@ from rich.console import Console
 
 from bench import formats, tables
 from bench.environment import collect
+from bench.records import Predictions
 from melcnn import configure
 from tests.test_records import timing_record, trial_record
 
@@ -77,7 +78,7 @@ def test_json_holds_the_rows(rows):
 
 def test_markdown(rows):
     lines = formats.to_markdown(tables.sheet(rows)).splitlines()
-    assert lines[0].startswith("speech_commands: yes,no (10 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
+    assert lines[0].startswith("speech_commands: yes,no (20 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
     assert lines[2:6] == [
         "| groups | params | MACs | MACs, all layers | max val accuracy | test accuracy | epochs | epoch time |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -89,7 +90,7 @@ def test_markdown(rows):
 def test_latex(rows):
     lines = formats.to_latex(tables.sheet(rows)).splitlines()
     assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
-    assert lines[2].startswith(r"\caption{speech\_commands: yes,no (10 training and 2 test clips)")
+    assert lines[2].startswith(r"\caption{speech\_commands: yes,no (20 training and 2 test clips)")
     assert lines[4] == r"\begin{tabular}{rrrrrrrr}"
     assert lines[8] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
 
@@ -128,3 +129,14 @@ def test_records_that_tell_no_times_reach_no_target():
     assert tables.sheet([row]).cells[0][-1] == ""
     (unasked,) = tables.rows([trial_record()])
     assert "time to" not in " ".join(tables.sheet([unasked]).headings)
+
+
+def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
+    records = [trial_record(trial=configure(learning_rate=1e-4 * (1 + number))) for number in range(3)]
+    said = {"names": ["a.wav", "b.wav"], "speakers": ["a", "b"], "labels": [1, 0], "logits": [[0, 1], [1, 0]]}
+    records = [record.model_copy(update={"validation": Predictions(**said)}) for record in records]
+    decided = tables.recommended(records)
+    assert decided and "no recommendation" not in tables.sheet(tables.rows(records), decided).note
+    monkeypatch.setattr(tables, "MOST_CANDIDATES", 2)
+    assert tables.recommended(records) is None
+    assert "no recommendation among more than 2 configurations" in tables.sheet(tables.rows(records)).note
