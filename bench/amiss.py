@@ -2,9 +2,9 @@
 where it is not."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from bench.crossval import by_fold
+from bench.crossval import lacking
 from bench.environment import Environment
 from bench.failures import told
 from bench.records import FailureRecord, TimingRecord, TrialRecord
@@ -21,11 +21,12 @@ Groups = Sequence[Sequence[TrialRecord]]
 def amiss(
     groups: Groups,
     crossings: Groups,
-    timings: Sequence[TimingRecord],
+    timed: Mapping[str, TimingRecord],
     failures: Sequence[FailureRecord] = (),
 ) -> list[str]:
-    """groups: the records of each configuration on the data set's own splits; crossings: those on folds. failures: of
-    trials without a record, of either."""
+    """groups: the records of each configuration on the data set's own splits; crossings: those on folds. timed: the
+    run that the epoch time of each of `groups` is of, by its canonical text. failures: of trials without a record, of
+    either."""
     trials = list(dict.fromkeys(group[0].trial for group in (*groups, *crossings)))
     every = [record for group in (*groups, *crossings) for record in group]
     lines = _failed(failures, trials)
@@ -33,13 +34,13 @@ def amiss(
         lines += _seeds(groups, trials, failures)
     else:
         lines.append(
-            "no records of the data set's own splits: accuracies are out-of-fold alone, and there are no curves"
+            "no records of the data set's own splits: accuracies are out-of-fold alone, and folds' curves are not drawn"
         )
     return [
         *lines,
         *_unfinished(crossings, trials, failures),
         *_diverged(every, trials),
-        *_times(groups, trials, timings),
+        *_times(groups, trials, timed),
         *_environments(every),
         *_clips(every),
     ]
@@ -82,20 +83,11 @@ def _seeds(groups: Groups, trials: Sequence[Trial], failures: Sequence[FailureRe
 def _unfinished(crossings: Groups, trials: Sequence[Trial], failures: Sequence[FailureRecord]) -> list[str]:
     """Of the cross-validation: what is still to come, failures aside, and whether there is a second seed."""
     most = {record.seed for records in crossings for record in records}
-    failed = {(f.trial, fold[1], f.seed) for f in failures if (fold := fold_named(f.dataset))}
-    lacking = [
-        describe(records[0].trial, trials)
-        for records in crossings
-        if any(
-            (records[0].trial, fold, seed) not in failed
-            for fold, own in enumerate(by_fold(records))
-            for seed in most - {record.seed for record in own}
-        )
-    ]
+    names = [describe(records[0].trial, trials) for records in crossings if lacking(records, most, failures)]
     lines = []
-    if lacking:
+    if names:
         lines.append(
-            f"cross-validation is unfinished for {_listed(lacking)}: seeds that a fold lacks are left out, and "
+            f"cross-validation is unfinished for {_listed(names)}: seeds that a fold lacks are left out, and "
             "configurations without any ('melbench recommend' goes on)"
         )
     if len(most) == 1:
@@ -119,19 +111,29 @@ def _diverged(records: Sequence[TrialRecord], trials: Sequence[Trial]) -> list[s
     return [f"losses that are no number (diverged): {_listed(lines)}; {whose} accuracies count in the means"]
 
 
-def _times(groups: Groups, trials: Sequence[Trial], timings: Sequence[TimingRecord]) -> list[str]:
-    timed = [{one.trial.canonical() for one in timing.timed} for timing in timings]
-    wanted = {group[0].trial.canonical(): describe(group[0].trial, trials) for group in groups}
-    untimed = [name for canonical, name in wanted.items() if not any(canonical in some for some in timed)]
-    if len(untimed) == len(wanted):
-        return ["no epoch times: these records hold no timing run; the same sweep again makes one"] * bool(wanted)
-    lines = [f"no epoch times of {_listed(untimed)}"] if untimed else []
-    if not untimed and not any(set(wanted) <= some for some in timed):
+def _times(groups: Groups, trials: Sequence[Trial], timed: Mapping[str, TimingRecord]) -> list[str]:
+    if not groups:
+        return []
+    if not timed:
+        return ["no epoch times: these records hold no timing run; the same sweep again makes one"]
+    lines = []
+    if untimed := [describe(g[0].trial, trials) for g in groups if g[0].trial.canonical() not in timed]:
+        lines.append(f"no epoch times of {_listed(untimed)}")
+    if len({timing.file_name for timing in timed.values()}) > 1:
         lines.append(
             "epoch times are of several timing runs: compare only those of one run; one sweep over all makes one"
         )
-    devices = sorted({timing.environment.device for timing in timings})
-    return lines + ([f"epoch times were taken on different devices: {_listed(devices)}"] if len(devices) > 1 else [])
+    devices = sorted({timing.environment.device for timing in timed.values()})
+    if len(devices) > 1:
+        lines.append(f"epoch times were taken on different devices: {_listed(devices)}")
+    others = [
+        f"{describe(group[0].trial, trials)} ({timing.kernels})"
+        for group in groups
+        if (timing := timed.get(group[0].trial.canonical())) and timing.kernels not in {r.kernels for r in group}
+    ]
+    if others:
+        lines.append(f"epoch times are by other kernels than the training was: {_listed(others)}")
+    return lines
 
 
 def _environments(records: Sequence[TrialRecord]) -> list[str]:

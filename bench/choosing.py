@@ -102,7 +102,7 @@ def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: floa
     ]
 
 
-def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: str, decides: bool = True) -> Sheet:
+def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, decides: bool = True) -> Sheet:
     """The candidates from the cheapest to the dearest, and the recommendation under them; docs/columns.md describes the
     columns. decides: whether there is one; without, it is a table of accuracies."""
     rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
@@ -132,7 +132,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: st
             "told_from_best": standing.told_from_best,
             "on_front": row.on_front,
             "recommended": decides and standing is decided.chosen,
-            "device": device,
+            "device": " / ".join(row.found.devices),
         }
 
     def cells(row: Row, own: dict[str, Any]) -> list[str]:
@@ -141,7 +141,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: st
         bounded = standing is not decided.best and math.isfinite(standing.at_least)
         marks = {
             "recommended": decides and standing is decided.chosen,
-            "within the margin": standing.accepted and standing is not decided.chosen,
+            "within the margin": standing.accepted and not (decides and standing is decided.chosen),
             "not told from the best": not standing.told_from_best,
             "front": row.on_front,
         }
@@ -165,7 +165,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, device: st
         f"recipe {shared(own['recipe'] for own in settings)}",
         f"{seeds} seed{'s' * (seeds != '1')}",
         *fixed,
-        device,
+        " / ".join(sorted({device for row in rows for device in row.found.devices})),
     ]
     return Sheet(
         title=(

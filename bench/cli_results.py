@@ -22,8 +22,8 @@ def check(
     """Find what is amiss in a folder of records and move it aside; ends with exit code 1 if anything is.
 
     Found are files that are truncated or cannot be read, duplicates, foreign ones (no records, renamed, of a newer
-    format), stale ones (of an earlier version of melbench's numbers) and what an interrupted write left. They go into
-    FOLDER/aside, each with its reason beside it. Nothing is deleted.
+    format), stale ones (of an earlier version of melbench's numbers), newer ones (of a later one) and what an
+    interrupted write left. They go into FOLDER/aside, each with its reason beside it. Nothing is deleted.
 
     Example:
 

@@ -1,6 +1,6 @@
 """Out-of-fold predictions: each clip that is not for testing is heard by networks that never heard its speaker."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,6 +100,16 @@ def by_fold(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
     for record in records:
         found[fold_named(record.dataset)[1]].append(record)
     return found
+
+
+def lacking(
+    records: Sequence[TrialRecord], seeds: Collection[int], failures: Sequence[FailureRecord]
+) -> set[tuple[int, int]]:
+    """The folds and seeds, of `seeds`, of which one configuration has no record, and that have not failed either."""
+    trial = records[0].trial
+    failed = {(fold[1], f.seed) for f in failures if f.trial == trial and (fold := fold_named(f.dataset))}
+    wanted = {(fold, seed) for fold, _ in enumerate(by_fold(records)) for seed in seeds}
+    return wanted - failed - {(fold_named(record.dataset)[1], record.seed) for record in records}
 
 
 def whole(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:

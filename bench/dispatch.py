@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Protocol
 
 from bench.executors import Audience
-from bench.jobs import Failure, Job, Outcome
+from bench.jobs import LONGEST_LOG, Failure, Job, Outcome
 from bench.naming import names
 from bench.records import FailureKind
 from melcnn.config import Trial
@@ -79,62 +79,92 @@ def dispatch(jobs: Sequence[Job], pool: Pool, audience: Audience) -> None:
             raise
 
 
+@dataclass(frozen=True)
+class _Try:
+    """A job in hand. deaths: of its workers, as far as they count against it; lost: how every try ended before, of it
+    and of what it is a part of."""
+
+    job: Job
+    deaths: int = 0
+    lost: tuple[str, ...] = ()
+
+
 def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.Event) -> None:
-    waiting = deque((job, 0) for job in jobs)
-    going: dict[Hashable, tuple[Job, int]] = {}
+    waiting = deque(map(_Try, jobs))
+    going: dict[Hashable, _Try] = {}
+    epochs: dict[Hashable, int] = {}  # The last one that was heard of.
     begun: set[Hashable] = set()
     named = functools.cache(lambda: names([job.trial for job in jobs]))
     try:
         while (waiting or going) and not ended.is_set():
             while waiting and len(going) < pool.most:
-                job, deaths = waiting.popleft()
-                going[pool.begin(job)] = job, deaths
+                one = waiting.popleft()
+                going[pool.begin(one.job)] = one
             for key in [key for key in islice(going, pool.slots) if key not in begun]:
                 begun.add(key)
-                audience.began(going[key][0])
+                audience.began(going[key].job)
             # What has ended is taken before an error ends the rest.
             for key, event in sorted(pool.wait(WAIT_SECONDS), key=lambda each: isinstance(each[1], Exception)):
                 if isinstance(event, Exception):
                     raise event
                 if isinstance(event, Heard):
-                    audience.epoch(going[key][0], event.stack, event.epoch)
+                    epochs[key] = event.epoch.number
+                    audience.epoch(going[key].job, event.stack, event.epoch)
                     continue
-                job, deaths = going.pop(key)
+                one, epoch = going.pop(key), epochs.pop(key, 0)
                 begun.discard(key)
-                if isinstance(event, Lost):
-                    again = _again(job, deaths + 1, event, pool.tries)
-                    todo = "it is tried again" if again else "it failed"
-                    audience.note(f"{_name(job, named())}: its worker {event.why}; {todo}")
-                    waiting.extendleft(reversed(again))
-                    event = None if again else _failed(job, event, deaths + 1)
-                if event:
-                    audience.take(job, event)
+                if isinstance(event, Outcome):
+                    rest = audience.settle(one.job, event)
+                    if not rest:
+                        continue
+                    # Of those that were trained side by side one may be to blame, or none.
+                    one = replace(one, job=replace(one.job, seeds=rest))
+                    event = Lost("error", f"lost its device ({event.device_lost})")
+                one = replace(one, deaths=one.deaths + 1, lost=(*one.lost, _told(one, event, epoch)))
+                again = _again(one, event, pool.tries)
+                todo = "it is tried again" if again else "it failed"
+                audience.note(f"{_name(one.job, named())}: its worker {event.why}; {todo}")
+                waiting.extendleft(reversed(again))
+                if not again:
+                    audience.take(one.job, _failed(one, event, epoch))
         for _ in range(LAST_LOOKS):
             for key, event in pool.wait(0) if going else []:
                 if isinstance(event, Outcome):
-                    audience.take(going.pop(key)[0], event)
+                    audience.settle(going.pop(key).job, event)
     finally:
         pool.end()
 
 
-def _again(job: Job, deaths: int, lost: Lost, tries: int) -> list[tuple[Job, int]]:
-    """What is tried next after so many deaths: the same, which may have had no part in it; then halves, each once, of
-    which one may go well; of a single seed nothing."""
-    too_large = lost.kind == "out of memory" and len(job.seeds) > 1
-    if deaths < tries and not too_large:
-        return [(job, deaths)]
-    half = len(job.seeds) // 2
-    return [(replace(job, seeds=seeds), tries - 1) for seeds in (job.seeds[:half], job.seeds[half:]) if half]
+def _again(one: _Try, lost: Lost, tries: int) -> list[_Try]:
+    """What is tried next: the same, which may have had no part in it; then halves, each once, of which one may go well;
+    of a single seed nothing."""
+    seeds = one.job.seeds
+    too_large = lost.kind == "out of memory" and len(seeds) > 1
+    if one.deaths < tries and not too_large:
+        return [one]
+    half = len(seeds) // 2
+    return [_Try(replace(one.job, seeds=part), tries - 1, one.lost) for part in (seeds[:half], seeds[half:]) if half]
 
 
-def _failed(job: Job, lost: Lost, deaths: int) -> Outcome:
-    message = f"its worker {lost.why}" + (f", {deaths} times" if deaths > 1 else "")
-    return Outcome([], [Failure(seed, job.seeds, lost.kind, message) for seed in job.seeds])
+def _told(one: _Try, lost: Lost, epoch: int) -> str:
+    heard = f"after epoch {epoch}" if epoch else "before an epoch of it was heard of"
+    return f"try {len(one.lost) + 1}, {_seeds(one.job)}: its worker {lost.why}, {heard}"
+
+
+def _failed(one: _Try, lost: Lost, epoch: int) -> Outcome:
+    """Of a try that was the last one. epoch: the last one of it that was heard of."""
+    times = len(one.lost)
+    message = f"its worker {lost.why}" + (f", {times} times" if times > 1 else "")
+    job, log = one.job, "\n".join(one.lost)[-LONGEST_LOG:]
+    return Outcome([], [Failure(seed, job.seeds, lost.kind, message, log, epoch) for seed in job.seeds])
 
 
 def _name(job: Job, named: Mapping[Trial, str]) -> str:
-    seeds = f"seeds {job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else f"seed {job.seeds[0]}"
-    return f"{named[job.trial]} {seeds}"
+    return f"{named[job.trial]} {_seeds(job)}"
+
+
+def _seeds(job: Job) -> str:
+    return f"seeds {job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else f"seed {job.seeds[0]}"
 
 
 def sent(outcome: Outcome) -> Outcome:

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from bench import forked, tidying
 from bench.forked import Run
-from bench.merging import RESULTS
-from bench.records import RecordFolder
+from bench.records import RESULTS, RecordFolder
 from melcnn import locking
 from melcnn.errors import Failed
 

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -45,6 +45,13 @@ class Audience:
     epoch: Callable[[Job, Sequence[int], Epoch], None] = lambda job, stack, epoch: None
     note: Callable[[str], None] = lambda text: None
     ending: Callable[[], None] = lambda: None
+
+    def settle(self, job: Job, outcome: Outcome) -> tuple[int, ...]:
+        """Has taken what came of a job; the seeds of which nothing did, because the device was lost."""
+        done = outcome.settled(job) if outcome.device_lost else job.seeds
+        if done:
+            self.take(replace(job, seeds=done), outcome)
+        return tuple(seed for seed in job.seeds if seed not in done)
 
 
 class Executor(Protocol):
@@ -95,11 +102,11 @@ class Threads:
             return self.work(job, of, hear, env)
 
         def take(number: int, outcome: Outcome) -> None:
-            audience.take(waiting[number], outcome)
+            audience.settle(waiting[number], outcome)
             if outcome.device_lost:
                 raise Failed(
-                    f"the device answers no more ({outcome.failures[-1].message}): what is finished is kept; the same "
-                    "command goes on, and leaves out what failed"
+                    f"the device answers no more ({outcome.device_lost}): what is finished is kept, and the same "
+                    "command goes on (a sweep with --jobs 1 finds out whose fault it was)"
                 )
 
         in_flight.run([functools.partial(train, job) for job in waiting], at_once, take, audience.ending)

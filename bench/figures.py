@@ -14,7 +14,7 @@ from bench.folders import free
 from bench.gathering import Gathered
 from bench.plots import Figure
 from melcnn.errors import InputError
-from melcnn.files import write_whole
+from melcnn.files import make_folder, write_whole
 
 PIXELS_PER_INCH = 300
 
@@ -34,7 +34,7 @@ def write_figures(gathered: Gathered, folder: Path) -> Iterator[Path]:
     for name, figures in sets.items():
         home = folder / name if len(sets) > 1 else folder
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            make_folder(home)
             for figure in figures:
                 for suffix in (".svg", ".png", ".pdf"):
                     path, content = home / f"{figure.name}{suffix}", image(figure.spec, suffix)

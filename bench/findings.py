@@ -14,7 +14,7 @@ import numpy as np
 
 from bench import choosing, reproduction, tables
 from bench.amiss import amiss
-from bench.crossval import OutOfFold, by_fold, whole
+from bench.crossval import OutOfFold, by_fold, lacking, whole
 from bench.formats import Sheet
 from bench.gathering import Chapter
 from bench.points import Point
@@ -37,8 +37,8 @@ MOST_WRONG = 20
 @dataclass(frozen=True)
 class Findings:
     """Of one chapter. configurations: as text, each once. decided: the recommendation; basis: which predictions it
-    rests on; answer: the configuration that is recommended, or else the best found, empty where there is no choice.
-    sheets: the tables, by name.
+    rests on; undecided: why there is none. answer: the configuration that is recommended, or else the best found, empty
+    where there is no choice. sheets: the tables, by name.
 
     Points are what figures draw, with raw values. Each names its `configuration` (None: it is the study's), its
     `groups` and `n_mels`; ours also what else tells it apart, with groups aside and with n_mels aside
@@ -49,6 +49,7 @@ class Findings:
     configurations: tuple[str, ...]
     decided: Recommendation | None
     basis: str
+    undecided: str
     answer: str
     sheets: dict[str, Sheet]
     accuracies: tuple[Point, ...]
@@ -67,45 +68,75 @@ def find(chapter: Chapter) -> Findings:
     own = [group[0].trial for group in groups]
     trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
     about = _about(trials)
-    rows, decided = _rows(groups, chapter.timings)
+    timed = timing_of(groups, chapter.timings)
+    decided = tables.recommended([record for group in groups for record in group]) if groups else None
+    rows = tables.marked([tables.rows(group, timed.get(group[0].trial.canonical()))[0] for group in groups], decided)
     sheets: dict[str, Sheet] = {}
     if rows:
         sheets["configurations"] = tables.sheet(rows, decided)
-    decides = _decides(folds, crossings, chapter.failures)
+    undecided = _not_by_folds(own, folds, crossings, chapter.failures)
     basis, crossed = VALIDATION, []
-    if decides or (folds and not groups):
+    if folds:
         costs = {one.trial: choosing.Cost(**one.complexity.model_dump()) for one in folds}
         chosen, crossed = choosing.choose(folds, costs, MARGIN)
-        device = " / ".join(sorted({record.environment.device for record in chapter.folds}))
-        sheets[OUT_OF_FOLD] = choosing.sheet(chosen, crossed, chapter.dataset, device, decides)
-        basis, decided = OUT_OF_FOLD, chosen if decides else None
-    answer = _answer(decided, [one.trial for one in folds] if crossed else own)
+        sheets[OUT_OF_FOLD] = choosing.sheet(chosen, crossed, chapter.dataset, not undecided)
+    if not undecided or not groups:
+        basis, decided = OUT_OF_FOLD, None if undecided else chosen
+    answer = _answer(decided, [one.trial for one in folds] if basis == OUT_OF_FOLD else own)
     shown = next((group for group in groups if group[0].trial == answer), groups[0] if groups else [])
     return Findings(
         chapter=chapter,
         configurations=tuple(about[trial]["configuration"] for trial in trials),
         decided=decided,
         basis=basis,
+        undecided="" if decided else undecided if basis == OUT_OF_FOLD else _not_by_validation(groups),
         answer=about[answer]["configuration"] if answer else "",
         sheets=sheets,
-        accuracies=(*_accuracies(groups, rows, crossed, about), *_of_the_study(groups)),
+        accuracies=(
+            *_accuracies(groups, rows, crossed, basis, about),
+            *_of_the_study([*groups, *(own for own in crossings if own[0].trial in about)]),
+        ),
         costs=tuple(_costs(groups, rows, folds, about)),
         curves=tuple(point for group in groups for point in _curves(group, about)),
         confusion=tuple(_confusion(shown)),
         shown_in_confusion=about[shown[0].trial]["configuration"] if shown else "",
         wrong=_most_wrong(chapter.trials),
-        remarks=(*chapter.remarks, *amiss(groups, crossings, chapter.timings, chapter.failures)),
+        remarks=(
+            *chapter.remarks,
+            *([f"validation decides: {undecided}"] if groups and crossings and undecided else []),
+            *amiss(groups, crossings, timed, chapter.failures),
+        ),
     )
 
 
-def _decides(
-    folds: Sequence[OutOfFold], crossings: Sequence[Sequence[TrialRecord]], failures: Sequence[FailureRecord]
-) -> bool:
-    """Whether the recommendation rests on the cross-validation: there is a choice, and nobody is still to come. What
-    failed does not come; folds: the configurations that have a seed in all folds."""
-    whole_ones = {one.trial for one in folds}
+def _not_by_folds(
+    own: Sequence[Trial],
+    folds: Sequence[OutOfFold],
+    crossings: Sequence[Sequence[TrialRecord]],
+    failures: Sequence[FailureRecord],
+) -> str:
+    """Why the cross-validation decides nothing; empty if it decides: of whoever might be chosen nobody is still to
+    come. own: the configurations that were trained on the data set's own splits; folds: those that have a seed in all
+    folds."""
+    candidates = {one.trial for one in folds}
+    begun = [records for records in crossings if records[0].trial not in candidates]
+    if any(lacking(records, {record.seed for record in records}, failures) for records in begun):
+        return "the cross-validation is unfinished"
     failed = {failure.trial for failure in failures if fold_named(failure.dataset)}
-    return len(folds) > 1 and all(records[0].trial in whole_ones | failed for records in crossings)
+    if missing := [trial for trial in own if trial not in candidates | failed]:
+        return f"{len(missing)} of {len(own)} configurations were not cross-validated"
+    return "" if len(folds) > 1 else "a single configuration was cross-validated"
+
+
+def _not_by_validation(groups: Sequence[Sequence[TrialRecord]]) -> str:
+    """Why `tables.recommended` recommends nothing."""
+    if len(groups) == 1:
+        return "there is one configuration"
+    if len(groups) > tables.MOST_CANDIDATES:
+        return f"there are more than {tables.MOST_CANDIDATES} configurations"
+    if not groups[0][0].validation.names:
+        return "there are no validation clips"
+    return "the configurations were validated on different clips, or on those of one speaker"
 
 
 def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | None:
@@ -144,28 +175,20 @@ def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
     }
 
 
-def _rows(
-    groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]
-) -> tuple[list[tables.Row], Recommendation | None]:
-    if not groups:
-        return [], None
-    decided = tables.recommended([record for group in groups for record in group])
-    timing_of = _timing_of([group[0].trial for group in groups], timings)
-    rows = [tables.rows(group, timing_of.get(group[0].trial.canonical()))[0] for group in groups]
-    return tables.marked(rows, decided), decided
+def timing_of(groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
+    """The run that each configuration's epoch time is of, by the configuration's canonical text: one by the kernels
+    that trained it; of these the one that timed most of the configurations side by side; of runs alike the latest."""
+    wanted = {group[0].trial.canonical(): {record.kernels for record in group} for group in groups}
+    found = {}
+    for canonical, kernels in wanted.items():
+        runs = [timing for timing in timings if any(one.trial.canonical() == canonical for one in timing.timed)]
 
+        def worth(timing: TimingRecord, kernels: set[str] = kernels) -> tuple[bool, int, str]:
+            together = len(wanted.keys() & {one.trial.canonical() for one in timing.timed})
+            return timing.kernels in kernels, together, timing.finished_at
 
-def _timing_of(trials: Sequence[Trial], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
-    """The run that each configuration's epoch time is of: the one that timed most of these side by side, and for what
-    it lacks the next; of runs alike the latest."""
-    wanted = {trial.canonical() for trial in trials}
-
-    def worth(timing: TimingRecord) -> tuple[int, str]:
-        return len(wanted & {one.trial.canonical() for one in timing.timed}), timing.finished_at
-
-    found: dict[str, TimingRecord] = {}
-    for timing in sorted(timings, key=worth):
-        found |= {one.trial.canonical(): timing for one in timing.timed}
+        if runs:
+            found[canonical] = max(runs, key=worth)
     return found
 
 
@@ -173,12 +196,13 @@ def _accuracies(
     groups: Sequence[Sequence[TrialRecord]],
     rows: Sequence[tables.Row],
     crossed: Sequence[choosing.Row],
+    basis: str,
     about: Mapping[Trial, Point],
 ) -> list[Point]:
     """A point for each configuration and measure, with the interval that its table has. on_front: nobody else is
     cheaper and better, of the measure that decides."""
     points = []
-    fronts = [False] * len(rows) if crossed else _front(rows)
+    fronts = _front(rows) if basis == VALIDATION else [False] * len(rows)
     for group, row, on_front in zip(groups, rows, fronts, strict=True):
         for measure, accuracy, half in (
             (VALIDATION, row.val_accuracy_max, row.val_accuracy_ci95),
@@ -188,7 +212,8 @@ def _accuracies(
             figures = {"accuracy": accuracy, "low": low, "high": high, "on_front": on_front and measure == VALIDATION}
             points.append(about[group[0].trial] | {"measure": measure, "macs": row.macs} | figures)
     for one in crossed:
-        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high, "on_front": one.on_front}
+        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high}
+        figures["on_front"] = one.on_front and basis == OUT_OF_FOLD
         points.append(about[one.found.trial] | {"measure": OUT_OF_FOLD, "macs": one.cost.macs} | figures)
     return [
         point | {name: None if point[name] is None else round(point[name], 6) for name in ("accuracy", "low", "high")}

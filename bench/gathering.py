@@ -3,13 +3,14 @@
 What cannot stand side by side is parted or left out, and said. Reads records and runs nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import reading
 from bench.measurements import Measurement
-from bench.records import FailureRecord, RecordFolder, TimingRecord, TrialRecord
+from bench.records import RESULTS, FailureRecord, RecordFolder, TimingRecord, TrialRecord
 from melcnn.data.folds import fold_named
 from melcnn.errors import InputError
 
@@ -63,7 +64,7 @@ def gather(paths: Sequence[Path], note: Callable[[str], None]) -> Gathered:
             found = _of_folder(path, note)
             if not any(found):
                 raise InputError(f"{path} holds no records{_nearby(path)}")
-            contested |= {name for name, record in found[0].items() if trials.get(name, record) != record}
+            contested |= {name for name, record in found[0].items() if name in trials and _differ(record, trials[name])}
             trials, timings = found[0] | trials, found[1] | timings
             measurements |= found[2]
             for identity, failure in found[3].items():
@@ -104,14 +105,17 @@ def _chapters(
     """By clips, the newest first; synthetic words, which are no measure of real speech, after all others."""
     own = _grouped((record for record in trials if not fold_named(record.dataset)), _clips)
     folds = _grouped((record for record in trials if fold_named(record.dataset)), _clips_of_fold)
-    chapters = []
-    for (dataset, words, *_), records in own.items():
-        crossed = next((key for key, found in folds.items() if _same_clips(records[0], found)), None)
-        chapters.append(_chapter(dataset, words, records, folds.pop(crossed, []), timings))
+    # What could be of several is of none: each has its own answer.
+    matches = {key: [of for of, found in own.items() if _same_clips(found[0], folds[key])] for key in folds}
+    of_own = {fitting[0]: key for key, fitting in matches.items() if len(fitting) == 1}
+    chapters = [
+        _chapter(key[0], key[1], records, folds.pop(of_own[key], []) if key in of_own else [], timings)
+        for key, records in own.items()
+    ]
     chapters += [_chapter(dataset, words, [], records, ()) for (dataset, words, *_), records in folds.items()]
     chapters.sort(key=lambda one: max(record.finished_at for record in (*one.trials, *one.folds)), reverse=True)
     chapters.sort(key=lambda one: one.dataset == "synthetic")
-    return _with_failures([_told_apart(chapter, chapters) for chapter in chapters], failures)
+    return _with_failures(_told_apart(chapters), failures)
 
 
 def _grouped(records: Iterable[TrialRecord], key: Callable[[TrialRecord], Hashable]) -> dict:
@@ -158,6 +162,10 @@ def _same_clips(own: TrialRecord, folds: Sequence[TrialRecord]) -> bool:
     )
 
 
+def _differ(one: TrialRecord, other: TrialRecord) -> bool:
+    return one.model_dump(include=RESULTS) != other.model_dump(include=RESULTS)
+
+
 def _with_contested(chapter: Chapter, contested: Collection[str]) -> Chapter:
     """contested: the identities of records that are in several folders, with different results."""
     number = sum(record.identity in contested for record in _records(chapter))
@@ -167,17 +175,29 @@ def _with_contested(chapter: Chapter, contested: Collection[str]) -> Chapter:
     return replace(chapter, remarks=(*chapter.remarks, remark))
 
 
-def _told_apart(chapter: Chapter, chapters: Sequence[Chapter]) -> Chapter:
-    if sum((one.dataset, one.words) == (chapter.dataset, chapter.words) for one in chapters) == 1:
-        return chapter
-    first = [*chapter.trials, *chapter.folds][0]
-    if chapter.trials:
-        counts = (first.train_clips, len(first.validation.names), len(first.test.names))
-        apart = f"{counts[0]:,} clips for training, {counts[1]:,} for validation, {counts[2]:,} for testing"
-    else:
-        apart = f"{_number(first):,} clips in folds"
-    remark = f"one of several sets of clips of {chapter.name}: what they say is not to be compared"
-    return replace(chapter, apart=apart, remarks=(*chapter.remarks, remark))
+def _told_apart(chapters: Sequence[Chapter]) -> list[Chapter]:
+    """With what tells those of one data set and words from each other, if only a number."""
+    alike = Counter((one.dataset, one.words) for one in chapters)
+    counted: Counter[str] = Counter()
+    found = []
+    for chapter in chapters:
+        if alike[chapter.dataset, chapter.words] > 1:
+            apart = _counts(chapter)
+            counted[chapter.name + apart] += 1
+            if (number := counted[chapter.name + apart]) > 1:
+                apart += f", set {number}"
+            remark = f"one of several sets of clips of {chapter.name}: what they say is not to be compared"
+            chapter = replace(chapter, apart=apart, remarks=(*chapter.remarks, remark))
+        found.append(chapter)
+    return found
+
+
+def _counts(chapter: Chapter) -> str:
+    first = _records(chapter)[0]
+    if not chapter.trials:
+        return f"{_number(first):,} clips in folds"
+    counts = first.train_clips, len(first.validation.names), len(first.test.names)
+    return f"{counts[0]:,} clips for training, {counts[1]:,} for validation, {counts[2]:,} for testing"
 
 
 def _with_failures(chapters: Sequence[Chapter], failures: Sequence[FailureRecord]) -> list[Chapter]:
@@ -211,38 +231,63 @@ def _chapter(
     def new(records: Sequence) -> list:
         return [record for record in records if record.results_version >= newest]
 
-    kept_trials, kept_folds = _alike(new(trials)), _alike(_of_one_division(new(folds)))
+    kept_trials, kept_folds = _of_one_time(new(trials)), _of_one_time(new(folds))
     # A timing does not name its data set: it is of as many clips as are trained on here.
     here = {(record.trial.canonical(), record.train_clips) for record in kept_trials}
     timed = [t for t in timings if here & {(one.trial.canonical(), one.train_clips) for one in t.timed}]
     old = sum(len(records) - len(new(records)) for records in (trials, folds, timed))
     changed = len(new(trials)) + len(new(folds)) - len(kept_trials) - len(kept_folds)
-    remarks = (
+    remarks = [
         *_left_out(old, "of an earlier version of melbench's numbers"),
-        *_left_out(changed, "of other recordings or other folds by the same names, of which there are more"),
-    )
-    return Chapter(dataset, words, kept_trials, kept_folds, tuple(new(timed)), remarks)
+        *_left_out(changed, "the data was another then, recordings or folds, by the same names"),
+    ]
+    if _overlap(kept_folds):
+        remarks += _left_out(len(kept_folds), "folds with clips in common, of several divisions of the data")
+        kept_folds = ()
+    return Chapter(dataset, words, kept_trials, kept_folds, tuple(new(timed)), tuple(remarks))
 
 
 def _left_out(number: int, why: str) -> list[str]:
     return [f"{number:,} record{' is' if number == 1 else 's are'} left out: {why}"] if number else []
 
 
-def _of_one_division(folds: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Of each fold the records on the clips that most are of."""
-    return _of_most(folds, lambda record: record.dataset, lambda record: tuple(record.test.names))
+def _of_one_time(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Those of one state of the data, for other recordings may have had the same names, and other clips the same folds:
+    the state in which most folds were trained; else of which there are most records; else the newest.
 
-
-def _alike(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """The records of what most have heard: the same names may stand for other recordings than before.
-
-    The fingerprint is of a split, with the noise that a training asks for.
+    A fingerprint is of one split, or fold, with the noise that a training asks for. When any of them changes, the data
+    has, for all.
     """
 
     def split(record: TrialRecord) -> Hashable:
-        return record.dataset, record.trial.training.noise, tuple(record.validation.names)
+        return record.dataset, record.trial.training.noise, bool(record.validation.names)
 
-    return tuple(_of_most(records, split, lambda record: record.data_fingerprint))
+    begun = [
+        sorted(min(record.finished_at for record in own) for own in _grouped(of_split, _fingerprint).values())
+        for of_split in _grouped(records, split).values()
+    ]
+    changes = [
+        min(times[number] for times in begun if len(times) > number)
+        for number in range(1, max(map(len, begun), default=0))
+    ]
+    states = _grouped(records, lambda record: sum(change <= record.finished_at for change in changes))
+    if not states:
+        return ()
+
+    def worth(own: Sequence[TrialRecord]) -> tuple[int, int, str]:
+        return len({record.dataset for record in own}), len(own), max(record.finished_at for record in own)
+
+    return tuple(_of_most(max(states.values(), key=worth), split, _fingerprint))
+
+
+def _fingerprint(record: TrialRecord) -> str:
+    return record.data_fingerprint
+
+
+def _overlap(folds: Sequence[TrialRecord]) -> bool:
+    """Whether a clip is held out in several folds."""
+    names = {record.dataset: record.test.names for record in folds}
+    return len(set().union(*names.values())) < sum(map(len, names.values()))
 
 
 def _of_most(

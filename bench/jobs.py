@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
@@ -66,13 +66,19 @@ class Failure:
 class Outcome:
     """What came of a job: each of its seeds is in a run or failed.
 
-    environment: where it was trained; None: nobody knows. device_lost: the device answers no more in this process.
+    environment: where it was trained; None: nobody knows. device_lost: what was said as the device ceased to answer in
+    this process; empty: it answers. Seeds that were not trained alone then are in neither: it may be another's fault.
     """
 
     trained: list[Trained]
     failures: list[Failure]
     environment: Environment | None = None
-    device_lost: bool = False
+    device_lost: str = ""
+
+    def settled(self, job: Job) -> tuple[int, ...]:
+        """The seeds of the job that are in a run or failed."""
+        done = {run.seed for trained in self.trained for run in trained.runs} | {each.seed for each in self.failures}
+        return tuple(seed for seed in job.seeds if seed in done)
 
 
 # Where a job finds the features of a front-end, for as long as it needs them.
@@ -100,27 +106,25 @@ def do(
         raise error.__cause__ from None
     except Exception as error:  # Of the features, without which no stack is trained.
         told = _told(error)
-    failures = [Failure(seed, job.seeds, *told) for seed in job.seeds]
-    return Outcome([], failures, environment, _device_lost())
+    if _device_lost():
+        return Outcome([], [], environment, told[1])
+    return Outcome([], [Failure(seed, job.seeds, *told) for seed in job.seeds], environment)
 
 
 def _in_parts(job: Job, features: Features, hear: Hear, environment: Environment, now: Callable[[], float]) -> Outcome:
     trained: list[Trained] = []
     failures: list[Failure] = []
-    waiting, lost = [job.seeds], False
-    while waiting:
+    waiting, lost = [job.seeds], ""
+    while waiting and not lost:
         stack = waiting.pop(0)
         found, failed = _side_by_side(job, stack, features, hear, now)
         trained += [found] * bool(found.runs)
-        lost = bool(failed) and _device_lost()
+        lost = failed[0].message if failed and _device_lost() else ""
         # A network that diverged did so by itself; what raises for one of a stack need not for its neighbours.
-        if len(stack) > 1 and failed and failed[0].kind != "diverged" and not lost:
+        if len(stack) > 1 and failed and failed[0].kind != "diverged":
             waiting[:0] = [stack[: len(stack) // 2], stack[len(stack) // 2 :]]
             continue
         failures += failed
-        if lost:
-            failures += [replace(failed[0], seed=seed, stack=rest, epoch=0) for rest in waiting for seed in rest]
-            break
     return Outcome(trained, failures, environment, lost)
 
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from melcnn.files import open_file
+
 # The longest record of Speech Commands, of all 35 words, has 8 MB: 20,986 clips with 35 logits of eleven characters.
 MAX_BYTES = 2**26
 # Of an object: the largest of ours name a dozen packages or forty settings.
@@ -14,10 +16,11 @@ MAX_DIGITS = 18
 def read_json(path: Path) -> object:
     """What the JSON file holds.
 
-    Raises OSError as the file system does, and ValueError for what is no whole JSON, too large, nested too deeply, with
-    half a character (a lone surrogate), or with numbers or objects beyond the limits.
+    Raises OSError as the file system does and for what is no regular file, and ValueError for what is no whole JSON,
+    too large, nested too deeply, with half a character (a lone surrogate), or with numbers or objects beyond the
+    limits.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES:,} bytes")

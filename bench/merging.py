@@ -17,9 +17,6 @@ from bench.records import RecordFolder, TimingRecord, TrialRecord
 from melcnn.errors import InputError
 from melcnn.files import write_whole
 
-# What a training gave. Configuration, data and seed are in the identity; the rest says how it went.
-RESULTS = {"train_loss", "validation_loss", "validation_accuracy", "kept_epoch", "validation", "test"}
-
 
 @dataclass(frozen=True)
 class Source:
@@ -52,7 +49,8 @@ def merge(
 
     Everything is read before anything is written, and a merge that was cut short is simply done again. Raises
     `InputError` for a folder without records, for a file that is none, for trials of one identity with different
-    results, and, unless `mix_timings`, for timing runs of different environments.
+    results, and, unless `mix_timings`, for timing runs that would lie beside those of another environment for the first
+    time.
     """
     for folder in folders:
         if not any(_files(folder)):
@@ -61,9 +59,9 @@ def merge(
         others = {folder.resolve(): folder for folder in folders if folder.resolve() != out.path.resolve()}
         held = {folder: dict(_sources(folder)) for folder in (out.path, *others.values())}
         chosen = _chosen(held.values(), note)
-        if not mix_timings:
-            _check_environments(list(chosen.values()))
         new = {name: source for name, source in chosen.items() if name not in held[out.path]}
+        if not mix_timings:
+            _check_environments(list(held[out.path].values()), list(new.values()))
         for name, source in new.items():
             content = source.path.read_bytes()
             write_whole(out.path / name, lambda file, content=content: file.write(content))
@@ -81,7 +79,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, Source]]:
     for kind, path in _files(folder):
         record = records.read(path, records.KINDS[kind])
         if isinstance(record, TrialRecord):
-            results = record.model_dump_json(include=RESULTS)
+            results = record.model_dump_json(include=records.RESULTS)
             yield path.name, Source(path, kind, results=hashlib.sha256(results.encode()).hexdigest())
         else:
             environment = record.environment if isinstance(record, TimingRecord) else None
@@ -106,13 +104,16 @@ def _chosen(held: Iterable[dict[str, Source]], note: Callable[[str], None]) -> d
     return chosen
 
 
-def _check_environments(sources: Sequence[Source]) -> None:
-    timings = [source for source in sources if source.environment]
-    for source in timings[1:]:
-        if source.environment != timings[0].environment:
-            differing = escaping.visible(_differing(timings[0].environment, source.environment))
+def _check_environments(present: Sequence[Source], new: Sequence[Source]) -> None:
+    """What lies side by side in `out` already may: a folder outlives a version of torch."""
+    timings = [source for source in new if source.environment]
+    beside = [source for source in present if source.environment] or timings[:1]
+    for source in timings:
+        if all(source.environment != other.environment for other in beside):
+            first = beside[0]
+            differing = escaping.visible(_differing(first.environment, source.environment))
             raise InputError(
-                f"{timings[0].path} and {source.path} are of different environments ({differing}), whose times are not "
+                f"{first.path} and {source.path} are of different environments ({differing}), whose times are not "
                 "comparable: merge folders of one environment, or give --mix-timings"
             )
 

@@ -112,6 +112,16 @@ def of_json(content: object, rng: random.Random) -> str:
     return text
 
 
+def json_of(seed: Callable[[], object]) -> Callable[[random.Random], bytes]:
+    """Makes files of what `seed` makes, changed as JSON and, some of them, as bytes, too."""
+
+    def mutated(rng: random.Random) -> bytes:
+        content = of_json(seed(), rng).encode(errors="surrogatepass")
+        return of_bytes(content, rng) if rng.random() < 0.1 else content
+
+    return mutated
+
+
 def _places(content: list | dict) -> list[tuple[list | dict, int | str]]:
     """Every value inside, as its container and key; of long lists a few."""
     keys = list(content) if isinstance(content, dict) else range(min(len(content), 5))
@@ -273,9 +283,21 @@ def _odd_member(files: Sequence[tuple[str, bytes]], rng: random.Random) -> bytes
     kind = rng.choice([bytes([k]) for k in b"\x0012345673LKSxgXDZNMV"]) if rng.random() < 0.3 else b"0"
     size = rng.choice(INTEGERS) if rng.random() < 0.2 else len(content)
     odd = _member(name, content if rng.random() < 0.9 else b"", kind, link, size)
+    if kind == b"S" and rng.random() < 0.5:
+        odd = _sparse(name, rng)
     if rng.random() < 0.3:
         odd = _extended(name, link, rng) * rng.choice((1, 1, 2, 300, 1500)) + odd
     return odd
+
+
+def _sparse(name: str, rng: random.Random) -> bytes:
+    """A file of GNU that is a hole alone: of any size, in a header of 512 bytes."""
+    block = bytearray(_member(name, b"", b"S"))
+    real = rng.choice((2**20, 2**26, 2**27, 2**32, 8**11 - 1))
+    block[257:265] = b"ustar  \0"
+    block[386:410] = b"%011o\0" % real + b"%011o\0" % 0  # one piece, at the very end
+    block[483:495] = b"%011o\0" % real
+    return _with_checksums(bytes(block))
 
 
 def _extended(name: str, link: str, rng: random.Random) -> bytes:

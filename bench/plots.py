@@ -1,7 +1,6 @@
 """The figures of a report: points in, charts out. `bench.drawing` says how they look."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,28 +110,27 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
     """Accuracy against MACs; of the measure that decides with the Pareto front."""
     decides = measure == found.basis
     points, title = _told_by_measure(_accuracies(found, [measure]), "groups")
+    points = _side_by_side(points, style)
     told = keys(points, "series", style)
     x = alt.X("macs:Q", title="MACs of one clip", scale=alt.Scale(type="log", nice=False, padding=20))
     x = x.axis(format="~s", values=round_numbers([point["macs"] for point in points]), grid=False)
     tips = tooltip(configuration="", macs=",", accuracy=".4f", low=".4f", high=".4f")
-    most = max(Counter(point["macs"] for point in points).values())
-    aside = alt.ExprRef(f"(datum.place - (datum.beside + 1) / 2) * {min(1, WIDEST / most) * style.font_size:g}")
-    layers = [
-        layer.transform_window(place="row_number()", beside="count()", groupby=["macs"], frame=[None, None])
-        for layer in _with_bars(x, title, told, tips, aside)
-    ]
+    aside = alt.ExprRef("datum.beside_px")
+    layers = _with_bars(x, title, told, tips, aside)
     # One number for all points of the same MACs, above their intervals.
     numbers = alt.Chart().mark_text(dy=-3, baseline="bottom", aria=False)
     numbers = numbers.transform_calculate(end="isValid(datum.high) ? datum.high : datum.accuracy")
     numbers = numbers.transform_aggregate(top="max(end)", groupby=["macs", "groups"])
     layers.append(numbers.encode(x=x, y=_accuracy("top", title), text="groups:N"))
     clauses = ["Numbers above the points are groups.", *_of_intervals(points)]
-    if most > 1:
+    if any(point["beside_px"] for point in points):
         clauses.append("Points of equal MACs stand side by side.")
     if not decides:
         clauses.append("The test split decides nothing.")
     elif sum(point["on_front"] for point in points) > 1:
-        front = alt.Chart().mark_line(interpolate="step-after", strokeDash=[2, 3], color=style.ink, aria=False)
+        # Aside as its points are: where several are equal it goes through each, in the order in which they stand.
+        dotted = {"interpolate": "step-after", "strokeDash": [2, 3], "color": style.ink}
+        front = alt.Chart().mark_line(**dotted, xOffset=aside, aria=False)
         front = front.transform_filter("datum.on_front === 'True'")
         layers.insert(0, front.encode(x=x, y=_accuracy("accuracy", title), order="macs:Q"))
         clauses.append("The dotted line is the Pareto front.")
@@ -144,6 +142,23 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
         points=points,
         style=style,
     )
+
+
+def _side_by_side(points: Sequence[Point], style: Style) -> list[Point]:
+    """The points with `beside_px`, how far to the right of its MACs each is drawn: 0 for who is alone on the front.
+    Others of the same MACs, which are below, stand to the right of it: to the left the front's line may be as low."""
+    by_macs: dict[int, list[int]] = {}
+    for number, point in enumerate(points):
+        by_macs.setdefault(point["macs"], []).append(number)
+    step = min(1, WIDEST / max(map(len, by_macs.values()))) * style.font_size
+    beside = {}
+    for alike in by_macs.values():
+        best = [number for number in alike if points[number]["on_front"]]
+        # Around the MACs: equal ones on the front; where nobody is on it, all.
+        middle = (len(best or alike) - 1) / 2
+        for place, number in enumerate([*best, *(number for number in alike if number not in best)]):
+            beside[number] = round((place - middle) * step, 3)
+    return [point | {"beside_px": beside[number]} for number, point in enumerate(points)]
 
 
 def _of_intervals(points: Sequence[Point]) -> list[str]:

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
@@ -118,7 +120,7 @@ class Ray:
         if not self.slots:
             raise InputError("the Ray cluster has no node that can train: start one with --num-cpus or --num-gpus")
         try:
-            return self._waited(self.task(_free_bytes, self.device))
+            return self._waited(self.task(_free_bytes, self.device), "core" if self.device == "cpu" else "GPU")
         except Failed as error:
             raise InputError(f"the Ray cluster cannot run melbench ({error}): install the same on each node") from None
 
@@ -140,7 +142,8 @@ class Ray:
                 options["num_cpus"] = int(node["Resources"]["CPU"])
                 options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             try:
-                return self._waited(self.task(_alone, function, arguments, **options))
+                what = "whole node" if options else "GPU"
+                return self._waited(self.task(_alone, function, arguments, **options), what)
             except _WorkerLost:
                 if not left:
                     raise Failed("the timing of epochs lost its worker again and again: run the same again") from None
@@ -152,8 +155,15 @@ class Ray:
         remote = self._remote.options(**{**needs, **options}).remote
         return remote(RESULTS_VERSION, os.environ.get(native.SWITCH), function, *arguments)
 
-    def _waited(self, reference: Any) -> Any:
+    def _waited(self, reference: Any, what: str) -> Any:
+        """What a task returned; `what` it takes, others may hold for as long as they like."""
         try:
+            for times in itertools.count(1):
+                if self.ray.wait([reference], timeout=PATIENCE_SECONDS)[0]:
+                    break
+                # A warning that differs from the one before is shown.
+                waited = f"{times * PATIENCE_SECONDS:g} s"
+                warnings.warn(f"waiting for a free {what} of the Ray cluster ({waited} so far)", stacklevel=2)
             found = self.result(reference)
         except BaseException:
             self.ray.cancel(reference, force=True)
@@ -319,5 +329,5 @@ def _train(key: str, clips: ClipSet, job: Job, device: str, work: Work) -> Outco
         _kept.clear()
         _kept[key] = Latest(clips, device)
     outcome = work(job, _kept[key].of, lambda stack, epoch: None, env)
-    _lost = outcome.device_lost
+    _lost = bool(outcome.device_lost)
     return sent(outcome)

@@ -6,11 +6,12 @@ interleaved run of candidates.
 
 import hashlib
 import math
+import os
 import shlex
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -67,6 +68,10 @@ class Predictions(_Record):
     def correct(self) -> np.ndarray:
         """Whether the largest logit is the label's: bool `(clips,)`."""
         return np.argmax(self.logits, axis=1) == np.array(self.labels)
+
+
+# What a training gave. Configuration, data and seed are in the identity; the rest says how it went.
+RESULTS = {"train_loss", "validation_loss", "validation_accuracy", "kept_epoch", "validation", "test"}
 
 
 class TrialRecord(_Record):
@@ -227,8 +232,11 @@ class RecordFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._locked = False
+        # Within `locked`: what is undone at its end, and the folder, opened, so that another one in its place is known.
+        self._held: ExitStack | None = None
+        self._opened: int | None = None
         self._written: list[AnyRecord] = []
+        self._left_behind = False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -237,19 +245,25 @@ class RecordFolder:
 
         Raises `InputError` if the folder cannot be made or locked, or another process is at work in it.
         """
-        if self._locked:
+        if self._held is not None:
             yield
             return
-        try:
-            make_folder(self.path)
-        except OSError as error:
-            raise self._not_writable(error) from None
-        with locking.held(self.path, "choose another folder with --out"):
-            self._locked = True
+        with ExitStack() as held:
+            try:
+                make_folder(self.path)
+                self._lock(held)
+            except OSError as error:
+                raise self._not_writable(error) from None
+            self._held = held
             try:
                 yield
             finally:
-                self._locked = False
+                self._held = self._opened = None
+
+    def _lock(self, held: ExitStack) -> None:
+        held.enter_context(locking.held(self.path, "choose another folder with --out"))
+        self._opened = os.open(self.path, os.O_RDONLY)
+        held.callback(os.close, self._opened)
 
     def prepare(self) -> None:
         """Makes the folder. Raises `InputError` if records cannot be written in it, or another process is at work in
@@ -284,14 +298,16 @@ class RecordFolder:
     def write(self, record: AnyRecord) -> None:
         """Writes one file, whole or not at all.
 
-        What fails is tried once more: in a folder that is made again if it is gone, with what was written to it from
-        here. Raises `InputError` if that fails too.
+        If the folder is gone, or another one is in its place, what was written to it from here is written again. What
+        fails is tried once more. Raises `InputError` if that fails too, or if another process is at work in the folder
+        by then.
         """
         try:
+            self._follow()
             self._write(record)
         except OSError:
             try:
-                self._make_again()
+                self._follow()
                 self._write(record)
             except OSError as error:
                 raise InputError(
@@ -300,17 +316,29 @@ class RecordFolder:
                 ) from None
         self._written.append(record)
 
-    def _make_again(self) -> None:
-        if self.path.exists():
+    def _follow(self) -> None:
+        if not self._is_in_place():
+            make_folder(self.path)
+            if self._held is not None:
+                self._lock(self._held)
+            self._left_behind = True
+        if not self._left_behind:
             return
-        make_folder(self.path)
         for record in self._written:
             self._write(record)
+        self._left_behind = False
         warnings.warn(
-            f"{self.path} was gone and has been made again, with the {len(self._written)} records of this run; older "
-            "ones are missing from it",
+            f"{self.path} was gone and is there again, with the {len(self._written)} records of this run; older ones "
+            "are missing from it",
             stacklevel=3,
         )
+
+    def _is_in_place(self) -> bool:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return self._opened is None or os.path.samestat(found, os.fstat(self._opened))
 
     def _write(self, record: AnyRecord) -> None:
         write_whole(self.path / record.file_name, lambda file: file.write(record.model_dump_json().encode()))
@@ -357,4 +385,7 @@ def _contradiction(record: TrialRecord) -> str:
         return "its curves are of different numbers of epochs"
     if any(said.labels and len(said.logits[0]) != words for said in (record.validation, record.test)):
         return f"it has other logits than one for each of {words} words"
+    # Logarithms are taken of them, and ratios made; a network of ours has a convolution.
+    if min(record.complexity.model_dump().values()) < 1:
+        return "its network has no parameters or does nothing"
     return ""

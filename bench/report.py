@@ -124,7 +124,7 @@ def answer(found: Findings) -> Answer:
     """Of one data set: what is recommended, or why nothing can be."""
     decided = found.decided
     if decided is None:
-        return Answer("No recommendation", (), _why_not(found))
+        return Answer("No recommendation", (), f"Nobody can choose: {found.undecided}.")
     shown = decided.chosen or decided.best
     figures = [] if decided.chosen else [("best found", shown.candidate.name, "")]
     intervals: dict[str, list[str]] = {}
@@ -159,15 +159,6 @@ def answer(found: Findings) -> Answer:
             f"{' and '.join(measures).capitalize()} accuracy: {meaning}." for meaning, measures in intervals.items()
         ),
     )
-
-
-def _why_not(found: Findings) -> str:
-    begun = {record.trial for record in (*found.chapter.trials, *found.chapter.folds)}
-    if not found.chapter.trials and len(found.configurations) < len(begun):
-        return "The cross-validation is unfinished: nobody can choose yet."
-    if len(begun) == 1:
-        return "There is one configuration: nothing to choose from."
-    return "The configurations were validated on different clips, or on those of one speaker: nobody can choose."
 
 
 def _whom(found: Findings) -> str:

@@ -17,7 +17,7 @@ from bench.works import Work
 from melcnn import ops
 from melcnn.config import EXCHANGING, SETTINGS, Trial, configure, describe
 from melcnn.data.clips import ClipSet
-from melcnn.errors import Failed, InputError
+from melcnn.errors import Failed, InputError, first_line
 from melcnn.model import MelCNN, drawing
 from melcnn.training import Run
 
@@ -97,11 +97,11 @@ def _plain(trial: Trial) -> Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """The records of a sweep, trials in the order of the plan and seeds rising, and their timing run. failures: of the
-    trials that there are no records of."""
+    """The records of a sweep, trials in the order of the plan and seeds rising, and their timing run, None where it
+    failed. failures: of the trials that there are no records of."""
 
     trials: list[TrialRecord]
-    timing: TimingRecord
+    timing: TimingRecord | None
     failures: list[FailureRecord]
 
 
@@ -131,10 +131,15 @@ def sweep(
 
 def _timing(
     trials: list[Trial], train_clips: int, folder: RecordFolder, executor: Executor, listener: Listener
-) -> TimingRecord:
+) -> TimingRecord | None:
     known = folder.timings()
     listener.stage(f"timing epochs: {TIMING_ROUNDS} rounds of {len(trials)} configurations, one pass at a time")
-    name, made, remarks = executor.alone(_time_unless_known, trials, train_clips, executor.room.device, list(known))
+    try:
+        name, made, remarks = executor.alone(_time_unless_known, trials, train_clips, executor.room.device, list(known))
+    except Exception as error:  # Whatever it is: the networks are trained, and what they are worth can be said.
+        said = str(error) if isinstance(error, (Failed, InputError)) else first_line(error)
+        listener.note(f"epochs could not be timed ({said}): there are no times; the same command times them again")
+        return None
     for remark in remarks:
         listener.note(remark)
     if made is not None:

@@ -13,6 +13,10 @@ from bench.records import TimingRecord, TrialRecord
 from bench.statistics import mean_interval
 from melcnn.config import SETTINGS, describe, settings_of, telling, usual
 
+# Of a recommendation: each is compared with every other, and of twice as many that takes four times as long and as much
+# memory. 320 take 22 s and 375 MB.
+MOST_CANDIDATES = 200
+
 
 class Row(BaseModel):
     """One configuration's summary; the fields are the CSV's columns, in order, and are only ever added.
@@ -81,11 +85,13 @@ def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialReco
 
 
 def recommended(records: Sequence[TrialRecord]) -> Recommendation | None:
-    """The recommendation by validation predictions; None for a single configuration, and where these are of different
-    clips, or of one speaker."""
+    """The recommendation by validation predictions; None for a single configuration and for more than
+    `MOST_CANDIDATES`, and where these are of different clips, or of one speaker."""
     groups = list(by_configuration(records).values())
     first = groups[0][0].validation
-    if len(groups) < 2 or len(set(first.speakers)) < 2 or any(r.validation.names != first.names for r in records):
+    if not 2 <= len(groups) <= MOST_CANDIDATES:
+        return None
+    if len(set(first.speakers)) < 2 or any(r.validation.names != first.names for r in records):
         return None
     trials = [group[0].trial for group in groups]
     candidates = [
@@ -218,6 +224,8 @@ def sheet(rows: Sequence[Row], decided: Recommendation | None = None) -> Sheet:
         marked = any(row.told_from_best is False for row in rows)
         notes += ["≈: not told from the best in validation"] * marked
         notes.append(f"by validation alone (ask 'melbench recommend' for more): {decided.describe('MACs')}")
+    elif len(rows) > MOST_CANDIDATES:
+        notes.append(f"no recommendation among more than {MOST_CANDIDATES} configurations: sweep fewer of them")
     return Sheet(
         title=(
             f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "

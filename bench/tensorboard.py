@@ -1,13 +1,16 @@
 """Curves for TensorBoard: a run for each network, by epoch."""
 
 import math
+import re
 from pathlib import Path
 
 from bench.findings import CURVES
-from bench.folders import free
 from bench.gathering import Gathered
 from melcnn.config import describe
 from melcnn.errors import InputError
+
+# The folder of a run: its seed, and the identity of its record.
+RUN = re.compile(r"seed \S+ ([0-9a-f]{12})")
 
 
 def write_curves(gathered: Gathered, folder: Path) -> Path:
@@ -17,18 +20,18 @@ def write_curves(gathered: Gathered, folder: Path) -> Path:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("--tensorboard needs TensorBoard: pip install 'melbench[tensorboard]'") from None
-    taken: set[Path] = set()
+    earlier = _by_identity(folder)
     for chapter in gathered.chapters:
         records = [*chapter.trials, *chapter.folds]
         trials = list(dict.fromkeys(record.trial for record in records))
         for record in records:
             data_set = _plain(f"{record.dataset} {' '.join(record.trial.data.words)}")
-            home = free(folder / data_set / _plain(describe(record.trial, trials)) / f"seed {record.seed}", taken)
-            taken.add(home)
+            # What a configuration is called changes with the others that are told, a record's identity never.
+            run = f"seed {record.seed} {record.identity}"
+            home = folder / data_set / _plain(describe(record.trial, trials)) / run
             try:
-                # TensorBoard puts all event files of a folder into one run.
-                for old in home.glob("events.out.tfevents.*"):
-                    old.unlink()
+                for old in earlier.get(record.identity, ()):
+                    _remove(old)
                 with SummaryWriter(home) as writer:
                     for curve in CURVES:
                         for epoch, value in enumerate(getattr(record, curve), 1):
@@ -37,6 +40,23 @@ def write_curves(gathered: Gathered, folder: Path) -> Path:
             except OSError as error:
                 raise InputError(f"{home} cannot be written ({error.strerror}): choose another --tensorboard") from None
     return folder
+
+
+def _by_identity(folder: Path) -> dict[str, list[Path]]:
+    """The runs that are in `folder`, by the identities that their names carry."""
+    found: dict[str, list[Path]] = {}
+    for home in folder.glob("*/*/seed *"):
+        if named := RUN.fullmatch(home.name):
+            found.setdefault(named[1], []).append(home)
+    return found
+
+
+def _remove(run: Path) -> None:
+    """All event files, which TensorBoard puts into one run; and the folder, if nothing else is there."""
+    for events in run.glob("events.out.tfevents.*"):
+        events.unlink()
+    if not any(run.iterdir()):
+        run.rmdir()
 
 
 def _plain(name: str) -> str:

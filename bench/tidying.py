@@ -30,7 +30,7 @@ class Finding:
 
     unreadable: the system does not give its content; truncated: it is not whole; foreign: it is no record of this
     melbench, or one in another's name; duplicate: likewise, and the record of that name is there too; stale: of an
-    earlier version of melbench's numbers; leftover: of a write that was cut short.
+    earlier version of melbench's numbers; newer: of a later one; leftover: of a write that was cut short.
     """
 
     path: Path
@@ -68,9 +68,12 @@ def look(folder: Path) -> Inventory:
                 strange.append((path, error))
                 continue
             readable.add(path.name)
-            if record.results_version < RESULTS_VERSION:
-                reason = f"is of version {record.results_version} of melbench's numbers, which now is {RESULTS_VERSION}"
+            if (version := record.results_version) < RESULTS_VERSION:
+                reason = f"is of version {version} of melbench's numbers, which now is {RESULTS_VERSION}"
                 findings.append(Finding(path, "stale", reason))
+            elif version > RESULTS_VERSION:
+                reason = f"is of version {version} of melbench's numbers, and this melbench knows {RESULTS_VERSION}"
+                findings.append(Finding(path, "newer", f"{reason}: upgrade it"))
     findings += [
         Finding(path, "duplicate" if error.belongs_to in readable else error.kind, error.reason)
         for path, error in strange
@@ -96,14 +99,19 @@ def tidy_up(folder: RecordFolder) -> tuple[Inventory, dict[Finding, Path]]:
     """Looks, and moves what is amiss aside; says where to. Beside each file there, another of its name and `.txt` holds
     the reason; none that is there already is overwritten.
 
-    Raises `InputError` if there is no such folder, or another process is at work in it.
+    Raises `InputError` if there is no such folder, if another process is at work in it, or if a link would lead the
+    files elsewhere.
     """
     found = look(folder.path)
     if not found.findings:
         return found, {}
     with folder.locked():
         found = look(folder.path)  # A sweep may have gone on until now.
-        return found, {finding: _move(finding, folder.path / ASIDE / finding.kind) for finding in found.findings}
+        homes = {finding: folder.path / ASIDE / finding.kind for finding in found.findings}
+        for path in (folder.path / ASIDE, *homes.values()):
+            if path.is_symlink():
+                raise InputError(f"{path} is a link, and nothing is moved out of {folder.path}: move the link away")
+        return found, {finding: _move(finding, home) for finding, home in homes.items()}
 
 
 def _move(finding: Finding, home: Path) -> Path:

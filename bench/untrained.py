@@ -58,7 +58,8 @@ def simulate(name: str, count: int) -> dict[str, object]:
         seconds = time.perf_counter() - start
         slots = executor.room.slots
         files = len(list(Path(home).glob("trial-*.json")))
-        tables.rows(found)
+        decided = tables.recommended(found)
+        tables.sheet(tables.rows(found, decided=decided), decided)
         peak = _resident("VmHWM")
     count = len(trials) * SEEDS
     if failed or not len(found) == files == count:

@@ -18,17 +18,27 @@ import numpy as np
 import soundfile
 import torch
 
-from bench import comparing, convolutions, mutations, reading, sweep, tables, timetables
+from bench import comparing, convolutions, mutations, reading, sweep, timetables
 from bench.ceilings import Ceilings
-from bench.complexity import Complexity
 from bench.convolutions import ConvolutionRow
-from bench.environment import Environment
 from bench.formats import to_csv
 from bench.machine import Conditions
 from bench.measurements import Launch, Measurement, Samples
-from bench.records import Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
+from bench.records import FailureRecord, TimingRecord, TrialRecord
 from bench.roofline import Floor
 from bench.suite_json import KEY
+from bench.untrusted_records import (
+    ENVIRONMENT,
+    WORDS,
+    a_fold,
+    failure,
+    named,
+    own,
+    read_failure,
+    read_timing,
+    read_trial,
+    timing,
+)
 from bench.works import Facts, of_trial
 from melcnn import checkpoint
 from melcnn.config import Trial, configure, describe
@@ -50,7 +60,6 @@ class Kind:
     name: Callable[[bytes], str] = lambda content: "input"
 
 
-WORDS = ("yes", "no")
 RATE = 8000
 
 
@@ -180,44 +189,6 @@ def _load(path: Path) -> np.ndarray:
     return predict(loaded, np.zeros((1, audio.SAMPLES), np.int16))
 
 
-_ENVIRONMENT = Environment(
-    device="a CPU", cpu="a CPU", cores=2, threads=2, system="Linux", python="3", cuda=None, packages={"torch": "2"}
-)
-
-
-@functools.cache
-def _record() -> dict:
-    said = Predictions(names=["yes/a", "no/b"], speakers=["1", "2"], labels=[0, 1], logits=[[0.9, 0.1], [0.7, 0.3]])
-    record = TrialRecord(
-        trial=configure(WORDS, recipe="default", epochs=2),
-        seed=0,
-        stack=[0, 1],
-        kernels="torch",
-        dataset="synthetic",
-        data_fingerprint="f00",
-        train_clips=10,
-        complexity=Complexity(params=1, macs=2, macs_all_layers=3),
-        train_loss=[0.5, 0.4],
-        validation_loss=[0.4, 0.3],
-        validation_accuracy=[0.5, 1.0],
-        elapsed_seconds=[1.0, 2.0],
-        kept_epoch=2,
-        validation=said,
-        test=said,
-        environment=_ENVIRONMENT,
-        finished_at="2026-01-01T00:00:00+00:00",
-    )
-    return json.loads(record.model_dump_json())
-
-
-@functools.cache
-def _timing() -> dict:
-    calm = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
-    timed = [TimedTrial(trial=configure(groups=g), train_clips=10, epoch_seconds=[1.0, 2.0, 4.0]) for g in (1, 2)]
-    record = TimingRecord(timed=timed, environment=_ENVIRONMENT, before=calm, after=calm, finished_at="2026-01-01")
-    return json.loads(record.model_dump_json())
-
-
 @functools.cache
 def _measurement() -> dict:
     calm = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
@@ -237,7 +208,7 @@ def _measurement() -> dict:
         facts=[Facts(params=1, macs=2, floor=floor)] * 2,
         ceilings=Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6),
         launches=[Launch(samples=[samples] * 2, before=calm, after=calm)] * 2,
-        environment=_ENVIRONMENT,
+        environment=ENVIRONMENT,
         finished_at="2026-01-01",
     )
     content = json.loads(found.model_dump_json())
@@ -267,35 +238,6 @@ def _suite() -> dict:
             for i in range(2)
         ],
     }
-
-
-def _json_of(seed: Callable[[], dict]) -> Callable[[random.Random], bytes]:
-    def mutated(rng: random.Random) -> bytes:
-        content = mutations.of_json(seed(), rng).encode(errors="surrogatepass")
-        return mutations.of_bytes(content, rng) if rng.random() < 0.1 else content
-
-    return mutated
-
-
-def _file_name(content: bytes, kind: type[TrialRecord | TimingRecord], usual: str) -> str:
-    """The name that belongs to a record, which whoever makes one up can work out too."""
-    try:
-        name = kind.model_validate_json(content).file_name
-    except (ValueError, OverflowError):
-        return usual
-    return name if len(name) < 200 else usual  # no file is named with a seed of a thousand digits
-
-
-def _recorded(path: Path) -> object:
-    records = list(RecordFolder(path.parent).trials().values())
-    return to_csv(tables.sheet(tables.rows(records, target=0.9)))
-
-
-def _timed(path: Path) -> object:
-    (timing,) = RecordFolder(path.parent).timings().values()
-    record = TrialRecord.model_validate(_record())
-    records = [record.model_copy(update={"trial": t.trial}) for t in timing.timed]
-    return to_csv(tables.sheet(tables.rows(records, timing)))
 
 
 def _measured(path: Path) -> object:
@@ -339,6 +281,10 @@ def _rows(rng: random.Random) -> bytes:
 
 def _read_rows(path: Path) -> object:
     return convolutions.sheet(convolutions.read(path))
+
+
+def _configuration() -> dict:
+    return json.loads(configure(recipe="default").model_dump_json())
 
 
 def _configured(path: Path) -> object:
@@ -387,13 +333,15 @@ KINDS = {
     "audio": Kind(_sound, _hear),
     "cached clips": Kind(_damaged_clips, _clips_again, lambda content: _stored_clips()[0]),
     "checkpoint": Kind(_weights, _load),
-    "record": Kind(_json_of(_record), _recorded, lambda content: _file_name(content, TrialRecord, "trial-a.json")),
-    "timing record": Kind(
-        _json_of(_timing), _timed, lambda content: _file_name(content, TimingRecord, "timing-a.json")
-    ),
-    "measurement": Kind(_json_of(_measurement), _measured),
-    "suite": Kind(_json_of(_suite), _compared),
+    "record": Kind(mutations.json_of(own), read_trial, named(TrialRecord)),
+    "fold record": Kind(a_fold, read_trial, named(TrialRecord)),
+    "failure record": Kind(mutations.json_of(failure), read_failure, named(FailureRecord)),
+    "timing record": Kind(mutations.json_of(timing), read_timing, named(TimingRecord)),
+    "measurement": Kind(mutations.json_of(_measurement), _measured),
+    "suite": Kind(mutations.json_of(_suite), _compared),
     "table": Kind(_rows, _read_rows),
-    "configuration": Kind(_json_of(lambda: json.loads(configure(recipe="default").model_dump_json())), _configured),
+    "configuration": Kind(
+        mutations.json_of(lambda: json.loads(configure(recipe="default").model_dump_json())), _configured
+    ),
     "axes": Kind(_axes, _planned),
 }

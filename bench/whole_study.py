@@ -30,6 +30,8 @@ from bench.works import EPOCH_CLIPS
 from melcnn import ops
 from melcnn.config import Trial
 from melcnn.data.loading import load_clips
+from melcnn.errors import Failed
+from melcnn.files import make_folder
 from melcnn.steps import Stack, capture_for
 
 STACK_SIZES = (1, 8, 32)
@@ -93,7 +95,7 @@ def main(
     clips: Annotated[int, typer.Option(help="Clips of the timed epochs.")] = EPOCH_CLIPS,
 ) -> None:
     """Measures all of it and writes a CSV and a Markdown file of each table."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     on = environment.pick_device(device)
     name = environment.collect(on).device
     loaded = load_clips(data, ("yes", "no"), note)
@@ -114,6 +116,8 @@ def main(
         took = time.perf_counter() - start
     if found.failures:
         raise as_error(found.failures)
+    if found.timing is None:
+        raise Failed("the epochs could not be timed: run the same again")
     deliver("study", tables.sheet(tables.rows(found.trials, found.timing)), f"\nThe whole took {took:.1f} s.\n")
     few = [t.model_copy(update={"training": t.training.model_copy(update={"epochs": epochs})}) for t in trials]
     deliver("baselines", race.sheet(race.rows(race.race(few, 5, loaded, on, note), few, 5, loaded, name)))

@@ -14,7 +14,7 @@ import torch
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError, first_line, one_line
-from melcnn.files import write_whole
+from melcnn.files import open_file, write_whole
 from melcnn.model import MelCNN
 from melcnn.training import Run
 
@@ -82,7 +82,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     of a newer version, and for pickled files, which are not opened."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(8)
     except OSError as error:
         raise InputError(f"the checkpoint {path} cannot be read ({error.strerror})") from None

@@ -4,8 +4,10 @@ Whoever can write to a file or folder decides what is read there: that is at mos
 """
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +35,15 @@ FOLDER_MODE = 0o775
 def opener(path: str, flags: int) -> int:
     """For `open(..., opener=opener)`: a new file that not everybody can write to."""
     return os.open(path, flags, FILE_MODE)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file to read it. Raises OSError as the file system does, and for a pipe or a device, whose end nobody
+    may ever see."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Of a folder the system says itself what it is.
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
 
 
 def make_folder(path: Path) -> None:

@@ -42,7 +42,8 @@ def held(folder: Path, otherwise: str) -> Iterator[None]:
         with suppress(OSError):  # Of somebody else's file the mode is his.
             path.chmod(own[0].st_mode & FILE_MODE)
 
-    lock = FileLock(path, timeout=PATIENCE_SECONDS, on_acquired=sign)
+    # Of this process: the thread that lets go of it may be another.
+    lock = FileLock(path, timeout=PATIENCE_SECONDS, thread_local=False, on_acquired=sign)
     try:
         lock.acquire()
     except Timeout:

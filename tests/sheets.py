@@ -85,7 +85,7 @@ def _recommended():
     counts = Complexity(params=1, macs=1, macs_all_layers=1)
     found = [OutOfFold(trial, counts, np.ones((2, 100), bool), speakers, 80.0) for trial in trials]
     costs_of = choosing.costs(trials, "cpu", latency=False)
-    return choosing.sheet(*choosing.choose(found, costs_of, 0.005), "synthetic", "a CPU")
+    return choosing.sheet(*choosing.choose(found, costs_of, 0.005), "synthetic")
 
 
 def _stored(path, row, **fixed):

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from bench.amiss import amiss
+from bench.findings import timing_of
 from melcnn import configure
 from tests.records import ENVIRONMENT, diverged, failure_record, folds, heard, network, timing_record
 
@@ -16,7 +17,7 @@ def said(*groups, timings=None, crossings=(), failures=()):
     """What is said of configurations' records; timed together, where no timings are given."""
     if timings is None:
         timings = [timing_record(*(group[0].trial for group in groups))]
-    return amiss(groups, crossings, timings, failures)
+    return amiss(groups, crossings, timing_of(groups, timings), failures)
 
 
 def crossed(trial, *seeds, **changes):
@@ -74,8 +75,24 @@ def test_epoch_times():
 
 def test_epoch_times_on_different_devices():
     elsewhere = ENVIRONMENT.model_copy(update={"device": "Some GPU"})
-    (line,) = said(seeds(ONE), timings=[timing_record(ONE), timing_record(ONE, environment=elsewhere)])
+    _, line = said(seeds(ONE), seeds(TWO), timings=[timing_record(ONE), timing_record(TWO, environment=elsewhere)])
     assert line.startswith("epoch times were taken on different devices: ") and "Some GPU" in line
+
+
+def test_a_timing_that_no_epoch_time_is_of_says_nothing():
+    elsewhere = ENVIRONMENT.model_copy(update={"device": "Some GPU"})
+    old = timing_record(ONE, environment=elsewhere, finished_at="2025-01-01")
+    assert not said(seeds(ONE), seeds(TWO), timings=[timing_record(ONE, TWO), old])
+    # That one is missing does not hide that the others are of two runs.
+    lines = said(seeds(ONE), seeds(TWO), seeds(FOUR), timings=[timing_record(ONE), timing_record(TWO)])
+    assert lines[0] == "no epoch times of groups=4" and lines[1].startswith("epoch times are of several timing runs")
+
+
+def test_epoch_times_are_of_the_kernels_that_trained():
+    melbenchs = timing_record(ONE, TWO, kernels="melcnn", finished_at="2026-03-01")  # later, and of others
+    assert not said(seeds(ONE), seeds(TWO), timings=[melbenchs, timing_record(ONE, TWO)])
+    (line,) = said(seeds(ONE), seeds(TWO), timings=[melbenchs])
+    assert line == "epoch times are by other kernels than the training was: groups=1 (melcnn), groups=2 (melcnn)"
 
 
 @pytest.mark.parametrize(

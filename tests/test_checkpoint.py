@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -34,6 +35,12 @@ def trained(clips):
 def saved(trained, tmp_path):
     save_checkpoint(trained[0], tmp_path / "a.safetensors")
     return tmp_path / "a.safetensors"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"cannot be read \(not a regular file\)"):
+        load_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_round_trip(trained, saved, clips):

@@ -32,7 +32,7 @@ def chosen(accuracies, latency=False):
     trials = [configure(groups=groups) for groups in accuracies]
     costs = choosing.costs(trials, "cpu", latency)
     found = [predicted(trial, accuracy) for trial, accuracy in zip(trials, accuracies.values(), strict=True)]
-    return choosing.sheet(*choosing.choose(found, costs, 0.005), "synthetic", "a CPU")
+    return choosing.sheet(*choosing.choose(found, costs, 0.005), "synthetic")
 
 
 def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the_front():

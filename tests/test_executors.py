@@ -5,7 +5,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from bench import environment, processes
-from bench.dispatch import Heard, Lost, dispatch
 from bench.executors import Audience, Threads
 from bench.jobs import Job
 from bench.processes import Processes
@@ -22,7 +20,6 @@ from bench.stacks import Listener
 from bench.sweep import trained
 from melcnn import InputError, configure
 from melcnn.errors import Failed
-from melcnn.training import Epoch
 from tests import stand_ins
 from tests.pages import ROOT
 from tests.test_in_flight import interrupt
@@ -31,148 +28,6 @@ SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_s
 TRIAL = configure(**SMALL)
 # Until what should have happened long before fails the test: the machine may be busy.
 PATIENCE_SECONDS = 300
-GONE = Lost("lost", "was killed")
-EPOCH = Epoch(1, [0.5], [True])
-
-
-class FakePool:
-    """Takes so many jobs at once and answers by `happens(job, try)`, in the order in which they began."""
-
-    def __init__(self, happens, slots=2, most=2, tries=3):
-        self.happens, self.slots, self.most, self.tries = happens, slots, most, tries
-        self.going, self.begun, self.tried, self.ended, self.largest = {}, [], {}, False, 0
-
-    def begin(self, job):
-        self.begun.append(job.seeds)
-        self.tried[job] = self.tried.get(job, 0) + 1
-        self.going[len(self.begun)] = job
-        self.largest = max(self.largest, len(self.going))
-        return len(self.begun)
-
-    def wait(self, seconds):
-        key = next(iter(self.going))
-        event = self.happens(self.going[key], self.tried[self.going[key]])
-        if not isinstance(event, Heard):
-            del self.going[key]
-        return [(key, event)]
-
-    def end(self):
-        self.ended = True
-
-
-def outcome_of(job):
-    return stand_ins.learned(job, None, None, None)
-
-
-def dispatched(pool, *seeds):
-    """What an audience hears of jobs of these seeds: (took, began, noted)."""
-    took, began, noted = [], [], []
-    audience = Audience(lambda *what: took.append(what), lambda job: began.append(job.seeds), note=noted.append)
-    dispatch([Job(TRIAL, each) for each in seeds], pool, audience)
-    return took, began, noted
-
-
-def test_jobs_are_begun_in_order_and_not_all_at_once():
-    pool = FakePool(lambda job, tried: outcome_of(job), slots=2, most=3)
-    took, began, _ = dispatched(pool, *((seed,) for seed in range(8)))
-    assert [job.seeds for job, _ in took] == pool.begun == began == [(seed,) for seed in range(8)]
-    assert pool.largest == 3 and pool.ended
-
-
-def test_of_those_in_flight_the_first_ones_are_in_training():
-    began_at = []
-    pool = FakePool(lambda job, tried: outcome_of(job), slots=1, most=3)
-    audience = Audience(lambda *what: None, lambda job: began_at.append((job.seeds, len(pool.begun))))
-    dispatch([Job(TRIAL, (seed,)) for seed in range(4)], pool, audience)
-    assert began_at == [((0,), 3), ((1,), 4), ((2,), 4), ((3,), 4)]
-
-
-def test_a_lost_job_is_tried_again_and_noted():
-    pool = FakePool(lambda job, tried: GONE if job.seeds == (0,) and tried < 3 else outcome_of(job))
-    took, _, noted = dispatched(pool, (0,), (1,), (2,))
-    assert sorted(job.seeds for job, _ in took) == [(0,), (1,), (2,)] and not any(o.failures for _, o in took)
-    assert pool.tried[Job(TRIAL, (0,))] == 3 and len(noted) == 2
-    assert noted[0].endswith(" seed 0: its worker was killed; it is tried again")
-
-
-def test_a_job_that_loses_every_worker_failed():
-    took, _, noted = dispatched(FakePool(lambda job, tried: GONE if job.seeds == (0,) else outcome_of(job)), (0,), (1,))
-    failures = [failure for _, outcome in took for failure in outcome.failures]
-    assert [(f.seed, f.stack, f.kind, f.message) for f in failures] == [
-        (0, (0,), "lost", "its worker was killed, 3 times")
-    ]
-    assert noted[-1].endswith(" seed 0: its worker was killed; it failed")
-
-
-def test_a_stack_that_loses_every_worker_is_tried_in_halves():
-    pool = FakePool(lambda job, tried: GONE if 2 in job.seeds else outcome_of(job))
-    took, _, _ = dispatched(pool, (0, 1, 2, 3))
-    # Three times whole, then each half once, and so on: only the seed that kills its workers fails.
-    assert pool.begun == [(0, 1, 2, 3)] * 3 + [(0, 1), (2, 3), (2,), (3,)]
-    assert [(job.seeds, len(outcome.failures)) for job, outcome in took] == [((0, 1), 0), ((2,), 1), ((3,), 0)]
-
-
-def test_a_stack_that_is_killed_for_its_memory_is_halved_at_once():
-    lost = Lost("out of memory", "took more memory than there is")
-    pool = FakePool(lambda job, tried: lost if len(job.seeds) > 2 else outcome_of(job))
-    took, _, _ = dispatched(pool, (0, 1, 2, 3))
-    assert pool.begun == [(0, 1, 2, 3), (0, 1), (2, 3)] and not any(outcome.failures for _, outcome in took)
-
-
-def test_epochs_are_told():
-    told = []
-    pool = FakePool(lambda job, tried: Heard((0,), EPOCH) if len(told) < 2 else outcome_of(job))
-    job = Job(TRIAL, (0, 1))
-    dispatch([job], pool, Audience(lambda *what: None, epoch=lambda *what: told.append(what)))
-    assert told == [(job, (0,), EPOCH)] * 2
-
-
-def test_an_error_of_a_job_or_of_the_audience_ends_all():
-    def raises(job, tried):
-        raise InputError("no data")
-
-    pool = FakePool(raises)
-    with pytest.raises(InputError, match="no data"):
-        dispatched(pool, (0,), (1,), (2,))
-    assert pool.ended and pool.begun == [(0,), (1,)]
-
-    pool = FakePool(lambda job, tried: outcome_of(job))
-
-    def take(job, outcome):
-        raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space left"):
-        dispatch([Job(TRIAL, (seed,)) for seed in range(3)], pool, Audience(take))
-    assert pool.ended and len(pool.begun) == 2
-
-
-def test_what_has_ended_is_taken_before_an_error_ends_all():
-    class AllAtOnce(FakePool):
-        def wait(self, seconds):
-            return [event for _ in range(len(self.going)) for event in FakePool.wait(self, seconds)]
-
-    pool, took = AllAtOnce(lambda job, tried: outcome_of(job) if job.seeds[0] else InputError("no data")), []
-    with pytest.raises(InputError, match="no data"):
-        dispatch(
-            [Job(TRIAL, (seed,)) for seed in range(3)], pool, Audience(lambda job, outcome: took.append(job.seeds))
-        )
-    assert took == [(1,)] and pool.ended and pool.begun == [(0,), (1,)]
-
-
-def test_an_interruption_breaks_off_nothing_that_is_being_taken():
-    pool, said, taken = FakePool(lambda job, tried: outcome_of(job)), threading.Event(), []
-
-    def take(job, outcome):
-        taken.append("begun")
-        if len(taken) == 1:
-            interrupt()
-            assert said.wait(PATIENCE_SECONDS)
-        taken.append("whole")
-
-    with pytest.raises(KeyboardInterrupt):
-        dispatch([Job(TRIAL, (seed,)) for seed in range(9)], pool, Audience(take, ending=said.set))
-    # What had ended besides is taken, and no more is begun.
-    assert taken == ["begun", "whole"] * 2 and len(pool.begun) == 2 and pool.ended
 
 
 # Real processes, which take seconds to start.

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import jobs, stacks, sweep
+from bench import jobs, stacks, sweep, tables
 from bench.environment import collect
-from bench.executors import Threads
+from bench.executors import Audience, Threads
 from bench.gathering import gather
 from bench.jobs import Job, do
 from bench.records import RecordFolder
@@ -181,16 +181,37 @@ def test_features_that_cannot_be_made_fail_all_seeds_at_once():
     ]  # fmt: skip
 
 
-def test_a_lost_device_ends_the_sweep_and_what_failed_is_kept(clips, monkeypatch):
+def test_a_lost_device_ends_the_sweep_and_nobody_is_blamed_for_a_neighbour(clips, monkeypatch):
     stand_in(monkeypatch, fails_for([0], RuntimeError("CUDA error: an illegal memory access was encountered")))
     monkeypatch.setattr(jobs, "_device_lost", lambda: True)
     kept = []
     planned = stacks.Plan([(TRIAL, [0, 1]), (OTHER, [0])], 1, 0)
     with pytest.raises(Failed, match="answers no more .*illegal memory access.*the same command goes on"):
         stacks.train(planned, clips, Threads("cpu"), Listener(), lambda *what: kept.append(what))
-    ((job, outcome),) = kept
-    # No part of the stack is tried: nothing could be trained any more.
-    assert job.trial == TRIAL and [(f.seed, f.kind) for f in outcome.failures] == [(0, "error"), (1, "error")]
+    # No part of the stack is tried, nothing could be trained any more; nor is any of it to blame as yet.
+    assert not kept
+
+
+def test_who_loses_the_device_alone_failed_and_who_comes_after_is_not_judged(monkeypatch):
+    lost = []
+
+    def training(trial, seeds, on_epoch):
+        if len(seeds) > 1:
+            raise ValueError("of one of them")
+        if seeds == (1,):
+            lost.append(seeds)
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return [run_of(seed) for seed in seeds]
+
+    stand_in(monkeypatch, training)
+    monkeypatch.setattr(jobs, "_device_lost", lambda: bool(lost))
+    job, took = Job(TRIAL, (0, 1, 2, 3)), []
+    outcome = do(job, lambda front_end: contextlib.nullcontext(None), lambda stack, epoch: None, ENVIRONMENT)
+    assert [(f.seed, f.stack, f.kind) for f in outcome.failures] == [(1, (1,), "error")]
+    assert "illegal memory access" in outcome.device_lost and outcome.settled(job) == (0, 1)
+    # What it is told of, it takes to be finished: of the others it hears nothing.
+    assert Audience(lambda *what: took.append(what)).settle(job, outcome) == (2, 3)
+    assert took == [(replace(job, seeds=(0, 1)), outcome)]
 
 
 # In a sweep.
@@ -242,6 +263,27 @@ def test_a_failure_is_recorded_and_not_run_again_unless_asked(clips, tmp_path, m
     # The old record is kept, and not reported: not by a sweep, nor by a report.
     assert (tmp_path / failure.file_name).exists() and not swept(clips, tmp_path)[0].failures
     assert not gather([tmp_path], pytest.fail).chapters[0].failures
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), Failed("groups=2 raised")])
+def test_what_is_trained_is_told_without_times_where_the_timing_fails(clips, tmp_path, monkeypatch, error):
+    def build(work, device):
+        raise error
+
+    stand_in(monkeypatch, only([]))
+    monkeypatch.setattr(sweep.works, "build", build)
+    result, heard = swept(clips, tmp_path)
+    assert len(result.trials) == 4 and result.timing is None
+    assert [row.epoch_time_s for row in tables.rows(result.trials, result.timing)] == [None, None]
+    assert any(str(note).startswith("epochs could not be timed (") and str(error) in note for note in heard)
+
+
+def test_a_command_of_which_the_timing_fails_shows_its_table(melbench, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.works.build", lambda work, device: 1 / 0)
+    arguments = ["groups=1", *(f"{name}={value}" for name, value in SMALL.items()), "--data", corpus, "--epochs", 1]
+    code, out, err = melbench("sweep", *arguments, "--seeds", 1, "--out", tmp_path, "--format", "csv")
+    assert code == 1 and len(out.splitlines()) == 2 and "Traceback" not in err
+    assert "epochs could not be timed (ZeroDivisionError: division by zero)" in " ".join(err.split())
 
 
 def test_a_second_failure_is_written_beside_the_first(clips, tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def test_a_report_says_what_failed(tmp_path):
     records = [network(one, 0), network(one, 1), network(two, 0), failure_record(1, two), fold]
     (chapter,) = gather([written(tmp_path, *records).path], pytest.fail).chapters
     assert {failure.kind for failure in chapter.failures} == {"out of memory", "lost"}
-    remarks = amiss([[records[0], records[1]], [records[2]]], [], [], chapter.failures)
+    remarks = amiss([[records[0], records[1]], [records[2]]], [], {}, chapter.failures)
     assert remarks[0] == (
         "failed: groups=1 seed 0 of fold 2 (lost), groups=2 seed 1 (out of memory); --retry-failed runs them again"
     )

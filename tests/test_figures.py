@@ -1,13 +1,14 @@
 """Figures as files: each of its kind, as wide as a column, legible, told to who cannot see; each set in its folder."""
 
 import io
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from PIL import Image
 
-from bench import plots, works
+from bench import figures, plots, works
 from bench.drawing import PAPER
 from bench.figures import PIXELS_PER_INCH, image, write_figures
 from bench.findings import find
@@ -102,6 +103,16 @@ def test_several_data_sets_and_measurements_have_folders_of_their_own(tmp_path):
     # Of what has nothing to draw there is none, and one alone needs none.
     nothing = measurement(works.of_trial(configure(), ["step"]), [1.0])
     assert homes(tmp_path / "alone", few[0], nothing=nothing) == {"."}
+
+
+def test_folders_are_not_open_to_everybody(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "image", lambda spec, suffix: b"<svg>")
+    before = os.umask(0)
+    try:
+        written(tmp_path / "new" / "figures", networks())
+    finally:
+        os.umask(before)
+    assert {(tmp_path / name).stat().st_mode & 0o002 for name in ("new", "new/figures")} == {0}
 
 
 def test_names_that_are_no_folders_make_some(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from melcnn import InputError
 from melcnn.data.clips import SPLITS
-from melcnn.data.folds import fold_of, held_out
+from melcnn.data.folds import fold_named, fold_of, held_out
 
 
 def test_a_speaker_is_in_one_fold_and_folds_are_about_equal():
@@ -43,6 +43,12 @@ def test_folds_of_a_clip_set(clips, validated):
     # Every clip that is not for testing is held out once.
     assert sorted(heard) == sorted(clips.names[:end].tolist())
     assert len({held_out(clips, fold, validated).fingerprint for fold in range(5)}) == 5
+
+
+def test_the_name_of_a_fold_and_what_is_none():
+    assert fold_named("sc, fold 2 of 5") == ("sc", 1, 5) and fold_named("sc, fold 999 of 999") == ("sc", 998, 999)
+    numbers = [(9, 5), (0, 5), (1, 0), ("01", 5), (1, 300_000_000), ("9" * 5000, 5), (1, "9" * 5000), ("٣", 5), (-1, 5)]
+    assert [fold_named(f"sc, fold {fold} of {folds}") for fold, folds in numbers] == [None] * len(numbers)
 
 
 def test_a_word_of_one_speaker(clips):

@@ -3,17 +3,22 @@
 import csv
 import ctypes
 import hashlib
+import io
+import json
 import os
 import pickle
+import random
 import re
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-from bench import fuzzing, mutations, untrusted
+from bench import fuzzing, mutations, untrusted, untrusted_records
+from bench.findings import OUT_OF_FOLD
 from bench.fuzzing import FINDING, REFUSED, VALUE, fuzz, made, main, untidy
 from bench.untrusted import KINDS, Kind
 from melcnn import InputError
@@ -61,6 +66,37 @@ def digest(seed):
         # libsndfile writes the time into some formats, and at random a number into others.
         found.update(str([len(each) for each in inputs]).encode() if kind == "audio" else b"".join(inputs))
     return found.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("record", untrusted_records.own()),
+        ("fold record", untrusted_records._of_fold()),
+        ("failure record", untrusted_records.failure()),
+        ("timing record", untrusted_records.timing()),
+    ],
+)
+def test_a_record_is_put_to_all_uses_that_others_make_of_it(kind, content, tmp_path):
+    text = json.dumps(content).encode()
+    path = tmp_path / KINDS[kind].name(text)
+    path.write_bytes(text)
+    _, (checked, (found,), marks, (merged,)) = KINDS[kind].read(path)
+    # With those it is read beside it makes one chapter, whole.
+    chapter = found.chapter
+    assert [len(of) for of in (chapter.trials, chapter.folds, chapter.timings, chapter.failures)] == [4, 10, 1, 1]
+    assert found.decided and found.basis == OUT_OF_FOLD and len(marks) == 2
+    assert json.loads(checked[0])[0]["findings"] == 0
+    assert merged.records == {"trial": 14, "failure": 1, "timing": 1} and merged.written == 0
+
+
+def test_holes_of_gigabytes_are_among_the_odd_members():
+    odd = [mutations._odd_member([("yes/a.wav", b"sound")], random.Random(number)) for number in range(2000)]
+    holes = [member for member in odd if member[257:265] == b"ustar  \0"]
+    with tarfile.open(fileobj=io.BytesIO(b"".join(holes) + bytes(1024))) as archive:
+        sizes = [member.size for member in archive if member.issparse()]
+    assert len(sizes) == len(holes)
+    assert min(sizes) >= 2**20 and max(sizes) > 2**32 and {*map(len, holes)} == {tarfile.BLOCKSIZE}
 
 
 def _raise(path):

@@ -7,7 +7,7 @@ from bench.gathering import gather
 from bench.records import RESULTS_VERSION
 from melcnn import configure
 from melcnn.errors import InputError
-from tests.records import failure_record, folds, heard, measurement, network, timing_record, written
+from tests.records import ENVIRONMENT, failure_record, folds, heard, measurement, network, timing_record, written
 
 ONE, TWO = configure(), configure(groups=2)
 TIMES = measurement(works.of_trial(ONE, ["latency"]), [1.0])
@@ -130,7 +130,7 @@ def test_of_other_recordings_by_the_same_names_the_most_are_kept(tmp_path):
         (chapter,) = of(tmp_path / str(number), *records)
         assert chapter.trials == (after,)
         (remark,) = chapter.remarks
-        assert remark.startswith("1 record is left out: of other recordings or other folds by the same names")
+        assert remark == "1 record is left out: the data was another then, recordings or folds, by the same names"
     # Of two against one the age does not matter.
     (chapter,) = of(tmp_path / "more", before, before.model_copy(update={"seed": 1}), after)
     assert {record.data_fingerprint for record in chapter.trials} == {"f00"} and len(chapter.trials) == 2
@@ -153,15 +153,65 @@ def test_folds_of_more_clips_are_another_set(tmp_path):
     assert [record.dataset for record in begun.folds] == ["speech_commands, fold 1 of 5"]
 
 
-def test_of_folds_divided_otherwise_the_most_are_kept(tmp_path):
-    # As many clips, of which two folds had others before: of fold 1 two seeds against one, of fold 2 likewise.
-    now = [*folds(ONE, 0), *folds(ONE, 1)]
-    before = [
-        fold.model_copy(update={"test": other.test, "seed": 5}) for fold, other in ((now[0], now[1]), (now[1], now[0]))
+def divided_otherwise(seeds, folds_done, finished_at):
+    """Networks of folds that hold out the same clips in another order, of the first `folds_done` folds."""
+    found = []
+    for seed in range(seeds):
+        records = folds(ONE, seed, finished_at=finished_at)
+        for number in range(folds_done):
+            changes = {"test": records[(number + 1) % 5].test, "data_fingerprint": f"otherwise, fold {number + 1}"}
+            found.append(records[number].model_copy(update=changes))
+    return found
+
+
+def test_folds_are_of_one_division(tmp_path):
+    # Ten networks, and then, of other divisions, more of some folds, which would hold out clips twice with the others.
+    whole = [*folds(ONE, 0, finished_at="2026-01-01"), *folds(ONE, 1, finished_at="2026-01-02")]
+    begun = divided_otherwise(5, 2, "2026-02-01")
+    (chapter,) = of(tmp_path, *whole, *begun)
+    assert len(chapter.folds) == 10 and {record.finished_at for record in chapter.folds} == {"2026-01-01", "2026-01-02"}
+    remark = "10 records are left out: the data was another then, recordings or folds, by the same names"
+    assert chapter.remarks == (remark,)
+    # As many folds, and more networks.
+    after = divided_otherwise(3, 5, "2026-02-01")
+    (chapter,) = of(tmp_path / "after", *whole, *after)
+    assert len(chapter.folds) == 15 and {record.finished_at for record in chapter.folds} == {"2026-02-01"}
+
+
+def test_recordings_that_are_made_again_change_all_folds(tmp_path):
+    whole = [record for seed in (0, 1) for record in folds(ONE, seed, finished_at="2026-01-01")]
+    again = [
+        record.model_copy(update={"data_fingerprint": f"again {number}"})
+        for seed in range(5)
+        for number, record in enumerate(folds(ONE, seed, finished_at="2026-02-01")[:2])
     ]
-    (chapter,) = of(tmp_path, *now, *before)
-    assert {record.seed for record in chapter.folds} == {0, 1} and len(chapter.folds) == 10
-    assert chapter.remarks[0].startswith("2 records are left out")
+    (chapter,) = of(tmp_path, *whole, *again)
+    assert len(chapter.folds) == 10 and not {r.data_fingerprint for r in chapter.folds} & {"again 0", "again 1"}
+
+
+def test_folds_that_overlap_are_left_out(tmp_path):
+    # Of the same time, so that nobody can tell which belong together.
+    records = [*folds(ONE, 0)[1:], *divided_otherwise(2, 1, "2026-01-01T00:00:00+00:00")]
+    (chapter,) = of(tmp_path, network(ONE), *records)
+    assert not chapter.folds
+    assert chapter.remarks == ("6 records are left out: folds with clips in common, of several divisions of the data",)
+
+
+def test_folds_that_could_be_of_several_sets_are_of_none(tmp_path):
+    theirs = network(ONE, 1, test=heard(20, of="theirs"), data_fingerprint="f01")
+    chapters = of(tmp_path, network(ONE), theirs, *folds(ONE))
+    assert sorted((len(chapter.trials), len(chapter.folds)) for chapter in chapters) == [(0, 5), (1, 0), (1, 0)]
+    # Of as many clips: told apart by a number.
+    counts = "20 clips for training, 20 for validation, 20 for testing"
+    assert {chapter.apart for chapter in chapters} == {counts, f"{counts}, set 2", "40 clips in folds"}
+
+
+def test_the_same_results_of_another_machine_are_no_other_results(tmp_path):
+    written(tmp_path / "a", network(ONE))
+    elsewhere = ENVIRONMENT.model_copy(update={"device": "Some GPU"})
+    written(tmp_path / "b", network(ONE, environment=elsewhere, finished_at="2026-02-01"))
+    (chapter,) = gathered(tmp_path / "a", tmp_path / "b").chapters
+    assert not chapter.remarks
 
 
 def test_failures_stand_with_their_data(tmp_path):

@@ -1,6 +1,7 @@
 """JSON that is whole, and what is none to rely on."""
 
 import json
+import os
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_what_is_whole_is_as_json_reads_it(read):
 def test_what_is_refused(read, content, why):
     with pytest.raises(ValueError, match=why):
         read(content)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "b.json")
 
 
 def test_what_is_too_large_is_not_even_parsed(read, monkeypatch):

@@ -141,8 +141,16 @@ def test_timings_of_different_environments_are_refused_unless_asked_for(folder_o
     merge([a, b], out, mix_timings=True)
     assert files(out.path) == files(a) | files(b)
     # What is in --out counts too.
-    with pytest.raises(InputError, match="different environments"):
-        merge([folder_of("d", trial_record(3))], out)
+    third = HERE.model_copy(update={"cpu": "a third"})
+    with pytest.raises(InputError, match="cpu: .* and a third"):
+        merge([folder_of("d", timing(configure(groups=2), environment=third))], out)
+
+
+def test_a_folder_with_timings_of_two_environments_goes_on_being_merged_into(folder_of):
+    out = RecordFolder(folder_of("c", timing(), timing(environment=ELSEWHERE)))
+    more = folder_of("a", trial_record(3), timing(), timing(configure(groups=2), environment=ELSEWHERE))
+    assert [one.written for one in merge([more], out)] == [0, 2]
+    assert [one.written for one in merge([more], out)] == [0, 0]
 
 
 def test_of_two_timing_runs_of_the_same_the_first_is_taken_and_the_other_named(folder_of, tmp_path):

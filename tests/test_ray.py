@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,6 +109,7 @@ def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips)
     assert took.keys() == {(0,), (1,), (2,), (3,)}
     (failure,) = took[(1,)].failures
     assert failure.kind == "lost" and failure.message == "its worker was lost (WorkerCrashedError), 4 times"
+    assert len(failure.log.splitlines()) == 4 and took[(1,)].environment is None
     assert not any(took[(seed,)].failures for seed in (0, 2, 3))
 
 
@@ -190,6 +192,23 @@ def test_clusters_that_are_not_there(melbench, corpus, tmp_path, address, messag
     arguments = ["--data", corpus, "--out", tmp_path, "--executor", "ray", "--ray-address", address]
     code, out, err = melbench("sweep", "groups", *arguments)
     assert code == 2 and not out and message in err and len(err.splitlines()) == 1
+
+
+def test_whoever_waits_for_the_cluster_says_so_and_for_what(monkeypatch):
+    from bench import ray_executor
+
+    monkeypatch.setattr(ray_executor, "PATIENCE_SECONDS", 60)
+    busy = iter([[], [], ["task"]])
+    executor = object.__new__(ray_executor.Ray)
+    executor.ray = SimpleNamespace(
+        wait=lambda tasks, timeout: (next(busy), None), get=lambda task: f"of {task}", exceptions=None
+    )
+    with pytest.warns(UserWarning) as heard:
+        assert executor._waited("task", "whole node") == "of task"
+    # Two texts: of one that is said twice Python shows the first alone.
+    assert [str(each.message) for each in heard] == [
+        f"waiting for a free whole node of the Ray cluster ({seconds} s so far)" for seconds in (60, 120)
+    ]
 
 
 def test_without_ray_one_line_says_what_to_install(melbench, corpus, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,6 +95,44 @@ def test_a_folder_that_is_gone_is_made_again_with_what_was_written_to_it(folder)
     with pytest.warns(UserWarning, match=f"{folder.path} was gone .* with the 1 records of this run"):
         folder.write(records[2])
     assert [record.seed for record in folder.trials().values()] == [1, 2]
+
+
+def test_another_folder_in_its_place_is_given_what_was_written_and_is_locked(folder, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE_SECONDS", 0)
+    other = RecordFolder(folder.path)
+    with folder.locked():
+        folder.write(trial_record(0))
+        folder.path.rename(folder.path.parent / "moved")
+        folder.path.mkdir()
+        with pytest.warns(UserWarning, match="was gone and is there again, with the 1 records of this run"):
+            folder.write(trial_record(1))
+        folder.write(trial_record(2))  # of which nothing is said again
+        assert len(other.trials()) == 3
+        with pytest.raises(InputError, match="is in use by process"):
+            other.prepare()
+    other.prepare()
+    assert locking.NAME not in os.listdir(folder.path)
+
+
+def test_another_folder_in_its_place_in_which_somebody_is_at_work(folder, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE_SECONDS", 0)
+    other = RecordFolder(folder.path)
+    with folder.locked():
+        folder.write(trial_record(0))
+        shutil.rmtree(folder.path)
+        with other.locked(), pytest.raises(InputError, match="is in use by process"):
+            folder.write(trial_record(1))
+        assert not other.trials()
+
+
+def test_a_folder_that_another_thread_locked_again_is_free_at_the_end(folder, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE_SECONDS", 0)
+    with folder.locked():
+        shutil.rmtree(folder.path)
+        with pytest.warns(UserWarning, match="there again"), ThreadPoolExecutor(1) as pool:
+            pool.submit(folder.write, trial_record(0)).result()
+    assert os.listdir(folder.path) == [trial_record(0).file_name]
+    RecordFolder(folder.path).prepare()
 
 
 def test_a_folder_that_cannot_be_made_again(folder):
@@ -224,6 +263,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     [
         ({"format_version": 0}, "has record format 0, .*upgrade melbench"),
         ({"format_version": "1" * 9999}, "has record format '1{59}, and"),
+        ({"complexity": {"macs": 0}}, "contradicts itself .its network has no parameters or does nothing"),
+        ({"complexity": {"macs": -5}}, "its network has no parameters or does nothing"),
+        ({"complexity": {"params": 0}}, "its network has no parameters or does nothing"),
+        ({"complexity": {"macs_all_layers": 0}}, "its network has no parameters or does nothing"),
         ({"train_loss": [0.5, 0.4]}, "contradicts itself .its curves are of different numbers of epochs"),
         ({"elapsed_seconds": [1.0, 2.0]}, "its curves are of different numbers of epochs"),
         ({"validation": {"labels": [1, 2]}}, "a label has no logit"),

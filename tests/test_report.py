@@ -175,12 +175,16 @@ def test_one_seed_has_no_intervals():
 @pytest.mark.parametrize(
     ("records", "why"),
     [
-        ([network(ONE)], "There is one configuration"),
+        ([network(ONE)], "there is one configuration"),
         ([network(ONE), network(FOUR, validation=heard(20, of="other"))], "validated on different clips"),
+        ([network(ONE, validation=heard(0)), network(FOUR, validation=heard(0))], "there are no validation clips"),
+        (folds(ONE), "a single configuration was cross-validated"),
+        ([*folds(ONE), *folds(FOUR)[:4]], "the cross-validation is unfinished"),
     ],
 )
 def test_without_a_choice_there_is_no_recommendation(records, why):
-    one = answer(find(chapter(records)))
+    own = [record for record in records if "fold" not in record.dataset]
+    one = answer(find(chapter(own, [record for record in records if "fold" in record.dataset])))
     assert (one.verdict, one.figures) == ("No recommendation", ()) and why in one.evidence
 
 

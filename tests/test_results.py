@@ -9,6 +9,7 @@ import pytest
 
 from bench import formats, tables
 from bench.complexity import count
+from bench.figures import write_figures
 from bench.findings import OUT_OF_FOLD, find
 from bench.gathering import gather
 from bench.records import RecordFolder
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 SUBSET = ROOT / "results" / "speech_commands_subset"
 RECIPES = ROOT / "results" / "recipes"
 RECOMMENDATION = ROOT / "results" / "recommendation"
+REPORT = ROOT / "results" / "report"
 TABLES = [(SUBSET, "groups"), (SUBSET, "mels"), (RECIPES, "groups")]
 
 
@@ -75,11 +77,23 @@ def test_the_recommendation_is_made_of_its_records():
     assert (RECOMMENDATION / "candidates.md").read_text().strip() in (ROOT / "results" / "README.md").read_text()
 
 
+def test_the_stored_figures_are_of_the_records(tmp_path):
+    stored = {path.name: path for path in (REPORT / "figures").glob("*.svg")}
+    gathered = gather([RECIPES / "records", RECOMMENDATION / "records", REPORT / "times.json"], pytest.fail)
+    drawn = {path.name: path for path in write_figures(gathered, tmp_path) if path.suffix == ".svg"}
+    assert set(stored) == set(drawn)
+    for name, path in drawn.items():
+        # What each mark and axis says; how it is drawn may change with the library's version.
+        told = re.findall(r'aria-label="([^"]*)"|<(?:title|desc)>([^<]*)', path.read_text())
+        assert told == re.findall(r'aria-label="([^"]*)"|<(?:title|desc)>([^<]*)', stored[name].read_text()), name
+        assert len(told) > 2
+
+
 def test_the_stored_figure_shows_the_records():
     (chapter,) = gather([RECIPES / "records", RECOMMENDATION / "records"], pytest.fail).chapters
-    drawn = (ROOT / "results" / "report" / "figures" / "accuracy-macs.svg").read_text()
-    shown = re.findall(r"configuration: ([^;]*); macs: ([\d,]+); accuracy: ([\d.]+)", drawn)
+    drawn = (REPORT / "figures" / "accuracy-macs.svg").read_text()
+    shown = re.findall(r"accuracy: ([\d.]+); series: [^;]*; configuration: (groups[^;]*); macs: ([\d,]+)", drawn)
     wanted = [point for point in find(chapter).accuracies if point["measure"] == OUT_OF_FOLD]
-    assert sorted(line for line in shown if line[0].startswith("groups")) == sorted(
-        (point["configuration"], f"{point['macs']:,}", f"{point['accuracy']:.4f}") for point in wanted
+    assert sorted((float(accuracy), name, macs) for accuracy, name, macs in shown) == sorted(
+        (point["accuracy"], point["configuration"], f"{point['macs']:,}") for point in wanted
     )

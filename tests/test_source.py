@@ -4,10 +4,12 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import tarfile
 
 import pytest
 
+from bench import mutations
 from melcnn import InputError
 from melcnn.data import source
 from melcnn.data.source import members, printable
@@ -116,12 +118,29 @@ def test_a_size_that_no_archive_has_is_not_skipped_for_ever(path):
     "said",
     [
         {"GNU.sparse.map": "x", "GNU.sparse.size": "1"},
-        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"},
         {"size": "-512"},
     ],
 )
 def test_more_about_a_member_that_cannot_be(path, said):
     refused(tar(special("yes/b.wav", tarfile.REGTYPE, pax_headers=said), path=path), "cannot be read as a folder or")
+
+
+@pytest.mark.parametrize("name", ["yes/b.wav", "other/b"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"GNU.sparse.map": "99999999,0", "GNU.sparse.size": "99999999"},
+        {"GNU.sparse.size": "99999999", "GNU.sparse.offset": "99999999", "GNU.sparse.numbytes": "0"},
+        # Of which tarfile reads the whole map, if the header asks for it.
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"},
+        {},
+    ],
+)
+def test_a_sparse_file_wherever_it_lies(path, name, said):
+    tar(special(name, tarfile.REGTYPE, pax_headers=said), GOOD, path=path)
+    if not said:
+        path.write_bytes(mutations._sparse(name, random.Random(0)) + path.read_bytes()[tarfile.BLOCKSIZE :])
+    refused(path, "holds a sparse file, which is not read: pack it without tar --sparse")
 
 
 def test_a_thousand_headers_of_one_member(path):

@@ -49,7 +49,7 @@ def test_the_curves_of_every_network_are_read_back(tmp_path):
     records = [network(configure(groups=groups), seed, epochs=3 + seed) for groups in (1, 4) for seed in (0, 1)]
     assert written(tmp_path, chapter(records)) == tmp_path
     assert runs(tmp_path) == {
-        f"speech_commands yes no/groups={groups}/seed {seed}": curves_of(record)
+        f"speech_commands yes no/groups={groups}/seed {seed} {record.identity}": curves_of(record)
         for record, (groups, seed) in zip(records, [(g, s) for g in (1, 4) for s in (0, 1)], strict=True)
     }
 
@@ -80,6 +80,38 @@ def test_a_second_call_replaces_the_first(tmp_path):
     assert len(list(tmp_path.rglob("events.out.tfevents.*"))) == 1
 
 
+def test_a_network_that_is_called_otherwise_among_others_is_replaced_too(tmp_path):
+    one, other = network(configure()), network(configure(n_mels=40))
+    written(tmp_path, chapter([one]))
+    (alone,) = runs(tmp_path)
+    written(tmp_path, chapter([one, other]))
+    among = set(runs(tmp_path))
+    assert len(among) == 2 and alone not in among and not (tmp_path / alone).exists()
+    # What is not written again stays.
+    written(tmp_path, chapter([other]))
+    assert sorted(place.split()[-1] for place in runs(tmp_path)) == sorted([one.identity, other.identity])
+
+
+def test_only_events_of_the_same_record_are_removed(tmp_path):
+    record = network()
+    of_others = [
+        f"mine/groups=1/{name}"
+        for name in (
+            "seed 0",
+            f"copy of seed 0 {record.identity}",
+            f"seed 0 {record.identity} copy",
+            "seed 0 0123456789ab",
+        )
+    ]
+    for place in (*of_others, f"mine/groups=1/seed 0 {record.identity}"):
+        (tmp_path / place).mkdir(parents=True)
+        for name in ("events.out.tfevents.1", "notes.txt"):
+            (tmp_path / place / name).touch()
+    written(tmp_path, chapter([record]))
+    assert {str(path.parent.relative_to(tmp_path)) for path in (tmp_path / "mine").rglob("events.*")} == {*of_others}
+    assert len(list(tmp_path.rglob("notes.txt"))) == 5
+
+
 @pytest.mark.parametrize(
     "words",
     [("..", "."), ("../..", "/etc"), ("C:\\up", "no"), ("a\nb\0c", "\u202eno"), ("é" * 250, "no"), ("...", "???")],
@@ -92,15 +124,12 @@ def test_names_of_anybody_stay_inside(tmp_path, words):
     assert [path.name for path in tmp_path.iterdir()] == ["curves"]
 
 
-def test_names_that_become_one_are_numbered(tmp_path):
-    # Upper and lower case are one to some file systems, signs that no path may have are all spaces.
-    alike = [chapter([network(configure(words=words))]) for words in (("a:b", "no"), ("a?b", "no"), ("A*B", "no"))]
-    written(tmp_path, *alike)
-    assert set(runs(tmp_path)) == {
-        "speech_commands a b no/groups=1/seed 0",
-        "speech_commands a b no/groups=1/seed 0-2",
-        "speech_commands A B no/groups=1/seed 0-3",
-    }
+def test_names_that_become_one_stay_apart(tmp_path):
+    # Signs that no path may have are all spaces.
+    records = [network(configure(words=words)) for words in (("a:b", "no"), ("a?b", "no"))]
+    written(tmp_path, *(chapter([record]) for record in records))
+    homes = {f"speech_commands a b no/groups=1/seed 0 {record.identity}" for record in records}
+    assert set(runs(tmp_path)) == homes and len(homes) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

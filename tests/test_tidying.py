@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from bench.records import FORMAT_VERSION, RESULTS_VERSION, RecordFolder
-from bench.tidying import Finding, Inventory, look, tidy_up
+from bench.tidying import Finding, look, tidy_up
 from melcnn import InputError, configure, locking
 from tests.records import timing_record, trial_record
 
@@ -95,6 +95,12 @@ def stale_timing(folder):
     return folder.path / record.file_name, f"is of version {RESULTS_VERSION - 1} of melbench's numbers"
 
 
+def newer(folder):
+    record = trial_record(0, results_version=RESULTS_VERSION + 1)
+    folder.write(record)
+    return folder.path / record.file_name, f"is of version {RESULTS_VERSION + 1} of melbench's numbers, and this"
+
+
 def leftover(folder):
     path = folder.path / f".{trial_record(7).file_name}.0123abcd.tmp"
     path.write_text('{"format')
@@ -120,6 +126,7 @@ AMISS = {
     another_copy: "duplicate",
     stale: "stale",
     stale_timing: "stale",
+    newer: "newer",
     leftover: "leftover",
     no_file: "unreadable",
 }
@@ -197,9 +204,23 @@ def test_what_is_no_record_and_has_no_records_name_stays(folder):
     assert look(folder.path).findings == ()
 
 
-def test_records_of_newer_numbers_count(folder):
-    folder.write(trial_record(0, results_version=RESULTS_VERSION + 1))
-    assert look(folder.path) == Inventory({"trial": 3, "failure": 0, "timing": 1}, ())
+@pytest.mark.parametrize("name", ["aside", "aside/truncated"])
+def test_nothing_is_moved_through_a_link(folder, tmp_path, name):
+    path, _ = truncated(folder)
+    (tmp_path / "elsewhere").mkdir()
+    (folder.path / name).parent.mkdir(exist_ok=True)
+    (folder.path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{name} is a link, and nothing is moved out of") as caught:
+        tidy_up(folder)
+    assert "\n" not in str(caught.value) and path.exists() and not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_pipe_in_a_records_name(folder):
+    path = folder.path / trial_record(7).file_name
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"cannot be read \(not a regular file\)"):
+        folder.trials()
+    assert look(folder.path).findings == (Finding(path, "unreadable", "is no file"),)
 
 
 def test_a_kill_between_reason_and_file_leaves_the_file(folder, monkeypatch):

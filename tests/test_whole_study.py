@@ -1,10 +1,13 @@
 """The script for a lent machine: what needs no device of its own."""
 
 import csv
+import os
+
+import pytest
 
 from bench import whole_study
 from bench.sweep import parse_axes, plan
-from melcnn import ops
+from melcnn import InputError, ops
 from tests.machines import FakeMachine
 from tests.test_columns import check
 
@@ -23,6 +26,16 @@ def test_stacks_of_several_sizes(monkeypatch):
     ]  # fmt: skip
     assert {row["epoch_time_a_network_s"] for row in sheet.records} == {0.5}
     check("python -m bench.whole_study", list(sheet.records[0]))
+
+
+def test_the_folder_is_not_open_to_everybody(tmp_path):
+    before = os.umask(0)
+    try:
+        with pytest.raises(InputError, match="no data"):
+            whole_study.main(tmp_path / "new", str(tmp_path / "no data"), "cpu")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o002 == 0
 
 
 def test_every_table_is_written(corpus, tmp_path, monkeypatch, capsys):

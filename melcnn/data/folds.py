@@ -67,6 +67,8 @@ def _named(dataset: str, fold: int, folds: int) -> str:
 
 def fold_named(dataset: str) -> tuple[str, int, int] | None:
     """The data set that a fold of this name is of, the fold (from 0) and how many there are; None: it is no fold."""
-    if found := re.fullmatch(r"(.+), fold (\d+) of (\d+)", dataset):
+    # Of three digits at most: lists are made as long as there are folds, and a name may be anybody's.
+    found = re.fullmatch(r"(.+), fold ([1-9][0-9]{0,2}) of ([1-9][0-9]{0,2})", dataset)
+    if found and int(found[2]) <= int(found[3]):
         return found[1], int(found[2]) - 1, int(found[3])
     return None

@@ -71,6 +71,8 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
             yield name, read()
     except InputError:
         raise
+    except _Sparse:
+        raise InputError(f"{source} holds a sparse file, which is not read: pack it without tar --sparse") from None
     except FileNotFoundError:
         raise InputError(f"{source} does not exist: give a folder of word folders, or an archive of one") from None
     except DAMAGED as error:
@@ -114,6 +116,8 @@ def _files(source: Path, wanted: Wanted) -> Iterator[tuple[str, Callable[[], byt
                 if (number := number + 1) > MAX_MEMBERS:
                     raise InputError(f"{source} has more than {MAX_MEMBERS:,} members: give a part of it")
                 _check_inside(source, member)
+                if member.issparse():
+                    raise _Sparse
                 name = None if member.isdir() else wanted(PurePosixPath(member.name).parts)
                 if name:
                     if not member.isfile():
@@ -133,12 +137,23 @@ def _check_size(source: Path, name: str, size: int) -> None:
         )
 
 
+class _Sparse(Exception):
+    """A file of which the archive lacks the holes: tarfile makes hundreds of megabytes of one header, which nobody
+    counts, and reads a map of any length even of one that is skipped."""
+
+
 class _Member(tarfile.TarInfo):
     """A header of which only sizes that can be are believed."""
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        # tarfile's own, which reads the map; no public name is asked before it.
+        raise _Sparse
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise _Sparse
         extends = member.type in (
             tarfile.XHDTYPE,
             tarfile.XGLTYPE,
