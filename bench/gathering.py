@@ -49,8 +49,8 @@ class Gathered:
 def gather(paths: Sequence[Path], note: Callable[[str], None]) -> Gathered:
     """Reads folders of records (with measurements in them, if any) and files of measurements.
 
-    note hears of files in a folder that are neither. Raises `InputError` for a path without a record, or for a record
-    that cannot be trusted.
+    note hears of files in a folder that are neither. Raises `InputError` for a path without a record, for a record that
+    cannot be trusted, and for folds alone that do not belong together.
     """
     trials: dict[str, TrialRecord] = {}
     timings: dict[str, TimingRecord] = {}
@@ -242,6 +242,11 @@ def _chapter(
         *_left_out(changed, "the data was another then, recordings or folds, by the same names"),
     ]
     if _overlap(kept_folds):
+        if not kept_trials:
+            raise InputError(
+                f"the folds of {dataset} have clips in common, of several divisions of the data: cross-validate it "
+                "into a folder of its own, with 'melbench recommend --out'"
+            )
         remarks += _left_out(len(kept_folds), "folds with clips in common, of several divisions of the data")
         kept_folds = ()
     return Chapter(dataset, words, kept_trials, kept_folds, tuple(new(timed)), tuple(remarks))

@@ -192,7 +192,8 @@ def test_recordings_that_are_made_again_change_all_folds(tmp_path):
 def test_folds_that_overlap_are_left_out(tmp_path):
     # Of the same time, so that nobody can tell which belong together.
     records = [*folds(ONE, 0)[1:], *divided_otherwise(2, 1, "2026-01-01T00:00:00+00:00")]
-    (chapter,) = of(tmp_path, network(ONE), *records)
+    (chapter,) = of(tmp_path / "beside", network(ONE), *records)
+    assert "the folds of speech_commands have clips in common" in refused(written(tmp_path / "alone", *records).path)
     assert not chapter.folds
     assert chapter.remarks == ("6 records are left out: folds with clips in common, of several divisions of the data",)
 
