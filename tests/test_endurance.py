@@ -12,8 +12,7 @@ import pytest
 
 from bench import disturbances, endurance, forked
 from bench.endurance import MOST_GROWTH_MB, TRIALS, Outcome, Row, main, parse, repeated
-from bench.merging import RESULTS
-from bench.records import RecordFolder
+from bench.records import RESULTS, RecordFolder
 from melcnn import InputError
 from melcnn.errors import Failed
 from tests.records import trial_record
