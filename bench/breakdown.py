@@ -6,7 +6,7 @@ from bench.points import Point
 from bench.statistics import significant
 from bench.timetables import TimeRow
 from bench.works import FRONT_END_BATCHES
-from melcnn.config import describe
+from melcnn.config import descriptions
 
 FRONT_END, CONVOLUTION, FUSED_BLOCK = "front-end", shares.CONVOLUTION, shares.FUSED_BLOCK
 OTHERS, PYTHON, WHOLE = "other operators", "Python (between operators)", "network, not split"
@@ -29,13 +29,13 @@ def points(measurement: Measurement) -> list[Point]:
         for work, row in rows
         if work.trial and work.what in ("latency", "throughput") and work.batch_size in FRONT_END_BATCHES
     ]
-    trials = [work.trial for work, _ in networks]
+    named = descriptions(work.trial for work, _ in networks)
     found = []
     for work, row in networks:
         parts = [(part, share * row.time_s, row.bound_by) for part, share in _split(row).items()]
         if heard := front_ends.get((work.trial.front_end, work.batch_size)):
             parts.insert(0, (FRONT_END, heard.time_s, heard.bound_by))
-        place = {"configuration": describe(work.trial, trials), "batch_size": work.batch_size}
+        place = {"configuration": named[work.trial], "batch_size": work.batch_size}
         found += [
             place | {"part": part, "time_s": significant(seconds / work.clips), "bound_by": bound_by}
             for part, seconds, bound_by in parts

@@ -16,7 +16,7 @@ from bench.recommendation import Candidate, Recommendation, Standing, pareto, re
 from bench.resampling import crossed_interval
 from bench.statistics import significant
 from bench.works import Work, build
-from melcnn.config import Trial, describe, settings_of
+from melcnn.config import Trial, descriptions, settings_of
 from melcnn.errors import InputError
 from melcnn.model import MelCNN
 
@@ -91,8 +91,8 @@ class Row:
 
 def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: float) -> tuple[Recommendation, list[Row]]:
     """The cheapest configuration, in MACs, that is not worse than the best by more than `margin` (a fraction)."""
-    trials, speakers = [one.trial for one in found], found[0].speakers
-    candidates = [Candidate(describe(one.trial, trials), costs[one.trial].macs, one.correct) for one in found]
+    named, speakers = descriptions(one.trial for one in found), found[0].speakers
+    candidates = [Candidate(named[one.trial], costs[one.trial].macs, one.correct) for one in found]
     decided = recommend(candidates, speakers, margin)
     front = pareto([c.cost for c in candidates], [standing.accuracy for standing in decided.standings])
     intervals = [crossed_interval(one.correct, speakers) or (None, None) for one in found]

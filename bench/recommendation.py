@@ -156,6 +156,8 @@ def _accepted(apart: Differences, by_chance: Callable[[int], np.ndarray], margin
     p = apart.p(margin)
     accepted = np.ones(len(p), bool)
     for j in range(len(p)):
+        if not accepted.any():
+            break
         draws = by_chance(j)
         left = np.arange(len(p)) != j
         passed = ~left

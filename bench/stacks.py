@@ -56,7 +56,7 @@ class Listener:
     """Whom a sweep tells what it does, one call at a time but from several threads.
 
     note hears one-line notices; begin, all configurations before any is trained; status, each stack as it begins, after
-    every epoch and as it ends; stage, what is done instead of training.
+    each epoch or now and then, and as it ends; stage, what is done instead of training.
     """
 
     note: Callable[[str], None] = lambda text: None

@@ -15,7 +15,7 @@ from bench.records import FailureRecord, RecordFolder, TimedTrial, TimingRecord,
 from bench.stacks import Listener, Standing
 from bench.works import Work
 from melcnn import ops
-from melcnn.config import EXCHANGING, SETTINGS, Trial, configure, describe
+from melcnn.config import EXCHANGING, SETTINGS, Trial, configure, descriptions
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
 from melcnn.model import MelCNN, drawing
@@ -83,8 +83,9 @@ def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list
         raise InputError("the axes name a configuration twice, such as groups=1,01: name each once")
     # What is exchanged between groups needs two of them.
     same = [t for t in trials if t.model.groups == 1 and t.model.variant in EXCHANGING and _plain(t) in trials]
+    named = descriptions(trials) if same else {}
     for trial in same:
-        note(f"left out {describe(trial, trials)}: of one group it is the plain network")
+        note(f"left out {named[trial]}: of one group it is the plain network")
         trials.remove(trial)
     for chosen, error in impossible:
         note(f"left out {' '.join(f'{k}={v}' for k, v in chosen.items())}: {error}")

@@ -11,7 +11,7 @@ from bench.formats import Sheet
 from bench.recommendation import Candidate, Recommendation, recommend
 from bench.records import TimingRecord, TrialRecord
 from bench.statistics import mean_interval
-from melcnn.config import SETTINGS, describe, settings_of, telling, usual
+from melcnn.config import SETTINGS, descriptions, settings_of, telling, usual
 
 # Of a recommendation: each is compared with every other, and of twice as many that takes four times as long and as much
 # memory. 320 take 22 s and 375 MB.
@@ -93,10 +93,10 @@ def recommended(records: Sequence[TrialRecord]) -> Recommendation | None:
         return None
     if len(set(first.speakers)) < 2 or any(r.validation.names != first.names for r in records):
         return None
-    trials = [group[0].trial for group in groups]
+    named = descriptions(group[0].trial for group in groups)
     candidates = [
         Candidate(
-            describe(group[0].trial, trials),
+            named[group[0].trial],
             group[0].complexity.macs,
             np.stack([record.validation.correct for record in group]),
         )

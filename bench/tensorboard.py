@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.findings import CURVES
 from bench.gathering import Gathered
-from melcnn.config import describe
+from melcnn.config import descriptions
 from melcnn.errors import InputError
 
 # The folder of a run: its seed, and the identity of its record.
@@ -23,12 +23,12 @@ def write_curves(gathered: Gathered, folder: Path) -> Path:
     earlier = _by_identity(folder)
     for chapter in gathered.chapters:
         records = [*chapter.trials, *chapter.folds]
-        trials = list(dict.fromkeys(record.trial for record in records))
+        named = descriptions(record.trial for record in records)
         for record in records:
             data_set = _plain(f"{record.dataset} {' '.join(record.trial.data.words)}")
             # What a configuration is called changes with the others that are told, a record's identity never.
             run = f"seed {record.seed} {record.identity}"
-            home = folder / data_set / _plain(describe(record.trial, trials)) / run
+            home = folder / data_set / _plain(named[record.trial]) / run
             try:
                 for old in earlier.get(record.identity, ()):
                     _remove(old)

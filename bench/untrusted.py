@@ -41,7 +41,7 @@ from bench.untrusted_records import (
 )
 from bench.works import Facts, of_trial
 from melcnn import checkpoint
-from melcnn.config import Trial, configure, describe
+from melcnn.config import Trial, configure, descriptions
 from melcnn.data import audio, loading, prepared
 from melcnn.data.clips import SPLITS, Clip, ClipSet, assemble, cached
 from melcnn.data.source import LISTS
@@ -292,7 +292,7 @@ def _configured(path: Path) -> object:
         trial = Trial.model_validate_json(path.read_bytes())
     with torch.device("meta"), drawing():
         MelCNN.of(trial)
-    return describe(trial, [trial]), Trial.model_validate_json(trial.canonical()) == trial
+    return descriptions([trial]), Trial.model_validate_json(trial.canonical()) == trial
 
 
 _MOST_CONFIGURATIONS = 1000

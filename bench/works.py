@@ -17,7 +17,7 @@ from bench.ceilings import Ceilings
 from bench.complexity import make_inputs, profile
 from bench.costs import load_model
 from melcnn import native
-from melcnn.config import SETTINGS, Training, Trial, configure, describe
+from melcnn.config import SETTINGS, Training, Trial, configure, descriptions
 from melcnn.errors import InputError, first_line
 from melcnn.frontend import LogMelFilterBanks
 from melcnn.model import MelCNN
@@ -120,12 +120,12 @@ def of_model(model: str, shapes: Sequence[tuple[int, ...]], what: Sequence[str],
 
 def labels(works: Sequence[Work]) -> list[str]:
     """A name for each of `works` that tells it from the others, as `step groups=4`."""
-    trials = [work.trial for work in works if work.trial]
+    named = descriptions(work.trial for work in works if work.trial)
     found = []
     for work in works:
         batch = f"batch {work.batch_size} " if work.what in ("throughput", "front-end") else ""
         delayed = f" delayed by {work.slowdown:.0%}" if work.slowdown else ""
-        of = describe(work.trial, trials) if work.trial else work.model
+        of = named[work.trial] if work.trial else work.model
         if work.what == "front-end":  # which is of no network
             of = " ".join(part for part in of.split() if SETTINGS[part.partition("=")[0]] == "front_end")
             of = of or f"n_mels={work.trial.front_end.n_mels}"

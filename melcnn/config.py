@@ -5,7 +5,7 @@ An unknown key is an error; `Trial.canonical()` is the text that a trial's ident
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -276,9 +276,15 @@ def telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in settings[0] if len({each[name] for each in settings}) > 1 and not follows(name)]
 
 
-def describe(trial: Trial, trials: Sequence[Trial]) -> str:
-    """The settings in which `trial` differs from others or from its recipe's, as `groups=4 n_mels=80`."""
-    own, expected = settings_of(trial), usual(trial.training.recipe)
-    names = {*telling([settings_of(other) for other in (trial, *trials)])}
-    shown = {name: value for name, value in own.items() if name in names or value != expected[name]}
-    return " ".join(f"{name}={value}" for name, value in (shown or {"groups": trial.model.groups}).items())
+def descriptions(trials: Iterable[Trial]) -> dict[Trial, str]:
+    """Each trial by the settings in which it differs from others or from its recipe's, as `groups=4 n_mels=80`."""
+    settings = {trial: settings_of(trial) for trial in trials}
+    names = {*telling(list(settings.values()))} if settings else set()
+    expected = {recipe: usual(recipe) for recipe in {own["recipe"] for own in settings.values()}}
+    found = {}
+    for trial, own in settings.items():
+        plain = expected[own["recipe"]]
+        shown = {name: value for name, value in own.items() if name in names or value != plain[name]}
+        shown = shown or {"groups": trial.model.groups}
+        found[trial] = " ".join(f"{name}={value}" for name, value in shown.items())
+    return found

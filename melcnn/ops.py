@@ -7,6 +7,7 @@ that is made once a machine and kept (`melcnn.choice`).
 
 import ctypes
 import functools
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -19,6 +20,13 @@ from melcnn import choice, native
 KINDS = {"cpu": {torch.float32: "float", torch.float64: "double"}, "cuda": {torch.float32: "float"}}
 MOST_TAPS = 64
 MOST_CLIPS, MOST_ELEMENTS = 1024, 1 << 24  # in the measurement that chooses
+
+
+def _constant(function: Callable) -> Callable:
+    """`torch.compiler.assume_constant_result`: torch.compile calls it, and takes what it gives for a constant."""
+    # It sets this and nothing else, but imports the compiler first: a second of every command's start.
+    function._dynamo_marked_constant = True
+    return function
 
 
 def grouped_conv1d(
@@ -109,7 +117,7 @@ def compute_by(layer: nn.Conv1d, kernels: str | None) -> nn.Conv1d:
     return layer
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def kernels(device: str) -> str:
     """Whose convolutions there are for `device`: "melcnn", taken where they are the faster, or only "torch"."""
     if native.unwanted():
@@ -185,7 +193,7 @@ def chosen(
     return _made(key)
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _made(key: tuple) -> str:
     return choice.made(key, functools.partial(_ways, key), key[2])
 

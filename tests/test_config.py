@@ -1,7 +1,7 @@
 import pytest
 
 from melcnn import InputError, Trial, configure
-from melcnn.config import describe
+from melcnn.config import descriptions
 
 
 def test_defaults_are_the_study_and_the_plain_recipe():
@@ -33,9 +33,9 @@ def test_a_recipe_fills_in_what_nobody_said():
     trial = configure(recipe="default", epochs=7)
     assert (trial.training.epochs, trial.training.schedule, trial.front_end.normalize) == (7, "cosine", "mel")
     assert Trial.model_validate_json(trial.canonical()) == trial
-    assert describe(trial, [trial]) == "epochs=7"
+    assert descriptions([trial]) == {trial: "epochs=7"}
     both = [configure(recipe=recipe, groups=groups) for recipe in ("plain", "default") for groups in (1, 2)]
-    assert [describe(each, both) for each in both] == [
+    assert list(descriptions(both).values()) == [
         f"groups={groups} recipe={recipe}" for recipe in ("plain", "default") for groups in (1, 2)
     ]
 
