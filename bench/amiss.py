@@ -8,7 +8,7 @@ from bench.crossval import lacking
 from bench.environment import Environment
 from bench.failures import told
 from bench.records import FailureRecord, TimingRecord, TrialRecord
-from melcnn.config import Trial, describe
+from melcnn.config import Trial, descriptions
 from melcnn.data.folds import fold_named
 
 # Configurations named before the rest are counted.
@@ -29,18 +29,17 @@ def amiss(
     either."""
     trials = list(dict.fromkeys(group[0].trial for group in (*groups, *crossings)))
     every = [record for group in (*groups, *crossings) for record in group]
+    named = descriptions(trials)
     lines = _failed(failures, trials)
     if groups:
-        lines += _seeds(groups, trials, failures)
+        lines += _seeds(groups, named, failures)
     else:
-        lines.append(
-            "no records of the data set's own splits: accuracies are out-of-fold alone, and folds' curves are not drawn"
-        )
+        lines.append("no records of the data set's own splits: all that is shown is of the cross-validation")
     return [
         *lines,
-        *_unfinished(crossings, trials, failures),
-        *_diverged(every, trials),
-        *_times(groups, trials, timed),
+        *_unfinished(crossings, named, failures),
+        *_diverged(every, named),
+        *_times(groups, named, timed),
         *_environments(every),
         *_clips(every),
     ]
@@ -61,7 +60,7 @@ def _failed(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> list[
     return [f"failed: {_listed(texts)}; --retry-failed runs them again"] if texts else []
 
 
-def _seeds(groups: Groups, trials: Sequence[Trial], failures: Sequence[FailureRecord]) -> list[str]:
+def _seeds(groups: Groups, named: Mapping[Trial, str], failures: Sequence[FailureRecord]) -> list[str]:
     most = {record.seed for group in groups for record in group}
     # What failed is said, and trained by another option. A fold's seeds are not these.
     failed: dict[Trial, set[int]] = {}
@@ -71,7 +70,7 @@ def _seeds(groups: Groups, trials: Sequence[Trial], failures: Sequence[FailureRe
     if len(most) == 1:
         return ["a single seed: no intervals, and no telling how much is chance; train more with --seeds"]
     lacking = [
-        f"{describe(group[0].trial, trials)} lacks {len(most - own)} of {len(most)}"
+        f"{named[group[0].trial]} lacks {len(most - own)} of {len(most)}"
         for group in groups
         if (own := most & ({record.seed for record in group} | failed.get(group[0].trial, set()))) < most
     ]
@@ -80,10 +79,10 @@ def _seeds(groups: Groups, trials: Sequence[Trial], failures: Sequence[FailureRe
     )
 
 
-def _unfinished(crossings: Groups, trials: Sequence[Trial], failures: Sequence[FailureRecord]) -> list[str]:
+def _unfinished(crossings: Groups, named: Mapping[Trial, str], failures: Sequence[FailureRecord]) -> list[str]:
     """Of the cross-validation: what is still to come, failures aside, and whether there is a second seed."""
     most = {record.seed for records in crossings for record in records}
-    names = [describe(records[0].trial, trials) for records in crossings if lacking(records, most, failures)]
+    names = [named[records[0].trial] for records in crossings if lacking(records, most, failures)]
     lines = []
     if names:
         lines.append(
@@ -95,12 +94,12 @@ def _unfinished(crossings: Groups, trials: Sequence[Trial], failures: Sequence[F
     return lines
 
 
-def _diverged(records: Sequence[TrialRecord], trials: Sequence[Trial]) -> list[str]:
+def _diverged(records: Sequence[TrialRecord], named: Mapping[Trial, str]) -> list[str]:
     def failed(record: TrialRecord) -> bool:
         return not all(math.isfinite(value) for value in [*record.train_loss, *record.validation_loss])
 
     lines = [
-        f"{describe(record.trial, trials)} seed {record.seed}" + (f" of fold {fold[1] + 1}" if fold else "")
+        f"{named[record.trial]} seed {record.seed}" + (f" of fold {fold[1] + 1}" if fold else "")
         for record in records
         for fold in [fold_named(record.dataset)]
         if failed(record)
@@ -111,13 +110,13 @@ def _diverged(records: Sequence[TrialRecord], trials: Sequence[Trial]) -> list[s
     return [f"losses that are no number (diverged): {_listed(lines)}; {whose} accuracies count in the means"]
 
 
-def _times(groups: Groups, trials: Sequence[Trial], timed: Mapping[str, TimingRecord]) -> list[str]:
+def _times(groups: Groups, named: Mapping[Trial, str], timed: Mapping[str, TimingRecord]) -> list[str]:
     if not groups:
         return []
     if not timed:
         return ["no epoch times: these records hold no timing run; the same sweep again makes one"]
     lines = []
-    if untimed := [describe(g[0].trial, trials) for g in groups if g[0].trial.canonical() not in timed]:
+    if untimed := [named[g[0].trial] for g in groups if g[0].trial.canonical() not in timed]:
         lines.append(f"no epoch times of {_listed(untimed)}")
     if len({timing.file_name for timing in timed.values()}) > 1:
         lines.append(
@@ -127,7 +126,7 @@ def _times(groups: Groups, trials: Sequence[Trial], timed: Mapping[str, TimingRe
     if len(devices) > 1:
         lines.append(f"epoch times were taken on different devices: {_listed(devices)}")
     others = [
-        f"{describe(group[0].trial, trials)} ({timing.kernels})"
+        f"{named[group[0].trial]} ({timing.kernels})"
         for group in groups
         if (timing := timed.get(group[0].trial.canonical())) and timing.kernels not in {r.kernels for r in group}
     ]

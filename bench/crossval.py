@@ -9,7 +9,7 @@ from bench.complexity import Complexity
 from bench.executors import Executor
 from bench.failures import as_error
 from bench.keeping import Held, held
-from bench.records import FailureRecord, RecordFolder, TrialRecord
+from bench.records import FailureRecord, Predictions, RecordFolder, TrialRecord
 from bench.stacks import Listener, Standing, Status
 from bench.sweep import check_seeds, standing, trained
 from melcnn.config import Trial
@@ -112,20 +112,38 @@ def lacking(
     return wanted - failed - {(fold_named(record.dataset)[1], record.seed) for record in records}
 
 
-def whole(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
-    """Of the seeds that all folds have; None: there is none."""
+def in_all(folds: Sequence[Sequence[TrialRecord]]) -> list[list[TrialRecord]]:
+    """One configuration's records by fold, of the seeds that all folds have, which rise."""
     seeds = sorted(set.intersection(*({record.seed for record in records} for records in folds)))
     of_seed = [{record.seed: record for record in records} for records in folds]
-    return joined(trial, [[records[seed] for seed in seeds] for records in of_seed]) if seeds else None
+    return [[records[seed] for seed in seeds] for records in of_seed]
+
+
+def whole(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
+    """Of the seeds that all folds have; None: there is none."""
+    found = in_all(folds)
+    return joined(trial, found) if found[0] else None
+
+
+def predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
+    """Of each seed, what its networks said of the clips that they were not trained on: of all clips, fold by fold."""
+
+    def all_of(name: str, records: Sequence[TrialRecord]) -> list:
+        return [one for record in records for one in getattr(record.test, name)]
+
+    return [
+        Predictions.model_construct(**{name: all_of(name, records) for name in Predictions.model_fields})
+        for records in zip(*folds, strict=True)
+    ]
 
 
 def joined(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
-    first = [records[0] for records in by_fold]
+    first, said = [records[0] for records in by_fold], predictions(by_fold)
     return OutOfFold(
         trial=trial,
         complexity=first[0].complexity,
-        correct=np.concatenate([np.stack([record.test.correct for record in records]) for records in by_fold], 1),
-        speakers=tuple(speaker for record in first for speaker in record.test.speakers),
+        correct=np.stack([one.correct for one in said]),
+        speakers=tuple(said[0].speakers),
         train_clips=float(np.mean([record.train_clips for record in first])),
         devices=tuple(sorted({record.environment.device for records in by_fold for record in records})),
     )

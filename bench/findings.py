@@ -14,14 +14,14 @@ import numpy as np
 
 from bench import choosing, reproduction, tables
 from bench.amiss import amiss
-from bench.crossval import OutOfFold, by_fold, lacking, whole
+from bench.crossval import OutOfFold, by_fold, in_all, joined, lacking, predictions
 from bench.formats import Sheet
 from bench.gathering import Chapter
 from bench.points import Point
 from bench.recommendation import MARGIN, Recommendation, pareto
-from bench.records import FailureRecord, TimingRecord, TrialRecord
+from bench.records import FailureRecord, Predictions, TimingRecord, TrialRecord
 from bench.statistics import significant
-from melcnn.config import Data, FrontEnd, Model, Trial, describe, settings_of, telling
+from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, telling
 from melcnn.data.folds import fold_named
 
 VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
@@ -38,7 +38,8 @@ MOST_WRONG = 20
 class Findings:
     """Of one chapter. configurations: as text, each once. decided: the recommendation; basis: which predictions it
     rests on; undecided: why there is none. answer: the configuration that is recommended, or else the best found, empty
-    where there is no choice. sheets: the tables, by name.
+    where there is no choice. sheets: the tables, by name. curves, confusion and wrong are of the networks on the data
+    set's own splits, or where there are none, of those on folds.
 
     Points are what figures draw, with raw values. Each names its `configuration` (None: it is the study's), its
     `groups` and `n_mels`; ours also what else tells it apart, with groups aside and with n_mels aside
@@ -64,7 +65,9 @@ class Findings:
 def find(chapter: Chapter) -> Findings:
     """Everything that is to be said of the records of one data set."""
     groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
-    folds = [one for records in crossings if (one := whole(records[0].trial, by_fold(records)))]
+    # Of seeds that a fold lacks nothing is shown.
+    crossed_whole = [found for records in crossings if (found := in_all(by_fold(records)))[0]]
+    folds = [joined(found[0][0].trial, found) for found in crossed_whole]
     own = [group[0].trial for group in groups]
     trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
     about = _about(trials)
@@ -83,7 +86,10 @@ def find(chapter: Chapter) -> Findings:
     if not undecided or not groups:
         basis, decided = OUT_OF_FOLD, None if undecided else chosen
     answer = _answer(decided, [one.trial for one in folds] if basis == OUT_OF_FOLD else own)
-    shown = next((group for group in groups if group[0].trial == answer), groups[0] if groups else [])
+    in_folds = [[record for records in found for record in records] for found in crossed_whole]
+    said = {group[0].trial: [record.test for record in group] for group in groups}
+    said = said or {found[0][0].trial: predictions(found) for found in crossed_whole}
+    shown = answer if answer in said else next(iter(said), None)
     return Findings(
         chapter=chapter,
         configurations=tuple(about[trial]["configuration"] for trial in trials),
@@ -94,13 +100,17 @@ def find(chapter: Chapter) -> Findings:
         sheets=sheets,
         accuracies=(
             *_accuracies(groups, rows, crossed, basis, about),
-            *_of_the_study([*groups, *(own for own in crossings if own[0].trial in about)]),
+            *_of_the_study([*groups, *in_folds]),
         ),
         costs=tuple(_costs(groups, rows, folds, about)),
-        curves=tuple(point for group in groups for point in _curves(group, about)),
-        confusion=tuple(_confusion(shown)),
-        shown_in_confusion=about[shown[0].trial]["configuration"] if shown else "",
-        wrong=_most_wrong(chapter.trials),
+        curves=tuple(point for group in groups or in_folds for point in _curves(group, about)),
+        confusion=tuple(_confusion(said.get(shown, []), chapter.words)),
+        shown_in_confusion=about[shown]["configuration"] if shown else "",
+        wrong=_most_wrong(
+            [one for own in said.values() for one in own],
+            chapter.words,
+            "test clips" if groups else "out-of-fold clips",
+        ),
         remarks=(
             *chapter.remarks,
             *([f"validation decides: {undecided}"] if groups and crossings and undecided else []),
@@ -160,13 +170,14 @@ def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
     settings = [settings_of(trial) for trial in trials]
     names = telling(settings) if settings else []
+    described = descriptions(trials)
 
     def beside(axis: str, own: Mapping[str, Any]) -> str:
         return " ".join(f"{name}={own[name]}" for name in names if name != axis)
 
     return {
         trial: {
-            "configuration": describe(trial, trials),
+            "configuration": described[trial],
             "groups": own["groups"],
             "n_mels": own["n_mels"],
             **{f"beside_{axis}": beside(axis, own) for axis in AXES},
@@ -268,7 +279,7 @@ def _costs(
 
 
 def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[Point]:
-    """A point for each epoch and curve: the mean over the seeds that came so far, the lowest and the highest."""
+    """A point for each epoch and curve: the mean over the networks that came so far, the lowest and the highest."""
     points = []
     for curve in CURVES:
         for epoch in range(max(len(getattr(record, curve)) for record in group)):
@@ -278,17 +289,16 @@ def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[
                 figures = (statistics.fmean(values), min(values), max(values))
                 named = zip(("mean", "lowest", "highest"), map(significant, figures), strict=True)
                 place = {"configuration": about[group[0].trial]["configuration"], "curve": curve, "epoch": epoch + 1}
-                points.append({**place, **dict(named), "seeds": len(values)})
+                points.append({**place, **dict(named), "networks": len(values)})
     return points
 
 
-def _confusion(group: Sequence[TrialRecord]) -> list[Point]:
-    """Of the test clips: how often each word is heard as each, by networks of all seeds together."""
-    if not group:
+def _confusion(said: Sequence[Predictions], words: Sequence[str]) -> list[Point]:
+    """How often each word is heard as each, by all networks together."""
+    if not said:
         return []
-    words = group[0].trial.data.words
-    spoken = np.concatenate([record.test.labels for record in group])
-    heard = np.concatenate([np.argmax(record.test.logits, axis=1) for record in group])
+    spoken = np.concatenate([one.labels for one in said])
+    heard = np.concatenate([np.argmax(one.logits, axis=1) for one in said])
     counts = np.zeros((len(words), len(words)), int)
     np.add.at(counts, (spoken, heard), 1)
     return [
@@ -302,13 +312,13 @@ def _share(part: int, whole: np.ndarray) -> float | None:
     return round(float(part / whole.sum()), 6) if whole.sum() else None
 
 
-def _most_wrong(records: Sequence[TrialRecord]) -> Sheet | None:
-    """The test clips that most networks get wrong, with who speaks and what is heard most often; None of no records."""
-    if not records:
+def _most_wrong(said: Sequence[Predictions], words: Sequence[str], which: str) -> Sheet | None:
+    """The clips that most networks get wrong, with who speaks and what is heard most often; None of no networks. said:
+    of the same clips; which: these are."""
+    if not said:
         return None
-    first = records[0].test
-    words = records[0].trial.data.words
-    heard = np.stack([np.argmax(record.test.logits, axis=1) for record in records])
+    first = said[0]
+    heard = np.stack([np.argmax(one.logits, axis=1) for one in said])
     wrong = (heard != np.array(first.labels)).sum(0)
     worst = [i for i in np.argsort(-wrong, kind="stable")[:MOST_WRONG] if wrong[i]]
     lines = [
@@ -318,16 +328,15 @@ def _most_wrong(records: Sequence[TrialRecord]) -> Sheet | None:
             "spoken": words[first.labels[i]],
             "heard": words[Counter(h for h in heard[:, i].tolist() if h != first.labels[i]).most_common(1)[0][0]],
             "wrong": int(wrong[i]),
-            "networks": len(records),
+            "networks": len(said),
         }
         for i in worst
     ]
     right = int((wrong == 0).sum())
-    note = f"of {len(records)} networks; {right} of {len(wrong)} test clips are heard right by all of them"
     return Sheet(
-        title="test clips that are most often wrong",
+        title=f"{which} that are most often wrong",
         headings=["clip", "speaker", "spoken", "heard as", "networks wrong"],
         cells=[[*(line[n] for n in ("clip", "speaker", "spoken", "heard")), str(line["wrong"])] for line in lines],
         records=lines,
-        note=note,
+        note=f"each is heard by {len(said)} networks; {right} of {len(wrong)} {which} are heard right by all of them",
     )

@@ -77,7 +77,7 @@ def figures(found: Findings, style: Style) -> list[Figure]:
                 made.append(_cost_over(axis, cost, points, style))
     for curve in CURVES:
         if points := [point for point in found.curves if point["curve"] == curve]:
-            made.append(_curve(curve, points, style))
+            made.append(_curve(curve, points, not found.chapter.trials, style))
     if found.confusion:
         made.append(_confusion(found, style))
     return made
@@ -116,7 +116,7 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
     x = x.axis(format="~s", values=round_numbers([point["macs"] for point in points]), grid=False)
     tips = tooltip(configuration="", macs=",", accuracy=".4f", low=".4f", high=".4f")
     aside = alt.ExprRef("datum.beside_px")
-    layers = _with_bars(x, title, told, tips, aside)
+    layers = _with_bars(points, x, title, told, tips, aside)
     # One number for all points of the same MACs, above their intervals.
     numbers = alt.Chart().mark_text(dy=-3, baseline="bottom", aria=False)
     numbers = numbers.transform_calculate(end="isValid(datum.high) ? datum.high : datum.accuracy")
@@ -190,7 +190,7 @@ def _accuracy_over(axis: str, accuracies: Sequence[Point], style: Style) -> Figu
         name=f"{axis.replace('_', '-')}-accuracy",
         title=f"Accuracy against {AXIS_TITLES[axis]}",
         caption=" ".join(_of_intervals(points)),
-        layers=[layer.encode(xOffset=apart) for layer in _with_bars(_step(axis), title, told, tips)],
+        layers=[layer.encode(xOffset=apart) for layer in _with_bars(points, _step(axis), title, told, tips)],
         points=points,
         style=style,
     )
@@ -216,7 +216,7 @@ def _cost_over(axis: str, cost: str, points: Sequence[Point], style: Style) -> F
     )
 
 
-def _curve(curve: str, points: list[Point], style: Style) -> Figure:
+def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Figure:
     told = keys(points, "configuration", style, lines=True)
     lowest, highest = min(point["lowest"] for point in points), max(point["highest"] for point in points)
     far = curve != "validation_accuracy" and lowest > 0 and highest / lowest > FAR
@@ -231,29 +231,30 @@ def _curve(curve: str, points: list[Point], style: Style) -> Figure:
     layers = [band, line]
     if style.width is None:  # A page has something to point at.
         every = math.ceil(len(points) / MOST_TO_POINT_AT)
-        tips = tooltip(configuration="", epoch=",", mean=".4f", lowest=".4f", highest=".4f", seeds=",")
+        tips = tooltip(configuration="", epoch=",", mean=".4f", lowest=".4f", highest=".4f", networks=",")
         marks = alt.Chart().mark_point(opacity=0, aria=False).encode(x=x, y=y, tooltip=tips)
         layers.append(marks.transform_filter(f"(datum.epoch - 1) % {every} === 0"))
     return _figure(
         name=curve.replace("_", "-"),
         title=f"{CURVE_TITLES[curve]} by epoch",
-        caption=_of_seeds(points),
+        caption=_of_networks(points, of_folds),
         layers=[layer.encode(color=told.colour) for layer in layers],
         points=points,
         style=style,
     )
 
 
-def _of_seeds(points: Sequence[Point]) -> str:
-    """What a caption says of the seeds that are in curves."""
-    if max(point["seeds"] for point in points) == 1:
+def _of_networks(points: Sequence[Point], of_folds: bool) -> str:
+    """What a caption says of the networks that are in curves."""
+    if max(point["networks"] for point in points) == 1:
         return "Each line is a single run."
     met = {}
     for point in points:
-        met.setdefault(point["configuration"], set()).add(point["seeds"])
+        met.setdefault(point["configuration"], set()).add(point["networks"])
     ended = any(len(numbers) > 1 for numbers in met.values())
-    return "Lines are means over seeds, bands reach from the lowest to the highest seed" + (
-        "; where a seed stopped early, of the others." if ended else "."
+    all_of, one = ("seeds and folds", "network") if of_folds else ("seeds", "seed")
+    return f"Lines are means over {all_of}, bands reach from the lowest to the highest {one}" + (
+        f"; where a {one} stopped early, of the others." if ended else "."
     )
 
 
@@ -276,9 +277,9 @@ def _confusion(found: Findings, style: Style) -> Figure:
         layers.append(texts.encode(x=x, y=y, text=alt.Text("percent:Q", format=f".{digits}f")))
     return _figure(
         name="confusion",
-        title="Confusion on the test split",
-        caption=f"How often, in percent, each spoken word is heard as each, by {found.shown_in_confusion}, all seeds "
-        "together.",
+        title="Confusion on the test split" if found.chapter.trials else "Confusion on the folds held out",
+        caption=f"How often, in percent, each spoken word is heard as each, by {found.shown_in_confusion}, all "
+        f"{'seeds' if found.chapter.trials else 'seeds and folds'} together.",
         layers=layers,
         points=points,
         style=replace(style, height=max(style.height, 1.5 * style.font_size * len(words))),
@@ -343,11 +344,13 @@ def _few_ticks(format: str = "") -> alt.Axis:
 
 
 def _with_bars(
-    x: alt.X, title: str, told: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
+    points: Sequence[Point], x: alt.X, title: str, told: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
 ) -> list[alt.Chart]:
     """Accuracies with the intervals that they have; aside: px to the right of where x says."""
     # A low that is missing makes no mark.
     bars = alt.Chart().mark_rule(aria=False, xOffset=aside)
     bars = bars.encode(x=x, y=_accuracy("low", title), y2="high:Q", color=told.colour)
     marks = alt.Chart().mark_point(xOffset=aside).encode(color=told.colour, shape=told.shape, tooltip=tips)
-    return [bars, marks.encode(x=x, y=_accuracy("accuracy", title))]
+    marks = marks.encode(x=x, y=_accuracy("accuracy", title))
+    # Of no marks at all the browser would complain.
+    return [bars, marks] if any(point["low"] is not None for point in points) else [marks]

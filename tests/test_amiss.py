@@ -34,7 +34,7 @@ def test_of_whole_records_nothing_is_said():
 
 def test_no_records_of_the_own_splits():
     (line,) = said(crossings=[crossed(ONE), crossed(TWO)], timings=[])
-    assert line.startswith("no records of the data set's own splits: accuracies are out-of-fold alone")
+    assert line.startswith("no records of the data set's own splits: all that is shown is of the cross-validation")
 
 
 def test_seeds():

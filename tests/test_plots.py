@@ -189,6 +189,7 @@ def test_captions_of_curves_tell_of_their_seeds():
     assert caption(3) == "Each line is a single run."
     assert "means over seeds" in caption(3, 3) and "stopped early" not in caption(3, 3)
     assert "stopped early" in caption(3, 4)
+    assert "means over seeds and folds" in figures(folds=folds(configure()))["train-loss"].caption
 
 
 def test_a_reader_of_the_screen_hears_title_and_caption(reference):
@@ -242,9 +243,9 @@ def test_specifications_compile(reference, many, style):
 
 
 def test_there_is_no_figure_without_points():
-    crossed = [record for groups in (1, 2) for record in folds(configure(groups=groups))]
-    # Of a cross-validation alone there are accuracies and what is counted, but no curves, no test and no times.
-    assert list(figures(folds=crossed)) == ["accuracy-macs", "groups-accuracy", "groups-params", "groups-macs"]
+    crossed = figures(folds=[record for groups in (1, 2) for record in folds(configure(groups=groups))])
+    # Of a cross-validation alone there are no accuracies of the test split and no times, and no fold validates.
+    assert " ".join(crossed) == "accuracy-macs groups-accuracy groups-params groups-macs train-loss confusion"
     assert plots.times([], PAPER) == []
     # Of one configuration nothing is drawn over an axis, and of no timing no times.
     curves = ["train-loss", "validation-loss", "validation-accuracy"]
@@ -380,8 +381,8 @@ def test_folds_alone_and_many_words_are_drawn(seeds):
 
 
 def test_nothing_stands_where_an_interval_is_missing():
-    figure = figures([network(configure(groups=groups), dataset="synthetic") for groups in (1, 2)])["accuracy-macs"]
-    assert len(places(figure, "symbol")) == 2 and not places(figure, "rule")
+    made = figures([network(configure(groups=g), s, dataset="synthetic") for g, s in ((1, 0), (1, 1), (2, 0))])
+    assert [len(places(made["accuracy-macs"], kind)) for kind in ("symbol", "rule")] == [2, 1]
 
 
 def test_zero_has_no_unit():
