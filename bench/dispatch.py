@@ -32,10 +32,15 @@ class Heard:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker of a job died. why: as after "its worker"."""
+    """The worker of a job died. why: as after "its worker". where: the machine, if that is known."""
 
     kind: FailureKind
     why: str
+    where: str = ""
+
+    @property
+    def told(self) -> str:
+        return f"its worker{f' on {self.where}' if self.where else ''} {self.why}"
 
 
 class Pool(Protocol):
@@ -123,7 +128,7 @@ def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.E
                 one = replace(one, deaths=one.deaths + 1, lost=(*one.lost, _told(one, event, epoch)))
                 again = _again(one, event, pool.tries)
                 todo = "it is tried again" if again else "it failed"
-                audience.note(f"{_name(one.job, named())}: its worker {event.why}; {todo}")
+                audience.note(f"{_name(one.job, named())}: {event.told}; {todo}")
                 waiting.extendleft(reversed(again))
                 if not again:
                     audience.take(one.job, _failed(one, event, epoch))
@@ -148,13 +153,14 @@ def _again(one: _Try, lost: Lost, tries: int) -> list[_Try]:
 
 def _told(one: _Try, lost: Lost, epoch: int) -> str:
     heard = f"after epoch {epoch}" if epoch else "before an epoch of it was heard of"
-    return f"try {len(one.lost) + 1}, {_seeds(one.job)}: its worker {lost.why}, {heard}"
+    return f"try {len(one.lost) + 1}, {_seeds(one.job)}: {lost.told}, {heard}"
 
 
 def _failed(one: _Try, lost: Lost, epoch: int) -> Outcome:
     """Of a try that was the last one. epoch: the last one of it that was heard of."""
     times = len(one.lost)
-    message = f"its worker {lost.why}" + (f", {times} times" if times > 1 else "")
+    # Of several tries each may have been on another machine, as the log tells.
+    message = f"{replace(lost, where='').told}, {times} times" if times > 1 else lost.told
     job, log = one.job, "\n".join(one.lost)[-LONGEST_LOG:]
     return Outcome([], [Failure(seed, job.seeds, lost.kind, message, log, epoch) for seed in job.seeds])
 

@@ -37,8 +37,8 @@ class Room:
 @dataclass(frozen=True)
 class Audience:
     """Whom an executor tells what happens, from any thread, one call at a time: take, what came of a job; began, that
-    one begins; epoch, after each epoch, if it can; note, a notice; ending, that an interruption ends what is in
-    training."""
+    one begins; epoch, how far one is, after each epoch or now and then; note, a notice; ending, that an interruption
+    ends what is in training."""
 
     take: Callable[[Job, Outcome], None]
     began: Callable[[Job], None] = lambda job: None

@@ -1,7 +1,6 @@
 """Stacks trained as tasks of Ray: on this machine, or on the nodes of a cluster that is there already."""
 
 import contextlib
-import functools
 import itertools
 import logging
 import os
@@ -9,20 +8,22 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 
-from bench import environment, machine
-from bench.dispatch import Lost, dispatch, sent
-from bench.environment import Environment
+from bench import ray_worker
+from bench.dispatch import Heard, Lost, dispatch
+from bench.ears import Ears
 from bench.executors import Audience, Room
-from bench.jobs import Job, Latest, Outcome, Work, do
+from bench.jobs import Job, Outcome, Work, do
 from bench.records import RESULTS_VERSION
 from melcnn import native
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
+from melcnn.training import Epoch
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ TRIES = 4
 # Tasks for each that can run: the next ones are there before one ends, and a cluster that grows by itself sees why.
 QUEUED = 2
 CONNECT_SECONDS = 10
+# For where a worker was that was lost.
+LISTEN_SECONDS = 1
 # Between two notices that nothing can run.
 PATIENCE_SECONDS = 60
 
@@ -59,7 +62,7 @@ class Ray:
                 self._connect()
                 self._context.callback(self.ray.shutdown)
             # A worker does any number of tasks: by default a GPU's ends after one, and the next imports all again.
-            self._remote = self.ray.remote(num_cpus=1, max_retries=0, max_calls=0)(_on_worker)
+            self._remote = self.ray.remote(num_cpus=1, max_retries=0, max_calls=0)(ray_worker.on_worker)
             self.device = self._device()
             self._slot_bytes = self._probe()
             self._context = self._context.pop_all()
@@ -120,7 +123,8 @@ class Ray:
         if not self.slots:
             raise InputError("the Ray cluster has no node that can train: start one with --num-cpus or --num-gpus")
         try:
-            return self._waited(self.task(_free_bytes, self.device), "core" if self.device == "cpu" else "GPU")
+            task = self.task(ray_worker.free_bytes, self.device)
+            return self._waited(task, "core" if self.device == "cpu" else "GPU")
         except Failed as error:
             raise InputError(f"the Ray cluster cannot run melbench ({error}): install the same on each node") from None
 
@@ -134,16 +138,14 @@ class Ray:
         for left in reversed(range(TRIES)):
             options: dict[str, Any] = {}
             if self.device == "cpu":
-                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
                 node = next(iter(self.nodes()), None)
                 if node is None:
                     raise Failed("no node of the Ray cluster is left to time epochs on: run the same again")
                 options["num_cpus"] = int(node["Resources"]["CPU"])
-                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                options["scheduling_strategy"] = _on_node(node["NodeID"])
             try:
                 what = "whole node" if options else "GPU"
-                return self._waited(self.task(_alone, function, arguments, **options), what)
+                return self._waited(self.task(ray_worker.alone, function, arguments, **options), what)
             except _WorkerLost:
                 if not left:
                     raise Failed("the timing of epochs lost its worker again and again: run the same again") from None
@@ -202,7 +204,12 @@ class _Pool:
         self.executor, self.ray, self.note = executor, executor.ray, note
         self.clips = self.ray.put(clips)
         self.key = self.clips.hex()
-        self.going: list[Any] = []
+        here = _on_node(self.ray.get_runtime_context().get_node_id())
+        self.ears = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Ears).remote()
+        self.asked: Any = None  # what it will say
+        self.numbers = itertools.count()  # by which it hears of jobs
+        self.going: dict[Any, int] = {}  # these, by reference
+        self.hosts: dict[int, str] = {}
         self.slots = executor.slots
         self.waited = 0.0
 
@@ -211,17 +218,43 @@ class _Pool:
         return max(1, QUEUED * self.slots)
 
     def begin(self, job: Job) -> Hashable:
-        task = self.executor.task(_train, self.key, self.clips, job, self.executor.device, self.executor.work)
-        self.going.append(task)
+        number, of = next(self.numbers), self.executor
+        task = of.task(ray_worker.train, number, self.ears, self.key, self.clips, job, of.device, of.work)
+        self.going[task] = number
         return task
 
-    def wait(self, seconds: float) -> list[tuple[Hashable, Outcome | Lost | Exception]]:
-        ended, _ = self.ray.wait(self.going, num_returns=1, timeout=seconds)
+    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | Outcome | Lost | Exception]]:
+        going = list(self.going)
+        ended, _ = self.ray.wait(going, num_returns=1, timeout=seconds)
+        heard = self._listen()
         if ended:  # others may have, too
-            ended, self.going = self.ray.wait(self.going, num_returns=len(self.going), timeout=0)
+            ended, _ = self.ray.wait(going, num_returns=len(going), timeout=0)
         events = [(reference, self.executor.result(reference)) for reference in ended]
+        if any(isinstance(event, Lost) for _, event in events):
+            # What was asked for before, and what was told since.
+            heard += self._listen(LISTEN_SECONDS) + self._listen(LISTEN_SECONDS)
+        events = [(reference, self._placed(self.going.pop(reference), event)) for reference, event in events]
         self._look(seconds, [event for _, event in events])
-        return events
+        return [*heard, *events]
+
+    def _listen(self, seconds: float = 0.0) -> list[tuple[Hashable, Heard]]:
+        """What workers told meanwhile, if that is known after so many seconds; without it only less is shown."""
+        self.asked = self.asked or self.ears.take.remote()
+        if not self.ray.wait([self.asked], timeout=seconds)[0]:
+            return []
+        asked, self.asked = self.asked, None
+        try:
+            told = self.ray.get(asked)
+        except self.ray.exceptions.RayError:
+            return []
+        here = {reference: told[number] for reference, number in self.going.items() if number in told}
+        self.hosts |= {self.going[reference]: host for reference, (host, _) in here.items()}
+        return [(one, Heard(heard[0], Epoch(*heard[1]))) for one, (_, heard) in here.items() if heard]
+
+    def _placed(self, number: int, event: T) -> T:
+        """What is known of a job at its end, with the machine of a loss."""
+        host = self.hosts.pop(number, "")
+        return replace(event, where=host) if isinstance(event, Lost) else event
 
     def _look(self, seconds: float, events: Sequence[object]) -> None:
         """Nodes come and go: looked for when a worker was lost, and when nothing has ended for a while."""
@@ -236,7 +269,14 @@ class _Pool:
         for reference in self.going:
             self.ray.cancel(reference, force=True)
         if self.going:
-            self.ray.wait(self.going, num_returns=len(self.going), timeout=CONNECT_SECONDS)
+            self.ray.wait(list(self.going), num_returns=len(self.going), timeout=CONNECT_SECONDS)
+        self.ray.kill(self.ears)
+
+
+def _on_node(name: str) -> object:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(name, soft=False)
 
 
 def _imported() -> ModuleType:
@@ -264,70 +304,3 @@ def _check_reachable(address: str) -> None:
             f"--ray-address {address}: nobody answers there ({reason}); 'ray status' on a node of the cluster tells "
             "its address"
         ) from None
-
-
-# What runs on workers.
-
-
-def _on_worker(version: int, switch: str | None, function: Callable[..., T], *arguments: object) -> T:
-    """Calls the function with the driver's choice of kernels. Raises `InputError` unless the melbench of this node
-    makes the same numbers."""
-    if version != RESULTS_VERSION:
-        raise InputError(
-            f"{socket.gethostname()} of the Ray cluster has a melbench of other results (version {RESULTS_VERSION}, "
-            f"here {version}): install the same on each node"
-        )
-    if os.environ.get(native.SWITCH) != switch:
-        os.environ.pop(native.SWITCH, None)
-        if switch is not None:
-            os.environ[native.SWITCH] = switch
-        native._switch.cache_clear()
-    return function(*arguments)
-
-
-@functools.cache
-def _cores() -> int:
-    """Of the node that this runs on, as it was told to Ray: what a timing may use."""
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
-    return max([1, *(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["NodeID"] == here)])
-
-
-@functools.cache
-def _environment(device: str) -> Environment:
-    torch.set_num_threads(_cores())
-    found = environment.collect(device)
-    torch.set_num_threads(1)
-    return found
-
-
-def _free_bytes(device: str) -> int:
-    return machine.free_bytes(device) // (_cores() if device == "cpu" else 1)
-
-
-def _alone(function: Callable[..., T], arguments: Sequence[object]) -> T:
-    torch.set_num_threads(_cores())
-    try:
-        return function(*arguments)
-    finally:
-        torch.set_num_threads(1)
-
-
-# Of this process: what it was given last, and whether its device is lost.
-_kept: dict[str, Latest] = {}
-_lost = False
-
-
-def _train(key: str, clips: ClipSet, job: Job, device: str, work: Work) -> Outcome:
-    global _lost
-    if _lost:
-        raise SystemExit(1)  # Another process does it, in which the device may answer.
-    env = _environment(device)
-    torch.set_num_threads(1)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = Latest(clips, device)
-    outcome = work(job, _kept[key].of, lambda stack, epoch: None, env)
-    _lost = bool(outcome.device_lost)
-    return sent(outcome)

@@ -146,6 +146,23 @@ def test_a_stack_that_is_killed_for_its_memory_is_halved_at_once():
     assert pool.begun == [(0, 1, 2, 3), (0, 1), (2, 3)] and not any(outcome.failures for _, outcome in took)
 
 
+def test_a_loss_says_where_it_was():
+    where = iter(["first", "second", ""])
+    pool = FakePool(lambda job, tried: replace(GONE, where=next(where)))
+    took, _, noted = dispatched(pool, (0,))
+    (failure,) = took[0][1].failures
+    assert [text.partition(": ")[2].partition(" was")[0] for text in noted] == [
+        "its worker on first",
+        "its worker on second",
+        "its worker",
+    ]
+    # All three are in the log, and none is named for all.
+    assert failure.message == "its worker was killed, 3 times"
+    assert ["first" in failure.log, "second" in failure.log] == [True, True]
+    pool = FakePool(lambda job, tried: replace(GONE, where="here"), tries=1)
+    assert dispatched(pool, (0,))[0][0][1].failures[0].message == "its worker on here was killed"
+
+
 def test_epochs_are_told():
     told = []
     pool = FakePool(lambda job, tried: Heard((0,), EPOCH) if len(told) < 2 else outcome_of(job))

@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -317,3 +319,21 @@ def test_a_failure_record_is_read_as_it_was_written(tmp_path):
     assert folder.failures() == {record.identity: record} and not folder.trials() and not folder.timings()
     assert record.identity == trial_record(3).identity
     assert record.file_name == f"failure-mels80-groups1-seed3-{record.identity}-1.json"
+
+
+def test_what_torch_imports_for_the_first_optimiser_is_in_no_trainings_time():
+    code = """
+import contextlib, sys
+from bench import jobs
+from melcnn import configure
+
+def now():
+    print("torch._dynamo" in sys.modules)
+    return 0.0
+
+jobs.fit = lambda *_: []
+print("torch._dynamo" in sys.modules)
+jobs.do(jobs.Job(configure(), (0,)), lambda front_end: contextlib.nullcontext(), print, None, now)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert found[0] == "False" and found[1:] and set(found[1:]) == {"True"}

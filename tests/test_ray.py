@@ -2,20 +2,24 @@
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from bench.dispatch import Heard, Lost
 from bench.executors import Audience
 from bench.jobs import Job
 from bench.records import RecordFolder
 from bench.stacks import Listener
 from bench.sweep import sweep, trained
 from melcnn import InputError, configure, native
+from melcnn.training import Epoch
 from tests import stand_ins
 from tests.test_executors import PATIENCE_SECONDS
 from tests.test_in_flight import interrupt
@@ -107,31 +111,72 @@ def _cores_in_use():
 @needs_ray
 def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips):
     took = {}
-    with on(cluster, work=stand_ins.killed_by_seed_1) as executor:
+    with on(cluster, work=stand_ins.killed_late_by_seed_1) as executor:
         audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}))
         executor.run([Job(TRIAL, (seed,)) for seed in range(4)], 4, clips, audience)
     assert took.keys() == {(0,), (1,), (2,), (3,)}
     (failure,) = took[(1,)].failures
     assert failure.kind == "lost" and failure.message == "its worker was lost (WorkerCrashedError), 4 times"
+    assert all(f"its worker on {socket.gethostname()} was" in line for line in failure.log.splitlines())
     assert len(failure.log.splitlines()) == 4 and took[(1,)].environment is None
     assert not any(took[(seed,)].failures for seed in (0, 2, 3))
 
 
 @needs_ray
-def test_an_interruption_leaves_no_task(cluster, clips, capsys):
-    before = signal.getsignal(signal.SIGTERM)
+def test_epochs_are_heard_of_and_an_interruption_leaves_no_task(cluster, clips, capsys):
+    before, epochs = signal.getsignal(signal.SIGTERM), []
+
+    def hear(job, stack, epoch):
+        assert stack == job.seeds
+        if epoch.number > 1 and not epochs:
+            epochs.append(epoch.number)
+            assert _ears()
+            interrupt()
+
     with on(cluster, work=stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
         assert signal.getsignal(signal.SIGTERM) is before
         ray = executor.ray
-        audience = Audience(pytest.fail, began=lambda job: job.seeds == (3,) and interrupt())
-        executor.run([Job(TRIAL, (seed,)) for seed in range(20)], 20, clips, audience)
+        audience = Audience(pytest.fail, epoch=hear)
+        late = threading.Timer(PATIENCE_SECONDS, interrupt)
+        late.start()
+        try:
+            executor.run([Job(TRIAL, (seed,)) for seed in range(20)], 20, clips, audience)
+        finally:
+            late.cancel()
         pytest.fail("not reached")
+    assert epochs
     with on(cluster):
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        while _ears() or ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert not capsys.readouterr().out  # which carries the result alone
+
+
+def _ears():
+    """The processes of the actors that hear of epochs, by the name that Ray gives them."""
+    return subprocess.run(["pgrep", "-f", "^ray::Ears"], capture_output=True, text=True).stdout
+
+
+@needs_ray
+def test_a_loss_says_where_it_was():
+    from bench.ray_executor import _Pool
+
+    epoch = Epoch(3, [0.5], [True])
+    # Told before, and asked for anew when there is a loss; of the last job nothing is known, and the ninth is no more.
+    told = iter([{7: ("here", ((1,), (3, [0.5], [True]))), 9: ("gone", ())}, {8: ("there", ())}, {}])
+    pool = object.__new__(_Pool)
+    pool.ray = SimpleNamespace(wait=lambda references, **_: (references, []), get=lambda _: next(told))
+    pool.ears = SimpleNamespace(take=SimpleNamespace(remote=object))
+    pool.executor = SimpleNamespace(slots=1, result=lambda _: Lost("lost", "was lost"))
+    pool.going, pool.hosts, pool.asked = {"seventh": 7, "eighth": 8, "tenth": 10}, {}, None
+    assert pool.wait(0) == [
+        ("seventh", Heard((1,), epoch)),
+        ("seventh", Lost("lost", "was lost", "here")),
+        ("eighth", Lost("lost", "was lost", "there")),
+        ("tenth", Lost("lost", "was lost")),
+    ]
+    assert not pool.going and not pool.hosts
 
 
 @needs_ray
