@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch._dynamo  # noqa: F401 - as a sweep does when it trains
 
 # What a sweep imports when it begins.
 import bench.progress

@@ -97,6 +97,7 @@ def do(
 
     Raises `InputError` for data that nothing can be trained on, and whatever `hear` raises.
     """
+    prepare()
     try:
         with features(job.trial.front_end) as found:
             return _in_parts(job, found, hear, environment, now)
@@ -109,6 +110,11 @@ def do(
     if _device_lost():
         return Outcome([], [], environment, told[1])
     return Outcome([], [Failure(seed, job.seeds, *told) for seed in job.seeds], environment)
+
+
+def prepare() -> None:
+    """Has imported what torch imports with the first optimiser, its compiler: a second that is no training's."""
+    import torch._dynamo  # noqa: F401
 
 
 def _in_parts(job: Job, features: Features, hear: Hear, environment: Environment, now: Callable[[], float]) -> Outcome:

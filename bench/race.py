@@ -16,6 +16,7 @@ from bench.baselines.loop import Files, Settings
 from bench.clocks import HostClock, clock_for
 from bench.failures import as_error
 from bench.formats import Sheet
+from bench.jobs import prepare
 from bench.records import RecordFolder
 from bench.stacks import Listener
 from bench.statistics import mean_interval, significant
@@ -61,6 +62,7 @@ def race(
     if len({(trial.training.batch_size, trial.training.epochs) for trial in trials}) > 1:
         raise InputError("--against baseline takes one batch size and one number of epochs: compare them in turn")
     trials = [_to_the_end(trial) for trial in trials]
+    prepare()
     with tempfile.TemporaryDirectory(prefix="melbench-race-") as temporary:
         folder = Path(temporary)
         files = write_recordings(clips, folder / "data")

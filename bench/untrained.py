@@ -16,7 +16,7 @@ import torch
 from bench import environment, machine, tables
 from bench.environment import Environment
 from bench.executors import Audience, Executor, Room, Threads
-from bench.jobs import Hear, Job, Outcome, Source, Trained
+from bench.jobs import Hear, Job, Outcome, Source, Trained, prepare
 from bench.processes import Processes
 from bench.records import RecordFolder
 from bench.stacks import Listener
@@ -48,6 +48,7 @@ def measured(name: str, trials: int) -> dict[str, object]:
 def simulate(name: str, count: int) -> dict[str, object]:
     """A sweep of `count` trials, each a stack of its own. Raises `Failed` unless it gives as many records."""
     trials, clips = _trials(count), _clips()
+    prepare()  # What it takes is no trial's.
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="melbench-scaling-") as home, ExitStack() as stack:
         executor = _OneSeedEach(stack.enter_context(_executor(name)))
