@@ -89,7 +89,9 @@ class Processes:
     def end(self, number: int, seconds: float = 0.0) -> int | None:
         """Ends a worker, after so many seconds if it does not end by itself; its exit code if it did, negative for a
         signal."""
-        worker = self.workers.pop(number)
+        worker = self.workers.pop(number, None)
+        if worker is None:  # Whoever is interrupted and who waits for the job may both end it.
+            return None
         worker.process.join(seconds)
         code = worker.process.exitcode
         worker.process.kill()

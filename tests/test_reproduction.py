@@ -3,6 +3,7 @@ import functools
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -355,3 +356,16 @@ def test_the_reference_results_have_every_row():
     assert all(row["study_test_accuracy_lies"] for row in by_mels.records)
     assert len(claims.records) == 7 and {r["verdict"] for r in claims.records} <= {HOLDS, DOES_NOT, CANNOT_TELL}
     assert claims.records[3]["verdict"] == HOLDS  # exact figures
+
+
+@pytest.mark.parametrize(("timed", "expected"), [(True, 0), (False, 1)])
+def test_the_exit_code_says_that_epochs_could_not_be_timed(melbench, corpus, tmp_path, monkeypatch, timed, expected):
+    found = SimpleNamespace(
+        trials=[record for key in STUDY for record in records(*key, validation=around(0.9))],
+        timing=timing(0.9, 0.9, 0.9, 0.9) if timed else None,
+        failures=[],
+    )
+    monkeypatch.setattr("bench.sweep.sweep", lambda *_: found)
+    code, out, _ = melbench("reproduce", "--data", corpus, "--out", tmp_path, "--format", "csv")
+    # The claims stand all the same.
+    assert code == expected and len(out.splitlines()) > 1

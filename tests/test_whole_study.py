@@ -2,12 +2,14 @@
 
 import csv
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from bench import whole_study
 from bench.sweep import parse_axes, plan
 from melcnn import InputError, ops
+from melcnn.errors import Failed
 from tests.machines import FakeMachine
 from tests.test_columns import check
 
@@ -38,14 +40,25 @@ def test_the_folder_is_not_open_to_everybody(tmp_path):
     assert (tmp_path / "new").stat().st_mode & 0o002 == 0
 
 
-def test_every_table_is_written(corpus, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def tiny(monkeypatch):
     monkeypatch.setattr(whole_study, "parse_axes", lambda axes: parse_axes(TINY))
     monkeypatch.setattr(whole_study, "STACK_SIZES", (1, 2))
     monkeypatch.setattr(whole_study.front_ends, "BATCHES", (4,))
     monkeypatch.setattr(whole_study.race, "BASELINES", {})
     monkeypatch.setattr(whole_study.convolutions, "ROUNDS", 6)
+
+
+def test_every_table_is_written(tiny, corpus, tmp_path):
     whole_study.main(tmp_path, str(corpus), "cpu", seeds=2, epochs=1, clips=48)
     assert {path.name for path in tmp_path.iterdir()} == {f"{what}.{kind}" for what in WHAT for kind in ("csv", "md")}
     with (tmp_path / "study.csv").open() as file:
         assert [row["seeds"] for row in csv.DictReader(file)] == ["2", "2"]
     assert "The whole took" in (tmp_path / "study.md").read_text()
+
+
+def test_a_study_without_times_is_none(tiny, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_study, "sweep", lambda *_, **__: SimpleNamespace(timing=None, failures=[]))
+    with pytest.raises(Failed, match="could not be timed"):
+        whole_study.main(tmp_path, str(corpus), "cpu", seeds=2, epochs=1, clips=48)
+    assert not (tmp_path / "study.csv").exists()
