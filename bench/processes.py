@@ -90,7 +90,7 @@ class Processes:
         """Ends a worker, after so many seconds if it does not end by itself; its exit code if it did, negative for a
         signal."""
         worker = self.workers.pop(number, None)
-        if worker is None:  # Whoever is interrupted and who waits for the job may both end it.
+        if worker is None:  # After a second interruption the thread that ends it, too, is not waited for.
             return None
         worker.process.join(seconds)
         code = worker.process.exitcode

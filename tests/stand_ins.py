@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +12,9 @@ from bench import jobs, processes
 from bench.jobs import Outcome, Trained
 from melcnn import InputError
 from melcnn.training import Curves, Epoch, Run
+
+# Until what should have happened long before fails the test: the machine may be busy.
+PATIENCE_SECONDS = 300
 
 
 def run_of(seed, clips=16, loss=0.5, accuracy=0.75) -> Run:
@@ -73,6 +77,27 @@ def endless(job, features, hear, environment) -> Outcome:
         number += 1
         time.sleep(0.01)
         hear(job.seeds, Epoch(number, [0.5] * len(job.seeds), [True] * len(job.seeds)))
+
+
+@dataclass(frozen=True)
+class HeldOn:
+    """Trains on all nodes of a Ray cluster but one, where jobs begin and do not end; none begins elsewhere before one
+    has begun there, as the file `begun` says."""
+
+    node: str
+    begun: Path
+
+    def __call__(self, job, features, hear, environment) -> Outcome:
+        import ray
+
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        if ray.get_runtime_context().get_node_id() == self.node:
+            self.begun.touch()
+            time.sleep(PATIENCE_SECONDS)
+        while not self.begun.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return jobs.do(job, features, hear, environment)
 
 
 def refused(job, features, hear, environment) -> Outcome:

@@ -11,7 +11,8 @@ from bench.jobs import Failure, Job, Outcome
 from melcnn import InputError
 from melcnn.training import Epoch
 from tests import stand_ins
-from tests.test_executors import PATIENCE_SECONDS, TRIAL
+from tests.stand_ins import PATIENCE_SECONDS
+from tests.test_executors import TRIAL
 from tests.test_in_flight import interrupt
 
 GONE = Lost("lost", "was killed")
