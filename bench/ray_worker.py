@@ -1,11 +1,13 @@
 """What runs on the workers of a Ray cluster: a job, what is told of it meanwhile, and what takes a machine whole."""
 
+import contextlib
 import functools
 import math
 import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError
 from dataclasses import astuple, replace
 from typing import Any, TypeVar
 
@@ -22,6 +24,9 @@ from melcnn.errors import InputError
 from melcnn.training import Epoch
 
 T = TypeVar("T")
+
+# For where a job is, before anything can befall its process.
+TELL_SECONDS = 10
 
 
 def on_worker(version: int, switch: str | None, function: Callable[..., T], *arguments: object) -> T:
@@ -69,6 +74,14 @@ def alone(function: Callable[..., T], arguments: Sequence[object]) -> T:
         torch.set_num_threads(1)
 
 
+def _told(reference: Any) -> None:
+    """Waits until an actor has heard. Not by `ray.wait`: for as long as that takes, Ray gives the core to others."""
+    from ray.exceptions import RayError
+
+    with contextlib.suppress(RayError, TimeoutError):
+        reference.future().result(TELL_SECONDS)
+
+
 # Of this process: what it was given last, and whether its device is lost.
 _kept: dict[str, Latest] = {}
 _lost = False
@@ -87,7 +100,7 @@ def train(number: int, ears: Any, key: str, clips: ClipSet, job: Job, device: st
             told_at = time.monotonic()
             ears.hear.remote(number, host, tuple(stack), astuple(epoch))
 
-    ears.hear.remote(number, host)
+    _told(ears.hear.remote(number, host))
     env = _environment(device)
     torch.set_num_threads(1)
     if key not in _kept:

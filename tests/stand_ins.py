@@ -53,13 +53,6 @@ def killed_by_seed_1(job, features, hear, environment) -> Outcome:
     return learned(job, features, hear, environment)
 
 
-def killed_late_by_seed_1(job, features, hear, environment) -> Outcome:
-    """Likewise, after it has told where it is, in a second: several times what that takes."""
-    if 1 in job.seeds:
-        time.sleep(1)
-    return killed_by_seed_1(job, features, hear, environment)
-
-
 def killed_once(job, features, hear, environment) -> Outcome:
     """The first process that trains seed 1 is killed. That there was one, a file says, in the folder that the words of
     the trial name."""

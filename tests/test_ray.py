@@ -29,6 +29,12 @@ TRIAL = configure(**SMALL)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """However long a worker takes to come up."""
+    monkeypatch.setattr("bench.ray_executor.PATIENCE_SECONDS", PATIENCE_SECONDS)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Three nodes of two cores each, as Ray is told, and a connection to them."""
@@ -113,7 +119,7 @@ def _cores_in_use():
 @needs_ray
 def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips):
     took = {}
-    with on(cluster, work=stand_ins.killed_late_by_seed_1) as executor:
+    with on(cluster, work=stand_ins.killed_by_seed_1) as executor:
         audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}))
         executor.run([Job(TRIAL, (seed,)) for seed in range(4)], 4, clips, audience)
     assert took.keys() == {(0,), (1,), (2,), (3,)}
