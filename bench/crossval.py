@@ -132,12 +132,16 @@ def predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
         return [one for record in records for one in getattr(record.test, name)]
 
     return [
-        Predictions.model_construct(**{name: all_of(name, records) for name in Predictions.model_fields})
+        Predictions.model_construct(
+            **{name: all_of(name, records) for name in ("names", "speakers", "labels")},
+            logits=np.concatenate([record.test.logits for record in records]),
+        )
         for records in zip(*folds, strict=True)
     ]
 
 
 def joined(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
+    """Of one configuration's records by fold, of the same seeds in each."""
     first, said = [records[0] for records in by_fold], predictions(by_fold)
     return OutOfFold(
         trial=trial,

@@ -62,8 +62,8 @@ class Pool(Protocol):
         """Takes a job; what names it from here on."""
 
     def wait(self, seconds: float) -> Sequence[tuple[Hashable, Heard | Outcome | Lost | Exception]]:
-        """What happened to which job, at the latest after so many seconds. An `Outcome` or a `Lost` is a job's last;
-        an `Exception` ends all jobs."""
+        """What happened to which job, at the latest after so many seconds, or a few more for what is known of a loss.
+        An `Outcome` or a `Lost` is a job's last; an `Exception` ends all jobs."""
 
     def end(self) -> None:
         """Ends what is still in training, and leaves nothing of it."""
@@ -100,19 +100,25 @@ def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.E
     epochs: dict[Hashable, int] = {}  # The last one that was heard of.
     begun: set[Hashable] = set()
     named = functools.cache(lambda: names([job.trial for job in jobs]))
+
+    def begin(key: Hashable) -> None:
+        if key not in begun:
+            begun.add(key)
+            audience.began(going[key].job)
+
     try:
         while (waiting or going) and not ended.is_set():
             while waiting and len(going) < pool.most:
                 one = waiting.popleft()
                 going[pool.begin(one.job)] = one
-            for key in [key for key in islice(going, pool.slots) if key not in begun]:
-                begun.add(key)
-                audience.began(going[key].job)
+            for key in islice(going, pool.slots):
+                begin(key)
             # What has ended is taken before an error ends the rest.
             for key, event in sorted(pool.wait(WAIT_SECONDS), key=lambda each: isinstance(each[1], Exception)):
                 if isinstance(event, Exception):
                     raise event
                 if isinstance(event, Heard):
+                    begin(key)  # More may be in training than was known.
                     epochs[key] = event.epoch.number
                     audience.epoch(going[key].job, event.stack, event.epoch)
                     continue
@@ -124,7 +130,7 @@ def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.E
                         continue
                     # Of those that were trained side by side one may be to blame, or none.
                     one = replace(one, job=replace(one.job, seeds=rest))
-                    event = Lost("error", f"lost its device ({event.device_lost})")
+                    event = Lost("error", f"lost its device ({event.device_lost})", event.where)
                 one = replace(one, deaths=one.deaths + 1, lost=(*one.lost, _told(one, event, epoch)))
                 again = _again(one, event, pool.tries)
                 todo = "it is tried again" if again else "it failed"

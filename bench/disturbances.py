@@ -27,6 +27,9 @@ SEEDS, EPOCHS = 3, 2
 # Of the grid and the seeds.
 NETWORKS = 2 * SEEDS
 
+# A record is written in several times this.
+SECONDS_BETWEEN_LOOKS = 0.0005
+
 # A file system of its own is mounted here, in the home of the whole sweep.
 DISK = "disk"
 DISK_KILOBYTES = 4096
@@ -35,19 +38,26 @@ DISK_KILOBYTES = 4096
 @dataclass(frozen=True)
 class Whole:
     """The sweep that nobody disturbed, in `home`. results: what each record says, by its file. rows: of its CSV, less
-    measured times. seconds: that it takes once everything is in the caches; writing: of these, from when to when its
-    records of networks are written."""
+    measured times. seconds: that it takes once everything is in the caches; writing: from its first record of a network
+    to the last."""
 
     corpus: Path
     home: Path
     results: Mapping[str, dict]
     rows: list[dict[str, str]]
     seconds: float
-    writing: tuple[float, float]
+    writing: float
 
-    def moment(self, rng: random.Random) -> float:
-        """Seconds from the beginning of a sweep to any moment of its life, half of the times while it writes."""
-        return rng.uniform(*rng.choice(((0, self.seconds), self.writing)))
+    def wait(self, run: Run, folder: Path, rng: random.Random) -> None:
+        """Waits for any moment of a sweep that has just begun; half of the times while it writes, after any record but
+        the last, however fast this machine is now. Not beyond its end."""
+        if rng.random() < 0.5:
+            time.sleep(rng.uniform(0, self.seconds))
+            return
+        records = rng.randrange(1, NETWORKS)
+        while len(_records(folder)) < records and not run.over():
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(rng.uniform(0, self.writing / NETWORKS))
 
     def start(self, name: str, folder: Path, first: Callable[[], object] = forked.nothing) -> Run:
         """Starts the same sweep into `folder`; its table and what it says are in files of this name in `home`."""
@@ -79,8 +89,8 @@ def undisturbed(home: Path) -> Whole:
     results = _results(home / "whole")
     if len(results) != NETWORKS:
         raise Failed(f"the undisturbed sweep made {len(results)} records, not {NETWORKS}")
-    written = [path.stat().st_mtime - begin for path in (home / "whole").glob("trial-*.json")]
-    return Whole(corpus, home, results, _rows(home / "whole.csv"), seconds, (min(written), max(written)))
+    written = [path.stat().st_mtime for path in _records(home / "whole")]
+    return Whole(corpus, home, results, _rows(home / "whole.csv"), seconds, max(written) - min(written))
 
 
 def _start(corpus: Path, home: Path, name: str, folder: Path, first: Callable[[], object]) -> Run:
@@ -99,8 +109,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if "time" not in name} for row in csv.DictReader(file)]
 
 
+def _records(folder: Path) -> list[Path]:
+    return list(folder.glob("trial-*.json"))
+
+
 def _files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("trial-*.json")}
+    return {path.name: path.read_bytes() for path in _records(folder)}
 
 
 def killed(
@@ -109,7 +123,7 @@ def killed(
     """SIGKILL at any moment; then the same command again. first: called in both processes before they begin."""
     folder = whole.home / name
     run = whole.start(name, folder, first)
-    time.sleep(whole.moment(rng))
+    whole.wait(run, folder, rng)
     os.kill(run.process, signal.SIGKILL)
     ended, before = run.wait(), _files(folder)
     seen = _when(len(before)) if ended == -signal.SIGKILL else "after its end"
@@ -140,7 +154,8 @@ def raced(whole: Whole, name: str, rng: random.Random) -> tuple[str, str]:
     of the times the second does not wait for a moment, as a sweep that takes longer would not let it."""
     folder, other_name = whole.home / name, f"{name}-other"
     one = whole.start(name, folder)
-    time.sleep(rng.choice((0, whole.moment(rng))))
+    if rng.random() < 0.5:
+        whole.wait(one, folder, rng)
     other = whole.start(other_name, folder, rng.choice((forked.nothing, _do_not_wait)))
     codes = {name: one.wait(), other_name: other.wait()}
     if sorted(codes.values()) not in ([0, 0], [0, 2]):
@@ -160,7 +175,7 @@ def on_a_full_disk(whole: Whole, name: str, rng: random.Random) -> tuple[str, st
     """From any moment on the disk is full; then it has room again, and the same command. In `DISK`."""
     folder, filler = whole.home / DISK / name, whole.home / DISK / "filler"
     run = whole.start(name, folder)
-    time.sleep(whole.moment(rng))
+    whole.wait(run, folder, rng)
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         for _ in range(DISK_KILOBYTES):  # If it is another disk, it is not filled.
             file.write(bytes(1024))
@@ -175,7 +190,7 @@ def read_only(whole: Whole, name: str, rng: random.Random) -> tuple[str, str]:
     """A sweep is killed; its folder cannot be written; then it can again, and the same command. In `DISK`."""
     folder = whole.home / DISK / name
     run = whole.start(name, folder)
-    time.sleep(whole.moment(rng))
+    whole.wait(run, folder, rng)
     os.kill(run.process, signal.SIGKILL)
     run.wait()
     before = _files(folder)
@@ -200,7 +215,7 @@ def without_its_folder(whole: Whole, name: str, rng: random.Random) -> tuple[str
     """The folder is gone from any moment on: moved away, whatever the sweep is at; then the same command."""
     folder, moved = whole.home / name, whole.home / f"{name}-moved"
     run = whole.start(name, folder)
-    time.sleep(whole.moment(rng))
+    whole.wait(run, folder, rng)
     with contextlib.suppress(FileNotFoundError):  # It has not been made yet.
         folder.rename(moved)
     code = run.wait()

@@ -77,6 +77,10 @@ class Run:
         process, status = os.waitpid(self.process, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if process else None
 
+    def over(self) -> bool:
+        """Whether it has ended; its exit code is still there for `wait`."""
+        return os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def resident_bytes(self) -> int:
         """Of memory that it has now; 0 once it has ended."""
         return int(Path(f"/proc/{self.process}/statm").read_text().split()[1]) * resource.getpagesize()

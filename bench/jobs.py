@@ -68,12 +68,14 @@ class Outcome:
 
     environment: where it was trained; None: nobody knows. device_lost: what was said as the device ceased to answer in
     this process; empty: it answers. Seeds that were not trained alone then are in neither: it may be another's fault.
+    where: the machine, of a lost device, if it may be another one.
     """
 
     trained: list[Trained]
     failures: list[Failure]
     environment: Environment | None = None
     device_lost: str = ""
+    where: str = ""
 
     def settled(self, job: Job) -> tuple[int, ...]:
         """The seeds of the job that are in a run or failed."""

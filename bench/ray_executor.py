@@ -32,8 +32,8 @@ TRIES = 4
 # Tasks for each that can run: the next ones are there before one ends, and a cluster that grows by itself sees why.
 QUEUED = 2
 CONNECT_SECONDS = 10
-# For where a worker was that was lost: known at once, unless this machine is very busy.
-LISTEN_SECONDS = 10
+# For where a worker was that was lost.
+LISTEN_SECONDS = 1
 # Between two notices that nothing can run.
 PATIENCE_SECONDS = 60
 

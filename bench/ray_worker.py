@@ -90,8 +90,6 @@ _lost = False
 def train(number: int, ears: Any, key: str, clips: ClipSet, job: Job, device: str, work: Work) -> Outcome:
     """Does a job. number: by which `ears`, an actor of `bench.ears`, hears of it; key: of the clips."""
     global _lost
-    if _lost:
-        raise SystemExit(1)  # Another process does it, in which the device may answer.
     host, told_at = socket.gethostname(), -math.inf
 
     def hear(stack: Sequence[int], epoch: Epoch) -> None:
@@ -101,6 +99,8 @@ def train(number: int, ears: Any, key: str, clips: ClipSet, job: Job, device: st
             ears.hear.remote(number, host, tuple(stack), astuple(epoch))
 
     _told(ears.hear.remote(number, host))
+    if _lost:
+        raise SystemExit(1)  # Another process does it, in which the device may answer.
     env = _environment(device)
     torch.set_num_threads(1)
     if key not in _kept:
@@ -109,5 +109,5 @@ def train(number: int, ears: Any, key: str, clips: ClipSet, job: Job, device: st
     outcome = work(job, _kept[key].of, hear, env)
     if outcome.device_lost:
         _lost = True
-        outcome = replace(outcome, device_lost=f"{outcome.device_lost}, on {host}")
+        outcome = replace(outcome, where=host)
     return sent(outcome)

@@ -164,12 +164,39 @@ def test_a_loss_says_where_it_was():
     assert dispatched(pool, (0,))[0][0][1].failures[0].message == "its worker on here was killed"
 
 
+def test_a_lost_device_says_where_it_was():
+    where = iter(["first", "second", "third"])
+    took, _, noted = dispatched(
+        FakePool(lambda job, tried: Outcome([], [], device_lost="a kernel's", where=next(where))), (0,)
+    )
+    assert noted[0].endswith(": its worker on first lost its device (a kernel's); it is tried again")
+    assert took[0][1].failures[0].message == "its worker lost its device (a kernel's), 3 times"
+
+
 def test_epochs_are_told():
     told = []
     pool = FakePool(lambda job, tried: Heard((0,), EPOCH) if len(told) < 2 else outcome_of(job))
     job = Job(TRIAL, (0, 1))
     dispatch([job], pool, Audience(lambda *what: None, epoch=lambda *what: told.append(what)))
     assert told == [(job, (0,), EPOCH)] * 2
+
+
+def test_what_is_heard_of_has_begun_even_if_more_is_in_training_than_was_known():
+    told = []
+
+    class Grown(FakePool):
+        def wait(self, seconds):
+            last = max(self.going)
+            return [(last, Heard(self.going[last].seeds, EPOCH))] if len(told) < 4 else super().wait(seconds)
+
+    audience = Audience(
+        lambda job, outcome: told.append(("took", job.seeds)),
+        lambda job: told.append(("began", job.seeds)),
+        lambda job, stack, epoch: told.append(("epoch", stack)),
+    )
+    dispatch([Job(TRIAL, (0,)), Job(TRIAL, (1,))], Grown(lambda job, tried: outcome_of(job), slots=1), audience)
+    # Each once, before anything else of it.
+    assert told == [("began", (0,)), ("began", (1,)), *[("epoch", (1,))] * 2, ("took", (0,)), ("took", (1,))]
 
 
 def test_an_error_of_a_job_or_of_the_audience_ends_all():

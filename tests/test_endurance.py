@@ -6,7 +6,9 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_nothing_is_lost_with_the_disk_in_short(tmp_path):
 
 def whole_in(home):
     (home / disturbances.DISK).mkdir()
-    return disturbances.Whole(home / "corpus", home, {}, [], 1.0, (0.25, 0.5))
+    return disturbances.Whole(home / "corpus", home, {}, [], 1.0, 0.6)
 
 
 def test_tries_are_counted_and_what_goes_wrong_is_told_and_kept(tmp_path, monkeypatch):
@@ -129,19 +131,47 @@ def test_what_is_lost_or_changed_is_seen(tmp_path, change, wrong):
     RecordFolder(tmp_path / "runs").write(trial_record(0))
     (tmp_path / "sweep.csv").write_text("groups,epoch_time_s,epochs\n1,0.5,2\n")
     results = {trial_record(0).file_name: trial_record(0).model_dump(include=RESULTS)}
-    whole = disturbances.Whole(tmp_path, tmp_path, results, [{"groups": "1", "epochs": "2"}], 1.0, (0.0, 1.0))
+    whole = disturbances.Whole(tmp_path, tmp_path, results, [{"groups": "1", "epochs": "2"}], 1.0, 1.0)
     assert whole.amiss("sweep", tmp_path / "runs") == ""
     change(tmp_path)
     found = whole.amiss("sweep", tmp_path / "runs")
     assert (wrong in found) if wrong else not found
 
 
-def test_half_of_the_moments_are_while_records_are_written(tmp_path):
-    whole, rng = whole_in(tmp_path), random.Random(0)
-    moments = [whole.moment(rng) for _ in range(4000)]
-    assert min(moments) >= 0 and max(moments) <= 1
-    # Of one half all, of the other a quarter, lie in this quarter: 5 / 8, with a standard deviation of 0.0077.
-    assert sum(0.25 <= moment <= 0.5 for moment in moments) / 4000 == pytest.approx(5 / 8, abs=0.03)
+def moments(home, monkeypatch, times, over):
+    """What there is after each of so many waits, while a record is written whenever somebody sleeps for a look: how
+    many records, and the seconds slept beside the looks."""
+    whole, rng, found = whole_in(home), random.Random(0), []
+
+    def sleep(seconds):
+        if seconds == disturbances.SECONDS_BETWEEN_LOOKS:
+            (folder / f"trial-{len(list(folder.iterdir()))}.json").touch()
+        else:
+            slept.append(seconds)
+
+    monkeypatch.setattr(disturbances.time, "sleep", sleep)
+    for number in range(times):
+        folder, slept = home / str(number), []
+        folder.mkdir()
+        whole.wait(SimpleNamespace(over=lambda: over), folder, rng)
+        found.append((len(list(folder.iterdir())), *slept))
+    return found
+
+
+def test_half_of_the_moments_are_while_records_are_written(tmp_path, monkeypatch):
+    found = moments(tmp_path, monkeypatch, 1000, False)
+    # Of five numbers of records each a tenth of the times, with a standard deviation of 0.0095.
+    counts = Counter(records for records, _ in found)
+    assert {records: count / 1000 for records, count in counts.items()} == pytest.approx(
+        {0: 0.5, **dict.fromkeys(range(1, disturbances.NETWORKS), 0.1)}, abs=0.05
+    )
+    # Then for at most what passes between two records, or for any part of the sweep's second.
+    assert max(seconds for records, seconds in found if records) <= 0.6 / disturbances.NETWORKS
+    assert 0.9 < max(seconds for records, seconds in found if not records) <= 1
+
+
+def test_a_sweep_that_is_over_is_not_waited_for(tmp_path, monkeypatch):
+    assert not any(records for records, _ in moments(tmp_path, monkeypatch, 20, True))
 
 
 def fake_run(tmp_path, said, code):
@@ -168,7 +198,7 @@ def test_what_counts_as_a_clear_end(tmp_path, said, good):
 @linux
 def test_a_process_is_forked_waited_for_and_killed(tmp_path):
     code = subprocess.run([sys.executable, "-c", FORKS, tmp_path], capture_output=True, text=True)
-    assert code.stdout == f"2 None {-signal.SIGKILL} True\n", code.stderr
+    assert code.stdout == f"2 None False {-signal.SIGKILL} True\n", code.stderr
     assert (tmp_path / "refused").read_text().startswith("melbench: there is no axis")
 
 
@@ -180,9 +210,11 @@ home = Path(sys.argv[1])
 refused = forked.start(["sweep", "nothing"], home / "refused")
 print(refused.wait(), end=" ")
 endless = forked.start([], home / "endless", lambda: time.sleep(1000))
-print(endless.ended(), end=" ")
+print(endless.ended(), endless.over(), end=" ")
 memory = endless.resident_bytes()
 os.kill(endless.process, signal.SIGKILL)
+while not endless.over():
+    time.sleep(0.01)
 print(endless.wait(), memory > 10**6)
 """
 

@@ -1,12 +1,14 @@
 """Ray: a real cluster of several nodes on this machine, of which one is killed; what is told without one."""
 
 import importlib.util
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -31,8 +33,9 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """However long a worker takes to come up."""
-    monkeypatch.setattr("bench.ray_executor.PATIENCE_SECONDS", PATIENCE_SECONDS)
+    """However long a worker takes to come up, and what is told to arrive."""
+    for name in ("PATIENCE_SECONDS", "LISTEN_SECONDS"):
+        monkeypatch.setattr(f"bench.ray_executor.{name}", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def test_epochs_are_heard_of_and_an_interruption_leaves_no_task(cluster, clips, 
         assert stack == job.seeds
         if epoch.number > 1 and not epochs:
             epochs.append(epoch.number)
-            assert _ears()
+            assert _ears(cluster)
             interrupt()
 
     with on(cluster, work=stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
@@ -155,15 +158,34 @@ def test_epochs_are_heard_of_and_an_interruption_leaves_no_task(cluster, clips, 
     assert epochs
     with on(cluster):
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while _ears() or ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        while _ears(cluster) or ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert not capsys.readouterr().out  # which carries the result alone
 
 
-def _ears():
-    """The processes of the actors that hear of epochs, by the name that Ray gives them."""
-    return subprocess.run(["pgrep", "-f", "^ray::Ears"], capture_output=True, text=True).stdout
+def _ears(cluster):
+    """The processes of the actors that hear of epochs, by the name that Ray gives them: children of its nodes."""
+    nodes = [process.process.pid for node in cluster.list_all_nodes() for process in node.all_processes["raylet"]]
+    threads = [thread for node in nodes for thread in Path(f"/proc/{node}/task").iterdir()]
+    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return [child for child in children if b"ray::Ears" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@needs_ray
+def test_who_hears_of_epochs_may_die(cluster, clips):
+    took, killed = [], []
+
+    def take(job, outcome):
+        took.append((job.seeds, outcome.failures))
+        if not killed:  # More jobs are to begin than are in hand.
+            killed.extend(_ears(cluster))
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
+
+    with on(cluster, work=stand_ins.learned) as executor:
+        executor.run([Job(TRIAL, (seed,)) for seed in range(40)], 40, clips, Audience(take))
+    assert len(killed) == 1 and sorted(took) == [((seed,), []) for seed in range(40)]
 
 
 @needs_ray
