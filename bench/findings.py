@@ -66,8 +66,8 @@ def find(chapter: Chapter) -> Findings:
     """Everything that is to be said of the records of one data set."""
     groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
     # Of seeds that a fold lacks nothing is shown.
-    crossed_whole = [found for records in crossings if (found := in_all(by_fold(records)))[0]]
-    folds = [joined(found[0][0].trial, found) for found in crossed_whole]
+    complete = [parts for records in crossings if (parts := in_all(by_fold(records)))[0]]
+    folds = [joined(parts[0][0].trial, parts) for parts in complete]
     own = [group[0].trial for group in groups]
     trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
     about = _about(trials)
@@ -86,9 +86,9 @@ def find(chapter: Chapter) -> Findings:
     if not undecided or not groups:
         basis, decided = OUT_OF_FOLD, None if undecided else chosen
     answer = _answer(decided, [one.trial for one in folds] if basis == OUT_OF_FOLD else own)
-    in_folds = [[record for records in found for record in records] for found in crossed_whole]
+    in_folds = [[record for part in parts for record in part] for parts in complete]
     said = {group[0].trial: [record.test for record in group] for group in groups}
-    said = said or {found[0][0].trial: predictions(found) for found in crossed_whole}
+    said = said or {parts[0][0].trial: predictions(parts) for parts in complete}
     shown = answer if answer in said else next(iter(said), None)
     return Findings(
         chapter=chapter,
@@ -107,7 +107,7 @@ def find(chapter: Chapter) -> Findings:
         confusion=tuple(_confusion(said.get(shown, []), chapter.words)),
         shown_in_confusion=about[shown]["configuration"] if shown else "",
         wrong=_most_wrong(
-            [one for own in said.values() for one in own],
+            [one for networks in said.values() for one in networks],
             chapter.words,
             "test clips" if groups else "out-of-fold clips",
         ),
