@@ -385,6 +385,8 @@ def _contradiction(record: TrialRecord) -> str:
         return "its curves are of different numbers of epochs"
     if any(said.labels and len(said.logits[0]) != words for said in (record.validation, record.test)):
         return f"it has other logits than one for each of {words} words"
+    if not record.test.labels:
+        return "it has no test clips"
     # Logarithms are taken of them, and ratios made; a network of ours has a convolution.
     if min(record.complexity.model_dump().values()) < 1:
         return "its network has no parameters or does nothing"

@@ -272,6 +272,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         ({"validation": {"labels": [1, 2]}}, "a label has no logit"),
         ({"test": {"labels": [-1, 0]}}, "a label has no logit"),
         ({"test": {"logits": [[0.1], [0.2]], "labels": [0, 0]}}, "has other logits than one for each of 2 words"),
+        ({"test": {name: [] for name in ("names", "speakers", "labels", "logits")}}, "it has no test clips"),
         ({"dataset": "\ud800"}, "is not a whole melbench record .half a character"),
         ({"seed": 10**18}, "is not a whole melbench record .a number of more than 18 digits"),
         ({"surprise" * 50: 1}, "is no melbench TrialRecord .(surprise){7}surp: Extra inputs"),
