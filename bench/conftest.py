@@ -1,10 +1,11 @@
 """What ran where, in the JSON files of the suite. Here and not in the suite, because pytest-benchmark asks before
 it collects."""
 
-from bench import environment, machine, suite_json
+from bench.measurement import suite_json
+from bench.system import environment, monitor
 
 DEVICE = environment.pick_device("auto")
-BEFORE = machine.conditions(DEVICE)
+BEFORE = monitor.conditions(DEVICE)
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

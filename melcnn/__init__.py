@@ -24,7 +24,7 @@ _HOMES = {
     "LogMelFilterBanks": "melcnn.frontend",
     "MelCNN": "melcnn.model",
     "stack": "melcnn.model",
-    "grouped_conv1d": "melcnn.ops",
+    "grouped_conv1d": "melcnn.kernels.grouped_conv",
     "fit": "melcnn.training",
 }
 __all__ = sorted(_HOMES)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
-from melcnn.log_mel import log_mel
+from melcnn.kernels.log_mel import log_mel
 from melcnn.model import MelCNN
 
 if TYPE_CHECKING:

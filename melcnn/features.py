@@ -10,7 +10,7 @@ from melcnn.config import FrontEnd, Training
 from melcnn.data import renditions
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
-from melcnn.log_mel import log_mel
+from melcnn.kernels.log_mel import log_mel
 
 
 @dataclass(frozen=True, eq=False)

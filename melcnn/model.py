@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from melcnn import augmentation, ops, trunk
+from melcnn import augmentation
 from melcnn.config import EXCHANGING, VARIANTS, Trial, check_groups
 from melcnn.errors import InputError
+from melcnn.kernels import grouped_conv, trunk
 from melcnn.shuffle import ChannelShuffle
 
 KERNEL_SIZE = 3
@@ -51,7 +52,7 @@ class MelCNN(nn.Module):
     (MobileNet, Howard et al., arXiv:1704.04861), of fewer weights where groups are few. The others have the plain
     network's parameters and MACs, and with groups 1 they are the plain network.
 
-    kernels: whose compute the blocks, "melcnn" (`melcnn.trunk`) or "torch"; None, as at first: the faster. Gradients of
+    kernels: whose compute the blocks, "melcnn" (`melcnn.kernels.trunk`) or "torch"; None, as at first: the faster. Gradients of
     gradients by all weights need "torch".
 
     Raises `InputError` if `groups` does not divide both `n_mels` and `channels`.
@@ -129,7 +130,7 @@ class MelCNN(nn.Module):
         self._kernels = kernels
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Conv1d):
-                ops.compute_by(layer, kernels)
+                grouped_conv.compute_by(layer, kernels)
 
     def forward(self, features: Tensor, index: Tensor | None = None, views: Tensor | None = None) -> Tensor:
         """index `(batch, replicas)`: features are those of a data set, `(clips, n_mels, frames)`, of which replica r

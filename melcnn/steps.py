@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from melcnn import augmentation, native, trunk
+from melcnn import augmentation, native
 from melcnn.config import Training, Trial
+from melcnn.kernels import trunk
 from melcnn.model import MelCNN, drawing, stack
 
 # Takes work for the device and a short form of it to warm up with; returns what gives the device that work again.

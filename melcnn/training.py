@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from melcnn import evaluation, ops
+from melcnn import evaluation
 from melcnn.config import Training, Trial
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.features import Features
+from melcnn.kernels import grouped_conv
 from melcnn.model import MelCNN, replica_block
 from melcnn.steps import Stack, capture_for
 
@@ -110,7 +111,7 @@ def fit(
     runs = [
         Run(
             seed=seed,
-            kernels=stacked.network.kernels or ops.kernels(str(features.x.device)),
+            kernels=stacked.network.kernels or grouped_conv.kernels(str(features.x.device)),
             network=stacked.network.replica(index),
             curves=replica.curves,
             kept_epoch=replica.kept_epoch,

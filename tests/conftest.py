@@ -75,13 +75,13 @@ def speech() -> Path:
 @pytest.fixture
 def melbench(monkeypatch, capsys):
     """Runs the command in this process: `melbench("sweep", "groups") -> (exit code, stdout, stderr)`."""
-    from bench import cli
+    from bench.cli import app
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["melbench", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit:
-            cli.main()
+            app.main()
         captured = capsys.readouterr()
         return exit.value.code or 0, captured.out, captured.err
 

@@ -1,6 +1,6 @@
 """A machine of fake time: its clock moves only when something is called on it."""
 
-from bench.clocks import HostClock
+from bench.timing.clocks import HostClock
 
 
 class FakeMachine:

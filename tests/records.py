@@ -3,15 +3,15 @@
 import math
 from collections.abc import Sequence
 
-from bench.ceilings import Ceilings
-from bench.complexity import Complexity
-from bench.environment import collect
-from bench.gathering import Chapter
-from bench.machine import Conditions
-from bench.measurements import Launch, Measurement, Samples
-from bench.records import FailureRecord, Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
-from bench.roofline import Floor
-from bench.works import Facts, Work
+from bench.counting.profile import Complexity
+from bench.measurement.measurements import Launch, Measurement, Samples
+from bench.measurement.peaks import Ceilings
+from bench.measurement.roofline import Floor
+from bench.measurement.workloads import Facts, Work
+from bench.records.schema import FailureRecord, Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
+from bench.report.load import Chapter
+from bench.system.environment import collect
+from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.config import Trial
 
@@ -146,7 +146,7 @@ def measurement(
 def chapter(
     trials: Sequence[TrialRecord], folds: Sequence[TrialRecord] = (), timings: Sequence[TimingRecord] = ()
 ) -> Chapter:
-    """A chapter as `bench.gathering` would make it of records that all belong to it."""
+    """A chapter as `bench.report.load` would make it of records that all belong to it."""
     first = [*trials, *folds][0]
     dataset = first.dataset.partition(", fold ")[0]
     return Chapter(dataset, first.trial.data.words, tuple(trials), tuple(folds), tuple(timings))

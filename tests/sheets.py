@@ -6,30 +6,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import (
-    calibration,
-    choosing,
-    convolutions,
-    costs,
-    endurance,
-    front_ends,
-    fuzzing,
-    listings,
-    merging,
-    race,
-    reproduction,
-    simulation,
-    tables,
-    tidying,
-    timetables,
-)
-from bench.comparing import Compared
-from bench.complexity import Complexity
-from bench.crossval import OutOfFold
-from bench.formats import Sheet
-from bench.merging import Merged
-from bench.tidying import Finding, Inventory
-from bench.verdicts import SLOWER, Comparison
+from bench.analysis import recommendation, study, summary
+from bench.baselines import convolutions, front_ends, race
+from bench.cli import listings
+from bench.counting import cost_tables
+from bench.counting.profile import Complexity
+from bench.formats.render import Sheet
+from bench.measurement import time_tables
+from bench.measurement.comparison import Compared
+from bench.records import audit, merging
+from bench.records.audit import Finding, Inventory
+from bench.records.merging import Merged
+from bench.studies import calibration, endurance, fuzzing, simulation
+from bench.sweep.crossval import OutOfFold
+from bench.timing.verdicts import SLOWER, Comparison
 from melcnn import MelCNN, configure
 from melcnn.evaluation import Evaluation
 from melcnn.training import Curves, Run
@@ -54,28 +44,28 @@ def csv_sheets(clips):
     compared = Compared("step groups=1", Comparison(1.1, 0.0, float("inf"), SLOWER), 1.0, 1.1)
     scenario = next(scenario for scenario in simulation.scenarios() if len(scenario.accuracies) == 2)
     return {
-        "melbench sweep": tables.sheet(tables.rows(records, timing_record(one, two))),
+        "melbench sweep": summary.sheet(summary.rows(records, timing_record(one, two))),
         "melbench recommend": _recommended(),
-        "melbench reproduce": reproduction.sheets(records, None)[-1],
+        "melbench reproduce": study.sheets(records, None)[-1],
         "melbench train": listings.trained([run], run, one, "synthetic", Path("a.safetensors")),
         "melbench evaluate": listings.evaluated(found, {"checkpoint": "a", "dataset": "synthetic", "split": "test"})[0],
         "melbench predict": listings.predicted(names, words, probabilities),
         "melbench data info": listings.contents(clips)[1],
-        "melbench profile": costs.of_trial(two)[1],
-        "melbench time": _stored("timing/groups.csv", timetables.TimeRow, model=""),
+        "melbench profile": cost_tables.of_trial(two)[1],
+        "melbench time": _stored("timing/groups.csv", time_tables.TimeRow, model=""),
         "melbench time --against baseline": _stored("speed/baselines.csv", race.RaceRow),
         "melbench time --against baseline --what front-end": _stored("speed/front-end.csv", front_ends.FrontEndRow),
         "melbench time --against torch": _stored("speed/convolutions.csv", convolutions.ConvolutionRow),
-        "melbench compare": timetables.compared([compared], "groups=1", "groups=2", 0.02),
-        "melbench results check": tidying.sheets(Path("runs"), Inventory(dict.fromkeys(RECORDS, 0), (STALE,)), {})[1],
+        "melbench compare": time_tables.compared([compared], "groups=1", "groups=2", 0.02),
+        "melbench results check": audit.sheets(Path("runs"), Inventory(dict.fromkeys(RECORDS, 0), (STALE,)), {})[1],
         "melbench results merge": merging.sheet([Merged(Path("a"), dict.fromkeys(RECORDS, 1), 1)], Path("b")),
-        "python -m bench.endurance": endurance.sheet(
+        "python -m bench.studies.endurance": endurance.sheet(
             [endurance.Row(trial="a", tries=1, right=1, found="", time_s=1, device="a")]
         ),
-        "python -m bench.fuzzing": fuzzing.sheet({"audio": fuzzing.Tally()}),
-        "python -m bench.convolutions grid": _stored("speed/convolution-grid.csv", convolutions.GridRow),
-        "python -m bench.simulation": simulation.sheet([simulation.simulate(scenario, 1)]),
-        "python -m bench.calibration": _stored("timing/calibration-stored.csv", calibration.Line),
+        "python -m bench.studies.fuzzing": fuzzing.sheet({"audio": fuzzing.Tally()}),
+        "python -m bench.baselines.convolutions grid": _stored("speed/convolution-grid.csv", convolutions.GridRow),
+        "python -m bench.studies.simulation": simulation.sheet([simulation.simulate(scenario, 1)]),
+        "python -m bench.studies.calibration": _stored("timing/calibration-stored.csv", calibration.Line),
     }
 
 
@@ -84,8 +74,8 @@ def _recommended():
     speakers = tuple(f"{number:03}" for number in range(100))
     counts = Complexity(params=1, macs=1, macs_all_layers=1)
     found = [OutOfFold(trial, counts, np.ones((2, 100), bool), speakers, 80.0) for trial in trials]
-    costs_of = choosing.costs(trials, "cpu", latency=False)
-    return choosing.sheet(*choosing.choose(found, costs_of, 0.005), "synthetic")
+    costs_of = recommendation.costs(trials, "cpu", latency=False)
+    return recommendation.sheet(*recommendation.choose(found, costs_of, 0.005), "synthetic")
 
 
 def _stored(path, row, **fixed):

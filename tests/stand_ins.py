@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from bench import jobs, processes
-from bench.jobs import Outcome, Trained
+from bench.executors import jobs, processes
+from bench.executors.jobs import Outcome, Trained
 from melcnn import InputError
 from melcnn.training import Curves, Epoch, Run
 

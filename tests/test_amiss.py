@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from bench.amiss import amiss
-from bench.findings import timing_of
+from bench.report.caveats import amiss
+from bench.report.findings import timing_of
 from melcnn import configure
 from tests.records import ENVIRONMENT, diverged, failure_record, folds, heard, network, timing_record
 

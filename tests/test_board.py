@@ -6,8 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from bench.board import Board, view
-from bench.stacks import Standing, Status
+from bench.cli.board import Board, view
+from bench.sweep.schedule import Standing, Status
 from melcnn import configure
 
 TRIALS = [configure(groups=groups, epochs=10) for groups in (1, 2, 4)]

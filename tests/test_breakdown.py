@@ -2,19 +2,20 @@
 
 import pytest
 
-from bench import breakdown, works
-from bench.breakdown import PARTS
-from bench.works import Work
+from bench.measurement import workloads
+from bench.measurement.workloads import Work
+from bench.report import time_breakdown
+from bench.report.time_breakdown import PARTS
 from melcnn import configure
 from tests.records import measurement
 
 ONE, FOUR = configure(), configure(groups=4)
-FRONT_END = works.of_trial(ONE, ["front-end"])[0]
-LATENCY = [works.of_trial(trial, ["latency"])[0] for trial in (ONE, FOUR)]
+FRONT_END = workloads.of_trial(ONE, ["front-end"])[0]
+LATENCY = [workloads.of_trial(trial, ["latency"])[0] for trial in (ONE, FOUR)]
 
 
 def points(of, seconds, shares=()):
-    return breakdown.points(measurement(of, seconds, shares))
+    return time_breakdown.points(measurement(of, seconds, shares))
 
 
 def test_a_clip_alone_by_hand():
@@ -45,7 +46,7 @@ def test_what_binds_the_network_is_not_what_binds_the_front_end():
     facts = found.facts[1]
     memory = facts.floor.model_copy(update={"bound": "memory", "bound_when_busy": "memory"})
     bounded = found.model_copy(update={"facts": [found.facts[0], facts.model_copy(update={"floor": memory})]})
-    assert {p["part"]: p["bound_by"] for p in breakdown.points(bounded)} == {
+    assert {p["part"]: p["bound_by"] for p in time_breakdown.points(bounded)} == {
         "front-end": "memory", "network, not split": "arithmetic",
     }  # fmt: skip
 
@@ -74,7 +75,7 @@ def test_a_front_end_belongs_to_networks_that_hear_it_in_batches_of_its_size():
 
 
 def test_nothing_of_what_was_not_timed():
-    step, epoch = (works.of_trial(ONE, [what])[0] for what in ("step", "epoch"))
+    step, epoch = (workloads.of_trial(ONE, [what])[0] for what in ("step", "epoch"))
     sixteen = Work(what="throughput", clips=16, batch_size=16, trial=ONE)  # no front-end is timed in such batches
     anybodys = Work(what="latency", clips=1, batch_size=1, model="theirs:Net", input_shapes=((1, 80, 101),))
     assert points([step, epoch, sixteen, anybodys, FRONT_END], (1.0,) * 5) == []
@@ -82,4 +83,4 @@ def test_nothing_of_what_was_not_timed():
     cut = measurement(LATENCY, (1.0, 1.0))
     for launch in cut.launches:
         launch.samples[0] = None
-    assert {p["configuration"] for p in breakdown.points(cut)} == {"groups=4"}
+    assert {p["configuration"] for p in time_breakdown.points(cut)} == {"groups=4"}

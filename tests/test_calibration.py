@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration
-from bench.calibration import Line
-from bench.formats import to_markdown
-from bench.verdicts import UNCLEAR, decide
+from bench.formats.render import to_markdown
+from bench.studies import calibration
+from bench.studies.calibration import Line
+from bench.timing.verdicts import UNCLEAR, decide
 
 RESULTS = Path(__file__).parent.parent / "results" / "timing"
 

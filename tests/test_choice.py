@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from melcnn import choice, ops, trunk
+from melcnn.kernels import autotune, grouped_conv, trunk
 from melcnn.model import MelCNN
 
 
@@ -15,7 +15,7 @@ class Machine:
     def __init__(self, monkeypatch, **seconds):
         self.now, self.calls = 0.0, []
         self.ways = {name: lambda name=name, took=took: self.run(name, took) for name, took in seconds.items()}
-        monkeypatch.setattr(choice.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(autotune.time, "perf_counter", lambda: self.now)
 
     def run(self, name, took):
         self.calls.append(name)
@@ -24,29 +24,29 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(choice, "_known", {})
-    choice._warn.cache_clear()
+    monkeypatch.setattr(autotune, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(autotune, "_known", {})
+    autotune._warn.cache_clear()
     return tmp_path / "cache"
 
 
 @pytest.mark.parametrize(("ours", "expected"), [(0.5, "ours"), (0.94, "ours"), (0.96, "library"), (2.0, "library")])
 def test_another_must_be_faster_by_a_margin(monkeypatch, ours, expected):
     machine = Machine(monkeypatch, library=0.01, ours=0.01 * ours)
-    found = choice.measure(machine.ways)
+    found = autotune.measure(machine.ways)
     assert found["chosen"] == expected
     assert found["seconds"] == pytest.approx({"library": 0.01, "ours": 0.01 * ours})
     # Two calls each to begin with, then rounds of one each: so many as fill the time allowed, at least the fewest.
     per_round = 0.01 * (1 + ours)
-    rounds = max(choice.FEWEST_ROUNDS, int(choice.SECONDS / per_round) + 1)
+    rounds = max(autotune.FEWEST_ROUNDS, int(autotune.SECONDS / per_round) + 1)
     assert len(machine.calls) == 2 * (2 + rounds)
 
 
 def test_a_short_call_is_repeated(monkeypatch):
     machine = Machine(monkeypatch, library=1e-6, ours=1e-6)
-    choice.measure(machine.ways)
+    autotune.measure(machine.ways)
     # A sample of the shortest length holds this many calls.
-    assert machine.calls.count("ours") == pytest.approx(2 + choice.MOST_ROUNDS * choice.SHORTEST / 1e-6, rel=0.02)
+    assert machine.calls.count("ours") == pytest.approx(2 + autotune.MOST_ROUNDS * autotune.SHORTEST / 1e-6, rel=0.02)
 
 
 def test_it_is_measured_once_and_kept(monkeypatch, cache):
@@ -56,11 +56,11 @@ def test_it_is_measured_once_and_kept(monkeypatch, cache):
         asked.append(1)
         return machine.ways
 
-    assert [choice.made(("conv", 1), ways) for _ in range(3)] == ["ours"] * 3
-    choice._known.clear()  # another process
-    assert choice.made(("conv", 1), ways) == "ours"
+    assert [autotune.made(("conv", 1), ways) for _ in range(3)] == ["ours"] * 3
+    autotune._known.clear()  # another process
+    assert autotune.made(("conv", 1), ways) == "ours"
     assert len(asked) == 1
-    assert choice.made(("conv", 2), ways) == "ours"
+    assert autotune.made(("conv", 2), ways) == "ours"
     assert len(asked) == 2
     kept = [json.loads(path.read_text()) for path in (cache / "choices").iterdir()]
     assert sorted(entry["key"] for entry in kept) == [["conv", 1], ["conv", 2]]
@@ -72,11 +72,11 @@ def test_it_is_measured_once_and_kept(monkeypatch, cache):
 )
 def test_a_file_that_is_not_ours_is_measured_over(monkeypatch, cache, text):
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
-    choice.made(("conv", 1), lambda: machine.ways)
+    autotune.made(("conv", 1), lambda: machine.ways)
     (path,) = (cache / "choices").iterdir()
     path.write_text(text)
-    choice._known.clear()
-    assert choice.made(("conv", 1), lambda: machine.ways) == "ours"
+    autotune._known.clear()
+    assert autotune.made(("conv", 1), lambda: machine.ways) == "ours"
     assert json.loads(path.read_text())["chosen"] == "ours"
 
 
@@ -84,8 +84,8 @@ def test_a_cache_that_cannot_be_written_costs_one_line(monkeypatch, cache):
     cache.write_text("a file where the folder should be")
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
     with pytest.warns(UserWarning, match="the choice of kernels cannot be kept") as heard:
-        assert choice.made(("conv", 1), lambda: machine.ways) == "ours"
-        assert choice.made(("conv", 2), lambda: machine.ways) == "ours"
+        assert autotune.made(("conv", 1), lambda: machine.ways) == "ours"
+        assert autotune.made(("conv", 2), lambda: machine.ways) == "ours"
     assert len(heard) == 1
 
 
@@ -96,20 +96,20 @@ def test_a_way_that_fails_is_left_out(monkeypatch):
         raise RuntimeError("no compiler")
 
     with pytest.warns(UserWarning, match="kernels of ours fail and are not used: RuntimeError: no compiler"):
-        assert choice.measure(machine.ways | {"ours": broken})["chosen"] == "library"
+        assert autotune.measure(machine.ways | {"ours": broken})["chosen"] == "library"
     with pytest.raises(RuntimeError, match="no compiler"):
-        choice.measure(machine.ways | {"library": broken})
+        autotune.measure(machine.ways | {"library": broken})
 
 
 def test_a_measurement_that_asks_for_another_does_not_wait_for_itself(monkeypatch):
     machine, inner = Machine(monkeypatch, library=0.01, ours=0.001), []
 
     def ways():
-        inner.append(choice.made(("inner",), lambda: machine.ways))
+        inner.append(autotune.made(("inner",), lambda: machine.ways))
         return machine.ways
 
-    assert choice.made(("outer",), ways) == "ours"
-    assert inner == ["library"] and ("inner",) not in choice._known
+    assert autotune.made(("outer",), ways) == "ours"
+    assert inner == ["library"] and ("inner",) not in autotune._known
 
 
 def test_measuring_takes_none_of_the_callers_random_numbers():
@@ -117,5 +117,5 @@ def test_measuring_takes_none_of_the_callers_random_numbers():
     before = torch.random.get_rng_state()
     trunk.choose(network, 5, 20, picked=True)
     trunk.choose(network, 5, 20, picked=False)
-    ops.chosen(torch.zeros(5, 8, 20), torch.zeros(4, 4, 3), None, 1, 1, 1, 2)
+    grouped_conv.chosen(torch.zeros(5, 8, 20), torch.zeros(4, 4, 3), None, 1, 1, 1, 2)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from bench import choosing
-from bench.choosing import Budget
-from bench.complexity import Complexity
-from bench.crossval import OutOfFold, out_of_fold
-from bench.records import RecordFolder
-from bench.stacks import Listener
-from bench.sweep import parse_axes, plan
+from bench.analysis import recommendation
+from bench.analysis.recommendation import Budget
+from bench.counting.profile import Complexity
+from bench.records.schema import RecordFolder
+from bench.sweep.crossval import OutOfFold, out_of_fold
+from bench.sweep.run import parse_axes, plan
+from bench.sweep.schedule import Listener
 from melcnn import InputError, configure
 from melcnn.data.folds import FOLDS
 
@@ -30,9 +30,9 @@ def predicted(trial, accuracy, seeds=5, speakers=3000):
 
 def chosen(accuracies, latency=False):
     trials = [configure(groups=groups) for groups in accuracies]
-    costs = choosing.costs(trials, "cpu", latency)
+    costs = recommendation.costs(trials, "cpu", latency)
     found = [predicted(trial, accuracy) for trial, accuracy in zip(trials, accuracies.values(), strict=True)]
-    return choosing.sheet(*choosing.choose(found, costs, 0.005), "synthetic")
+    return recommendation.sheet(*recommendation.choose(found, costs, 0.005), "synthetic")
 
 
 def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the_front():
@@ -51,9 +51,9 @@ def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the
 
 def test_one_seed_cannot_tell():
     trials = [configure(groups=groups) for groups in (1, 2)]
-    costs = choosing.costs(trials, "cpu", latency=False)
-    sheet = choosing.sheet(
-        *choosing.choose([predicted(t, 0.99, seeds=1) for t in trials], costs, 0.005), "synthetic", "a CPU"
+    costs = recommendation.costs(trials, "cpu", latency=False)
+    sheet = recommendation.sheet(
+        *recommendation.choose([predicted(t, 0.99, seeds=1) for t in trials], costs, 0.005), "synthetic", "a CPU"
     )
     assert "cannot tell" in sheet.note and not any(row["recommended"] for row in sheet.records)
     assert sheet.records[0]["accuracy_low95"] is None
@@ -61,16 +61,16 @@ def test_one_seed_cannot_tell():
 
 def test_what_is_over_the_budget_is_left_out():
     trials = [configure(groups=groups) for groups in (1, 4, 16)]
-    costs, notes = choosing.costs(trials, "cpu", latency=True), []
+    costs, notes = recommendation.costs(trials, "cpu", latency=True), []
     assert all(cost.latency_ms > 0 for cost in costs.values())
-    kept = choosing.within(Budget(params=8482, weight_bytes=4 * 8482), costs, notes.append)
+    kept = recommendation.within(Budget(params=8482, weight_bytes=4 * 8482), costs, notes.append)
     assert [trial.model.groups for trial in kept] == [4, 16]
     assert notes == ["1 of 3 configurations are over the budget and are left out"]
-    assert choosing.within(Budget(macs=255_871), costs, notes.append) == [trials[2]]
+    assert recommendation.within(Budget(macs=255_871), costs, notes.append) == [trials[2]]
     with pytest.raises(InputError, match="the least of these are params 5,890, macs 67,232; allow more"):
-        choosing.within(Budget(params=100, macs=10**6), costs, notes.append)
+        recommendation.within(Budget(params=100, macs=10**6), costs, notes.append)
     with pytest.raises(InputError, match="latency_ms"):
-        choosing.within(Budget(latency_ms=1e-6), costs, notes.append)
+        recommendation.within(Budget(latency_ms=1e-6), costs, notes.append)
 
 
 @pytest.mark.parametrize("recipe", ["plain", "default"])

@@ -93,7 +93,7 @@ def test_a_spoilt_record_stops_the_sweep_and_is_kept(swept, tmp_path):
 
 
 def test_help_imports_no_torch():
-    code = "import sys; sys.argv = ['melbench', '--help']\nfrom bench.cli import main\n"
+    code = "import sys; sys.argv = ['melbench', '--help']\nfrom bench.cli.app import main\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     assert "sweep" in subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
@@ -102,6 +102,6 @@ def test_interrupted(melbench, corpus, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.jobs.fit", interrupt)
+    monkeypatch.setattr("bench.executors.jobs.fit", interrupt)
     code, _, err = melbench("sweep", "groups", "--data", corpus, "--out", tmp_path)
     assert code == 130 and "goes on" in err

@@ -14,7 +14,7 @@ import soundfile
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory):
     """A checkpoint of `melbench train` on the small corpus."""
-    from bench import cli
+    from bench.cli import app
 
     path = tmp_path_factory.mktemp("trained") / "small.safetensors"
     # Its words are steady tones, which the recipe default takes for the colour of a microphone.
@@ -35,7 +35,7 @@ def trained(corpus, tmp_path_factory):
     ]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit:
         patch.setattr(sys, "argv", ["melbench", *map(str, arguments)])
-        cli.main()
+        app.main()
     assert not exit.value.code
     return path
 

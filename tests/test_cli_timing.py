@@ -38,7 +38,7 @@ def test_time_a_grid(melbench, folder):
 
 
 def test_time_and_compare_anybodys_model(melbench, folder, monkeypatch):
-    monkeypatch.setattr("bench.measuring.MOST_LAUNCHES", 1)
+    monkeypatch.setattr("bench.measurement.launcher.MOST_LAUNCHES", 1)
     command = "time --model timed_models:Small --input 1,4,8 --what latency --launches 1 --max-time 1 -o a.json"
     code, out, err = melbench(*command.split())
     assert code == 0, err

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from bench import clocks, machine
-from bench.clocks import CudaClock, HostClock, busy_seconds, covered
+from bench.system import monitor
+from bench.timing import clocks
+from bench.timing.clocks import CudaClock, HostClock, busy_seconds, covered
 from tests.machines import FakeMachine
 
 
@@ -74,23 +75,23 @@ def test_waiting_for_a_core_is_read_from_the_system(tmp_path, monkeypatch):
     for thread, waited in (("1", 2_000_000), ("2", 500_000)):
         (tmp_path / thread).mkdir()
         (tmp_path / thread / "schedstat").write_text(f"123 {waited} 7\n")
-    monkeypatch.setattr(machine, "THREADS", tmp_path)
-    assert machine.run_queue_wait() == pytest.approx(0.0025)
-    monkeypatch.setattr(machine, "THREADS", tmp_path / "nowhere")
-    assert machine.run_queue_wait() == 0.0
+    monkeypatch.setattr(monitor, "THREADS", tmp_path)
+    assert monitor.run_queue_wait() == pytest.approx(0.0025)
+    monkeypatch.setattr(monitor, "THREADS", tmp_path / "nowhere")
+    assert monitor.run_queue_wait() == 0.0
 
 
 def test_conditions_of_a_system_that_tells_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "nowhere")
-    found = machine.conditions("cpu")
+    monkeypatch.setattr(monitor, "CPU_INFO", tmp_path / "nowhere")
+    found = monitor.conditions("cpu")
     assert found.cpu_mhz is None and found.threads == torch.get_num_threads() and found.throttle == []
     (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2600.5\ncpu MHz : 1300.0\n")
-    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
-    assert machine.conditions("cpu").cpu_mhz == 2600.5  # the others may idle
+    monkeypatch.setattr(monitor, "CPU_INFO", tmp_path / "cpuinfo")
+    assert monitor.conditions("cpu").cpu_mhz == 2600.5  # the others may idle
 
 
 def test_peak_memory_is_above_what_was_in_use():
-    memory = machine.PeakMemory("cpu")
+    memory = monitor.PeakMemory("cpu")
     if memory.bytes() is None:
         pytest.skip("this system does not tell")
     block = torch.ones(64 << 20, dtype=torch.uint8)

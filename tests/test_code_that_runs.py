@@ -24,16 +24,19 @@ ALLOWED = {
     ("melcnn/data/clips.py", "numpy.load"): "without pickles",
     ("melcnn/data/clips.py", "allow_pickle="): "is False",
     ("melcnn/data/espeak_process.py", "ctypes.CDLL"): "the library of an installed package",
-    ("melcnn/log_mel.py", "ctypes.CDLL"): "a type",
+    ("melcnn/kernels/log_mel.py", "ctypes.CDLL"): "a type",
     ("melcnn/native/__init__.py", "ctypes.CDLL"): "what we compiled, where nobody else could have put it",
-    ("bench/costs.py", "importlib.import_module"): "--model names code that is to run, as 'python -m' does",
-    ("bench/environment.py", "importlib.import_module"): "a fixed name",
-    ("bench/forked.py", "ctypes.CDLL"): "the C library that is loaded already",
-    ("bench/machine.py", "ctypes.CDLL"): "the C library that is loaded already",
-    ("bench/mutations.py", "pickle"): "makes the files that must not be loaded",
-    ("bench/mutations.py", "numpy.load"): "of what we made, without pickles",
-    ("bench/processes.py", "pickle"): "between our own processes, through pipes that nobody else has",
-    ("bench/reconciliation.py", "importlib.import_module"): "fixed names, of other counters",
+    (
+        "bench/counting/cost_tables.py",
+        "importlib.import_module",
+    ): "--model names code that is to run, as 'python -m' does",
+    ("bench/system/environment.py", "importlib.import_module"): "a fixed name",
+    ("bench/studies/forked_runs.py", "ctypes.CDLL"): "the C library that is loaded already",
+    ("bench/system/monitor.py", "ctypes.CDLL"): "the C library that is loaded already",
+    ("bench/studies/mutators.py", "pickle"): "makes the files that must not be loaded",
+    ("bench/studies/mutators.py", "numpy.load"): "of what we made, without pickles",
+    ("bench/executors/processes.py", "pickle"): "between our own processes, through pipes that nobody else has",
+    ("bench/counting/reconcile.py", "importlib.import_module"): "fixed names, of other counters",
 }
 
 

@@ -44,8 +44,12 @@ def test_every_column_is_described_and_no_other(sheets):
 
 def test_every_section_is_of_a_table(sheets):
     # Sections that a test of the module itself checks, where its tables are made.
-    elsewhere = {"python -m bench.gains test", "python -m bench.gains ingredients", "python -m bench.whole_study"}
-    elsewhere.add("python -m bench.scaling")
+    elsewhere = {
+        "python -m bench.studies.gains test",
+        "python -m bench.studies.gains ingredients",
+        "python -m bench.studies.whole_study",
+    }
+    elsewhere.add("python -m bench.studies.scaling")
     assert set(sections()) == {*sheets, *elsewhere, "melbench data prepare", SHARED}
 
 

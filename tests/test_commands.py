@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import commands
-from bench.cli import sweep
-from bench.cli_choosing import recommend
-from bench.gathering import gather
-from bench.sweep import parse_axes, plan
+from bench.cli.app import sweep
+from bench.cli.decide import recommend
+from bench.report import shell_commands
+from bench.report.load import gather
+from bench.sweep.run import parse_axes, plan
 from melcnn import configure
 from melcnn.config import Data, FrontEnd, Training, Trial
 from melcnn.errors import InputError
@@ -37,7 +37,7 @@ def made_by(command):
 
 def lines_of(*chapters):
     """The commands, without the comments."""
-    return [line for line in commands.again(chapters) if not line.startswith("#")]
+    return [line for line in shell_commands.again(chapters) if not line.startswith("#")]
 
 
 def ours(trial, seed=0, **changes):
@@ -56,8 +56,8 @@ def check(trials, seeds=1):
 def test_of_the_reference_records():
     (found,) = gather([RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail).chapters
     # 1515 clips are the 1328 and the 187: folds are of all but the test split (results/README.md).
-    assert commands.again([found]) == [
-        commands.SOURCE,
+    assert shell_commands.again([found]) == [
+        shell_commands.SOURCE,
         "# speech_commands: yes, no; 1,328 training, 187 validation and 824 test clips",
         "melbench sweep groups=1,2,4,8,16 --seeds 10",
         "# speech_commands: yes, no; cross-validation of 1,515 clips",
@@ -137,8 +137,8 @@ def test_torchs_kernels_are_asked_for_where_they_alone_trained():
 def test_a_command_stands_once_under_all_that_it_makes():
     trial = configure(recipe="default")
     larger = ours(trial, train_clips=30)
-    assert commands.again([chapter([ours(trial)]), chapter([larger])]) == [
-        commands.SOURCE,
+    assert shell_commands.again([chapter([ours(trial)]), chapter([larger])]) == [
+        shell_commands.SOURCE,
         "# speech_commands: yes, no; 20 training, 20 validation and 20 test clips",
         "# speech_commands: yes, no; 30 training, 20 validation and 20 test clips",
         "melbench sweep groups=1 --seeds 1",
@@ -150,7 +150,7 @@ def test_what_all_commands_are_of_is_said_once():
     synthetic = {"dataset": "synthetic"}
     records = [ours(one, 0, **synthetic), ours(one, 1, **synthetic), ours(two, 0, **synthetic)]
     # Nobody need say where clips are from that melbench makes.
-    assert commands.again([chapter(records)]) == [
+    assert shell_commands.again([chapter(records)]) == [
         "# synthetic: yes, no; 20 training, 20 validation and 20 test clips",
         "melbench sweep groups=1 --data synthetic --seeds 2",
         "melbench sweep groups=2 --data synthetic --seeds 1",
@@ -179,15 +179,15 @@ def test_what_no_option_names_is_left_out():
     assert lines_of(chapter([ours(trial) for trial in (plain, slaney, patient)])) == [
         "melbench sweep groups=1 --seeds 1"
     ]
-    assert commands.again([chapter([ours(slaney)])]) == []
+    assert shell_commands.again([chapter([ours(slaney)])]) == []
 
 
 def test_a_cross_validation_alone():
     trials = [configure(groups=groups, recipe="default") for groups in (2, 4)]
     records = [record for trial in trials for seed in (0, 1) for record in folds(trial, seed, kernels="melcnn")]
     # Five folds of 8 clips, the same ones whatever the trial and the seed.
-    assert commands.again([chapter([], records)]) == [
-        commands.SOURCE,
+    assert shell_commands.again([chapter([], records)]) == [
+        shell_commands.SOURCE,
         "# speech_commands: yes, no; cross-validation of 40 clips",
         "melbench recommend groups=2,4 --seeds 2",
     ]
@@ -205,12 +205,12 @@ def test_a_cross_validation_alone():
     ],
 )
 def test_the_page_names_files_and_not_where_they_lie(paths, names):
-    command = commands.of_report([Path(path) for path in paths], Path("/home/ann/pages/report.html"))
+    command = shell_commands.of_report([Path(path) for path in paths], Path("/home/ann/pages/report.html"))
     assert command == f"melbench report {names} -o report.html"
 
 
 @pytest.mark.parametrize("command", [sweep, recommend])
 def test_what_commands_leave_unsaid_is_the_default(command):
     options = inspect.signature(command).parameters
-    assert options["recipe"].default == commands.RECIPE
+    assert options["recipe"].default == shell_commands.RECIPE
     assert tuple(options["words"].default.split(",")) == Data().words

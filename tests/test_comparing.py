@@ -3,18 +3,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import comparing, environment, measurements, reading, reference, timetables, works
-from bench.ceilings import Ceilings
-from bench.machine import Conditions
-from bench.measurements import Launch, Measurement, Samples
+from bench.measurement import comparison, measurements, reader, reference, time_tables, workloads
+from bench.measurement.measurements import Launch, Measurement, Samples
+from bench.measurement.peaks import Ceilings
+from bench.system import environment
+from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.errors import InputError
 from tests.machines import FakeMachine
 
 TOP = Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6)
 CALM = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
-WORKS = [work for groups in (1, 4) for work in works.of_trial(configure(groups=groups), ["latency"])]
-FACTS = [works.facts(work, "cpu", TOP) for work in WORKS]
+WORKS = [work for groups in (1, 4) for work in workloads.of_trial(configure(groups=groups), ["latency"])]
+FACTS = [workloads.facts(work, "cpu", TOP) for work in WORKS]
 ENV = environment.collect("cpu")
 
 
@@ -46,12 +47,12 @@ def measured(factors=(1.0, 1.0), launches=5, machine=1.0, of=WORKS, **changes):
 
 def test_a_machine_of_another_speed_cancels_out():
     # B's day is twice as slow; its second work takes 1.1 times as long for each second of reference work.
-    found = comparing.stored(measured(), measured((1.0, 1.1), machine=2.0), 0.02)
+    found = comparison.stored(measured(), measured((1.0, 1.1), machine=2.0), 0.02)
     assert [one.label for one in found] == ["latency groups=1", "latency groups=4"]
     assert [one.comparison.verdict for one in found] == ["SAME", "SLOWER"]
     assert [one.comparison.ratio for one in found] == pytest.approx([1.0, 1.1])
     assert found[0].time_b == pytest.approx(2 * found[0].time_a)
-    assert [one.comparison.verdict for one in comparing.stored(measured((1, 1.1)), measured(), 0.02)] == [
+    assert [one.comparison.verdict for one in comparison.stored(measured((1, 1.1)), measured(), 0.02)] == [
         "SAME",
         "FASTER",
     ]
@@ -60,38 +61,38 @@ def test_a_machine_of_another_speed_cancels_out():
 def test_another_machine_is_refused_unless_asked_for():
     other = measured(environment=ENV.model_copy(update={"threads": ENV.threads + 1, "cpu": "Other"}))
     with pytest.raises(InputError, match=r"cpu: .* / Other; threads: \d+ / \d+\).*--across cpu,threads"):
-        comparing.stored(measured(), other, 0.02)
+        comparison.stored(measured(), other, 0.02)
     with pytest.raises(InputError, match=r"--across cpu,threads"):
-        comparing.stored(measured(), other, 0.02, ["cpu"])
-    assert len(comparing.stored(measured(), other, 0.02, ["cpu", "threads"])) == 2
+        comparison.stored(measured(), other, 0.02, ["cpu"])
+    assert len(comparison.stored(measured(), other, 0.02, ["cpu", "threads"])) == 2
 
 
 def test_another_melbench_is_what_one_wants_to_know_of():
     newer = measured(environment=ENV.model_copy(update={"packages": ENV.packages | {"melbench": "99"}}))
-    assert comparing.differences(measured(), newer) == {}
+    assert comparison.differences(measured(), newer) == {}
     torch = measured(environment=ENV.model_copy(update={"packages": ENV.packages | {"torch": "99"}}))
-    assert list(comparing.differences(measured(), torch)) == ["torch"]
+    assert list(comparison.differences(measured(), torch)) == ["torch"]
 
 
 def test_different_work_is_refused():
     with pytest.raises(InputError, match=r"different work \(latency groups=1 ... / step groups=1 ...\)"):
-        comparing.stored(measured(), measured(of=works.of_trial(configure(), ["step"])), 0.02)
+        comparison.stored(measured(), measured(of=workloads.of_trial(configure(), ["step"])), 0.02)
 
 
 def test_other_neighbours_and_few_launches_are_said():
-    assert comparing.caveats(measured(), measured()) == []
+    assert comparison.caveats(measured(), measured()) == []
     fewer = measured(of=WORKS[:1])
-    assert len(comparing.stored(measured(), fewer, 0.02)) == 1
-    assert "timed different works" in comparing.caveats(measured(), fewer)[0]
+    assert len(comparison.stored(measured(), fewer, 0.02)) == 1
+    assert "timed different works" in comparison.caveats(measured(), fewer)[0]
     short = measured(launches=3)
-    assert comparing.stored(measured(), short, 0.02)[0].comparison.verdict == "UNCLEAR"
-    assert "B has 3 launches and a verdict needs 5" in comparing.caveats(measured(), short)[0]
+    assert comparison.stored(measured(), short, 0.02)[0].comparison.verdict == "UNCLEAR"
+    assert "B has 3 launches and a verdict needs 5" in comparison.caveats(measured(), short)[0]
     held_up = measured()
     for launch in held_up.launches[:2]:
         launch.samples[0].waited[:6] = [0.5] * 6  # of 30 rounds
-    (busy,) = comparing.caveats(measured(), held_up)
+    (busy,) = comparison.caveats(measured(), held_up)
     assert "B: other processes held up 2 of 5 launches" in busy
-    assert "A was stopped early: fire" in comparing.caveats(measured(stopped="fire"), measured())[0]
+    assert "A was stopped early: fire" in comparison.caveats(measured(stopped="fire"), measured())[0]
 
 
 def test_launches_that_others_held_up_do_not_count():
@@ -101,11 +102,11 @@ def test_launches_that_others_held_up_do_not_count():
         one = launch.samples[0]
         one.waited[:6] = [0.5] * 6
         one.seconds[:] = [2 * t for t in one.seconds]
-    calm = comparing.judge(measured().of(0), slowed.of(0))
+    calm = comparison.judge(measured().of(0), slowed.of(0))
     # Launches at 0, 1 ... 4 thousandths against -2 ... 2: a ratio of 1.002 and an interval of less than 0.5%.
     assert calm.verdict == "SAME" and calm.ratio == pytest.approx(1.002, abs=1e-4)
     # Without two more launches four are left, and the ratio is of all.
-    few = comparing.judge(measured().of(0), slowed.of(0)[:6])
+    few = comparison.judge(measured().of(0), slowed.of(0)[:6])
     assert few.verdict == "UNCLEAR" and few.ratio > 1.2
 
 
@@ -116,20 +117,20 @@ def test_without_reference_work_nothing_is_compared():
         for launch in plain.launches
     ]
     with pytest.raises(InputError, match="without reference work"):
-        comparing.stored(plain, plain.model_copy(update={"launches": bare}), 0.02)
+        comparison.stored(plain, plain.model_copy(update={"launches": bare}), 0.02)
     old = plain.model_copy(update={"reference_version": reference.VERSION + 1})
     with pytest.raises(InputError, match="reference work of versions"):
-        comparing.stored(plain, old, 0.02)
+        comparison.stored(plain, old, 0.02)
 
 
 def test_side_by_side_sees_an_injected_slowdown():
-    (work,) = works.of_trial(configure(groups=16, batch_size=16), ["latency"])
+    (work,) = workloads.of_trial(configure(groups=16, batch_size=16), ["latency"])
     slowed = work.model_copy(update={"slowdown": 0.5})
-    found, run = comparing.side_by_side(work, slowed, "cpu", 0.02, max_seconds=20)
+    found, run = comparison.side_by_side(work, slowed, "cpu", 0.02, max_seconds=20)
     assert found.comparison.verdict == "SLOWER" and 1.3 < found.comparison.ratio < 1.8
     lengths = {name: len(one.seconds) for name, one in run.series.items()}
     assert set(lengths) == {"A1", "B1", "B2", "A2"} and min(lengths.values()) == max(lengths.values())
-    assert lengths["A1"] >= comparing.FEWEST_ROUNDS
+    assert lengths["A1"] >= comparison.FEWEST_ROUNDS
 
 
 def test_neither_side_is_favoured_by_where_it_lies(monkeypatch):
@@ -140,16 +141,16 @@ def test_neither_side_is_favoured_by_where_it_lies(monkeypatch):
         made.append(work.slowdown)
         return SimpleNamespace(call=machine.work(len(made), 1.04 - 0.01 * len(made)))
 
-    monkeypatch.setattr(comparing.works, "build", build)
-    monkeypatch.setattr(comparing, "clock_for", lambda device: machine.clock)
-    (work,) = works.of_trial(configure(), ["latency"])
-    found, _ = comparing.side_by_side(work, work.model_copy(update={"slowdown": 0.5}), "cpu", 0.02, max_seconds=1000)
+    monkeypatch.setattr(comparison.works, "build", build)
+    monkeypatch.setattr(comparison, "clock_for", lambda device: machine.clock)
+    (work,) = workloads.of_trial(configure(), ["latency"])
+    found, _ = comparison.side_by_side(work, work.model_copy(update={"slowdown": 0.5}), "cpu", 0.02, max_seconds=1000)
     assert made == [0.0, 0.5, 0.5, 0.0]
     assert found.comparison.ratio == pytest.approx(1.0, abs=1e-4) and found.comparison.verdict == "SAME"
 
 
 def test_the_table_of_times():
-    first, second = timetables.rows(measured())
+    first, second = time_tables.rows(measured())
     # Medians of a launch: 2.45 x (1 + k / 1000) for k in -2 ... 2; their mean is 2.45 and their t interval
     # 2.776 x 2.45e-3 x sqrt(2.5) / sqrt(5).
     assert first.time_s == pytest.approx(2.45) and first.time_ci95_s == pytest.approx(
@@ -161,11 +162,11 @@ def test_the_table_of_times():
     assert first.times_floor == pytest.approx(first.time_s / first.floor_time_s, rel=1e-4)
     assert first.timer_overhead == pytest.approx(1e-7 / 0.998)
     # The second takes 1.1 times as long in every round of every launch.
-    _, slower = timetables.rows(measured((1.0, 1.1)))
+    _, slower = time_tables.rows(measured((1.0, 1.1)))
     assert (slower.time_ratio, slower.time_ratio_ci95) == pytest.approx((1.1, 0.0), abs=1e-6)
     assert (first.time_ratio, first.time_ratio_ci95) == (1.0, None)
     assert first.device_time_s is None and first.energy_j is None
-    sheet = timetables.times(measured())
+    sheet = time_tables.times(measured())
     assert "device time" not in sheet.headings and "bound by" in sheet.headings
     measures_time = {name for name in sheet.records[0] if name.endswith("_s")} - {"clips_per_s"}
     assert all("time" in name for name in measures_time)
@@ -186,7 +187,7 @@ def test_what_a_gpu_knows_has_columns_of_its_own():
         )
         for launch in base.launches
     ]
-    sheet = timetables.times(base.model_copy(update={"launches": on_gpu}))
+    sheet = time_tables.times(base.model_copy(update={"launches": on_gpu}))
     assert {"device time", "busy", "energy", "peak memory"} <= set(sheet.headings)
     assert sheet.records[0]["bound_by"] == "launch overhead"  # busy for 0.5 of 2.45 s
 
@@ -205,7 +206,7 @@ def test_where_the_time_goes_has_columns():
     # Means over the launches that tell: of 0.3 and 0.5, of 0.2 and 0, of 0.5 and 0.3, and of 0 and 0.15 + 0.05.
     told = {"convolution": 0.3, "fused block": 0.2, "Python and launching": 0.5}
     other = {"convolution": 0.5, "Python and launching": 0.3, "pooling": 0.15, "rest": 0.05}
-    first, second = timetables.rows(with_shares(told, other, {}))
+    first, second = time_tables.rows(with_shares(told, other, {}))
     split = [
         first.convolution_time_share,
         first.fused_block_time_share,
@@ -222,20 +223,20 @@ def test_older_files_do_not_tell_where_the_time_goes(tmp_path):
     path = tmp_path / "m.json"
     measurements.write(with_shares(*[{"convolution": 1.0}] * 5), path)
     content = json.loads(path.read_text())
-    assert [row.convolution_time_share for row in timetables.rows(reading.read(path))] == [1.0, None]
+    assert [row.convolution_time_share for row in time_tables.rows(reader.read(path))] == [1.0, None]
     for one in (one for launch in content["launches"] for one in launch["samples"]):
         del one["shares"]
     path.write_text(json.dumps(content))
-    assert [row.convolution_time_share for row in timetables.rows(reading.read(path))] == [None, None]
+    assert [row.convolution_time_share for row in time_tables.rows(reader.read(path))] == [None, None]
 
 
 def test_remarks_are_made_once_with_the_works_and_launches_that_call_for_them():
     # Rounds of 1.0, 1.1 ... 3.9: the medians of their thirds are 1.45 and 3.45.
-    assert timetables.remarks(measured()) == [
+    assert time_tables.remarks(measured()) == [
         "drifting: the last third took +138% against the first: let the machine settle "
         "(latency groups=1 and 1 more, 5 of 5 launches)"
     ]
-    assert timetables.remarks(measured(stopped="fire"))[0] == "stopped early: fire"
+    assert time_tables.remarks(measured(stopped="fire"))[0] == "stopped early: fire"
 
 
 @pytest.mark.parametrize(
@@ -252,14 +253,14 @@ def test_files_that_hold_no_measurement(tmp_path, content, complaint):
     path = tmp_path / "m.json"
     path.write_text(content)
     with pytest.raises(InputError, match=complaint) as error:
-        reading.read(path)
+        reader.read(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_damaged_and_foreign_measurements(tmp_path):
     path = tmp_path / "m.json"
     measurements.write(measured(), path)
-    assert reading.read(path).model_dump_json() == measured().model_dump_json()
+    assert reader.read(path).model_dump_json() == measured().model_dump_json()
     whole = json.loads(path.read_text())
 
     def complaint(change):
@@ -267,7 +268,7 @@ def test_damaged_and_foreign_measurements(tmp_path):
         change(content)
         path.write_text(json.dumps(content))
         with pytest.raises(InputError) as error:
-            reading.read(path)
+            reader.read(path)
         return str(error.value)
 
     assert "has measurement format 99" in complaint(lambda c: c.update(format_version=99))
@@ -280,23 +281,23 @@ def test_damaged_and_foreign_measurements(tmp_path):
     assert "damaged" in complaint(lambda c: c.update(surprise=1))
     assert "damaged" in complaint(lambda c: c["launches"][0]["samples"][0]["seconds"].__setitem__(0, float("nan")))
     with pytest.raises(InputError, match="cannot be read"):
-        reading.read(tmp_path / "nowhere.json")
+        reader.read(tmp_path / "nowhere.json")
 
 
 def test_a_folder_is_its_files_launches(tmp_path):
     for number in range(3):
         measurements.write(measured(launches=2, machine=1.0 + number), tmp_path / f"{number}.json")
-    assert len(reading.read(tmp_path).launches) == 6
+    assert len(reader.read(tmp_path).launches) == 6
     measurements.write(measured(launches=2), tmp_path / "copy.json")
     with pytest.raises(InputError, match="holds a launch twice"):
-        reading.read(tmp_path)
+        reader.read(tmp_path)
     (tmp_path / "copy.json").unlink()
     measurements.write(measured(launches=2, of=WORKS[:1]), tmp_path / "other.json")
     with pytest.raises(InputError, match="other.json is of other works"):
-        reading.read(tmp_path)
+        reader.read(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no .json file"):
-        reading.read(tmp_path / "empty")
+        reader.read(tmp_path / "empty")
 
 
 BY_ROUND = ("seconds", "waited", "reference_seconds", "reference_waited")
@@ -321,7 +322,7 @@ def test_measurements_that_contradict_themselves(tmp_path, change, says):
     change(content["launches"][0]["samples"][0])
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=says):
-        reading.read(path)
+        reader.read(path)
 
 
 @pytest.mark.parametrize(
@@ -338,4 +339,4 @@ def test_measurements_that_contradict_themselves(tmp_path, change, says):
 def test_files_that_hold_what_no_measurement_does(tmp_path, content, says):
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(InputError, match=says):
-        reading.read(tmp_path / "m.json")
+        reader.read(tmp_path / "m.json")

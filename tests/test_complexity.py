@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.complexity import count, make_inputs, profile
-from bench.operators import UncountedOperator
+from bench.counting.formulas import UncountedOperator
+from bench.counting.profile import count, make_inputs, profile
 from melcnn import InputError, LogMelFilterBanks, MelCNN
 
 STUDY = {1: 1_039_106, 2: 536_066, 4: 284_546, 8: 158_786, 16: 95_906}  # groups: MACs of the study's table
@@ -268,7 +268,9 @@ class Inverts(nn.Module):
 
 
 def test_an_operator_without_a_formula_is_an_error_that_names_it():
-    with pytest.raises(UncountedOperator, match=r"aten::linalg_inv_ex.*FORMULAS in bench/operators.py") as caught:
+    with pytest.raises(
+        UncountedOperator, match=r"aten::linalg_inv_ex.*FORMULAS in bench/counting/formulas.py"
+    ) as caught:
         profile(Inverts(), [torch.zeros(3, 3)])
     assert "\n" not in str(caught.value)
     found = profile(Inverts(), [torch.zeros(3, 3)], allow_uncounted=True)

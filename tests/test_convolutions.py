@@ -5,8 +5,9 @@ import io
 
 import pytest
 
-from bench import convolutions, formats
-from bench.convolutions import GRID, ConvolutionRow, Shape
+from bench.baselines import convolutions
+from bench.baselines.convolutions import GRID, ConvolutionRow, Shape
+from bench.formats import render
 from melcnn import configure, native
 from melcnn.errors import InputError
 
@@ -64,7 +65,7 @@ def test_table_csv_and_picture(rows, tmp_path):
         )
         assert row.chosen in ("melcnn", "torch")
     sheet = convolutions.sheet(rows)
-    text = formats.to_csv(sheet)
+    text = render.to_csv(sheet)
     table, target = tmp_path / "groups.csv", tmp_path / "groups.svg"
     table.write_text(text)
     back = [ConvolutionRow.model_validate(line) for line in csv.DictReader(io.StringIO(text))]

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
-from bench import lint
-from bench.complexity import make_inputs, profile
+from bench.counting import lint
+from bench.counting.profile import make_inputs, profile
 from melcnn import MelCNN, configure
 
 CONTRACT = ("params", "weight_bytes", "macs", "macs_all_layers", "flops", "pipeline_macs", "activations")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.complexity import profile
+from bench.counting.profile import profile
 
 
 def loops_convolution(layer, x):

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from bench.crossval import out_of_fold
-from bench.records import RecordFolder
-from bench.stacks import Listener
+from bench.records.schema import RecordFolder
+from bench.sweep.crossval import out_of_fold
+from bench.sweep.schedule import Listener
 from melcnn import configure
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16, "epochs": 1}

@@ -5,8 +5,8 @@ import io
 import pandas
 import pytest
 
-from bench.delivery import deliver, keep
-from bench.formats import Sheet
+from bench.cli.output import deliver, keep
+from bench.formats.render import Sheet
 
 TOTALS = Sheet("totals", ["", "value"], [["macs", "3"]], [{"macs": 3}], single=True)
 LAYERS = Sheet("the layers", ["layer", "macs"], [["a", "1"], ["b", "2"]], [{"layer": x, "macs": 1} for x in "ab"])

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from bench.dispatch import Heard, Lost, dispatch
-from bench.executors import Audience
-from bench.jobs import Failure, Job, Outcome
+from bench.executors.jobs import Failure, Job, Outcome
+from bench.executors.retry import Heard, Lost, dispatch
+from bench.executors.threads import Audience
 from melcnn import InputError
 from melcnn.training import Epoch
 from tests import stand_ins

@@ -8,13 +8,14 @@ import altair as alt
 import numpy as np
 import pytest
 
-from bench import breakdown, drawing, plots, works
-from bench.drawing import DASHES, N_COLOURS, PAGE, PAPER, SHAPES, STUDY, keys, round_numbers
-from bench.findings import find
+from bench.measurement import workloads
+from bench.report import charts, style, time_breakdown
+from bench.report.findings import find
+from bench.report.style import DASHES, N_COLOURS, PAGE, PAPER, SHAPES, STUDY, keys, round_numbers
 from melcnn import configure
 from tests.records import chapter, measurement, network, timing_record
 
-CSS = (Path(drawing.__file__).parent / "page" / "page.css").read_text()
+CSS = (Path(style.__file__).parent / "templates" / "page.css").read_text()
 
 
 def variables(condition):
@@ -213,9 +214,9 @@ def test_round_numbers_of_nothing():
 def test_what_is_drawn_is_as_the_schema_says(style):
     trials = [configure(n_mels=n_mels, groups=groups) for n_mels in (40, 80) for groups in (1, 2)]
     networks = [network(trial, seed) for trial in trials for seed in (0, 1)]
-    figures = plots.figures(find(chapter(networks, timings=(timing_record(*trials),))), style)
-    timed = [works.Work(what="latency", clips=1, batch_size=1, trial=trial) for trial in trials]
-    figures += plots.times(breakdown.points(measurement(timed, [0.001] * len(timed))), style)
+    figures = charts.figures(find(chapter(networks, timings=(timing_record(*trials),))), style)
+    timed = [workloads.Work(what="latency", clips=1, batch_size=1, trial=trial) for trial in trials]
+    figures += charts.times(time_breakdown.points(measurement(timed, [0.001] * len(timed))), style)
     assert len(figures) == 15
     for figure in figures:
         alt.LayerChart.from_dict(figure.spec)  # raises
@@ -224,7 +225,7 @@ def test_what_is_drawn_is_as_the_schema_says(style):
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_points_without_intervals_have_no_bars(seeds):
     networks = [network(configure(groups=groups), seed) for groups in (1, 2) for seed in range(seeds)]
-    for figure in plots.figures(find(chapter(networks)), PAGE):
+    for figure in charts.figures(find(chapter(networks)), PAGE):
         if "accuracy" in figure.points[0]:
             marks = {layer["mark"]["type"] for layer in figure.spec["layer"]}
             # Of an empty layer a browser would complain.

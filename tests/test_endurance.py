@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import disturbances, endurance, forked
-from bench.endurance import MOST_GROWTH_MB, TRIALS, Outcome, Row, main, parse, repeated
-from bench.records import RESULTS, RecordFolder
+from bench.records.schema import RESULTS, RecordFolder
+from bench.studies import endurance, faults, forked_runs
+from bench.studies.endurance import MOST_GROWTH_MB, TRIALS, Outcome, Row, main, parse, repeated
 from melcnn import InputError
 from melcnn.errors import Failed
 from tests.records import trial_record
@@ -26,7 +26,7 @@ def run(out, *trials):
     """The command's exit code, what it said, and its rows by trial."""
     # With torch's kernels nothing is compiled and measured first.
     environment = {**os.environ, "MELBENCH_KERNELS": "torch"}
-    command = [sys.executable, "-m", "bench.endurance", out, *trials]
+    command = [sys.executable, "-m", "bench.studies.endurance", out, *trials]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     with out.open(newline="") as file:
         return done.returncode, done.stderr, {row["trial"]: row for row in csv.DictReader(file)}
@@ -51,7 +51,7 @@ def disk_of_its_own(folder):
             (folder / "large").write_bytes(bytes(100_000))
         return ["it is small"]
 
-    return forked.on_a_disk_of_its_own(folder, 64, fits)
+    return forked_runs.on_a_disk_of_its_own(folder, 64, fits)
 
 
 @linux
@@ -67,8 +67,8 @@ def test_nothing_is_lost_with_the_disk_in_short(tmp_path):
 
 
 def whole_in(home):
-    (home / disturbances.DISK).mkdir()
-    return disturbances.Whole(home / "corpus", home, {}, [], 1.0, 0.6)
+    (home / faults.DISK).mkdir()
+    return faults.Whole(home / "corpus", home, {}, [], 1.0, 0.6)
 
 
 def test_tries_are_counted_and_what_goes_wrong_is_told_and_kept(tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_what_is_lost_or_changed_is_seen(tmp_path, change, wrong):
     RecordFolder(tmp_path / "runs").write(trial_record(0))
     (tmp_path / "sweep.csv").write_text("groups,epoch_time_s,epochs\n1,0.5,2\n")
     results = {trial_record(0).file_name: trial_record(0).model_dump(include=RESULTS)}
-    whole = disturbances.Whole(tmp_path, tmp_path, results, [{"groups": "1", "epochs": "2"}], 1.0, 1.0)
+    whole = faults.Whole(tmp_path, tmp_path, results, [{"groups": "1", "epochs": "2"}], 1.0, 1.0)
     assert whole.amiss("sweep", tmp_path / "runs") == ""
     change(tmp_path)
     found = whole.amiss("sweep", tmp_path / "runs")
@@ -144,12 +144,12 @@ def moments(home, monkeypatch, times, over):
     whole, rng, found = whole_in(home), random.Random(0), []
 
     def sleep(seconds):
-        if seconds == disturbances.SECONDS_BETWEEN_LOOKS:
+        if seconds == faults.SECONDS_BETWEEN_LOOKS:
             (folder / f"trial-{len(list(folder.iterdir()))}.json").touch()
         else:
             slept.append(seconds)
 
-    monkeypatch.setattr(disturbances.time, "sleep", sleep)
+    monkeypatch.setattr(faults.time, "sleep", sleep)
     for number in range(times):
         folder, slept = home / str(number), []
         folder.mkdir()
@@ -163,10 +163,10 @@ def test_half_of_the_moments_are_while_records_are_written(tmp_path, monkeypatch
     # Of five numbers of records each a tenth of the times, with a standard deviation of 0.0095.
     counts = Counter(records for records, _ in found)
     assert {records: count / 1000 for records, count in counts.items()} == pytest.approx(
-        {0: 0.5, **dict.fromkeys(range(1, disturbances.NETWORKS), 0.1)}, abs=0.05
+        {0: 0.5, **dict.fromkeys(range(1, faults.NETWORKS), 0.1)}, abs=0.05
     )
     # Then for at most what passes between two records, or for any part of the sweep's second.
-    assert max(seconds for records, seconds in found if records) <= 0.6 / disturbances.NETWORKS
+    assert max(seconds for records, seconds in found if records) <= 0.6 / faults.NETWORKS
     assert 0.9 < max(seconds for records, seconds in found if not records) <= 1
 
 
@@ -177,7 +177,7 @@ def test_a_sweep_that_is_over_is_not_waited_for(tmp_path, monkeypatch):
 def fake_run(tmp_path, said, code):
     log = tmp_path / "log"
     log.write_text(said)
-    return forked.Run(0, log)
+    return forked_runs.Run(0, log)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def fake_run(tmp_path, said, code):
     ],
 )
 def test_what_counts_as_a_clear_end(tmp_path, said, good):
-    assert disturbances._in_one_line(fake_run(tmp_path, said, 2), "No space left on device") == good
+    assert faults._in_one_line(fake_run(tmp_path, said, 2), "No space left on device") == good
 
 
 @linux
@@ -240,7 +240,7 @@ def test_trials_that_there_are_not(texts, message):
 def faked(tmp_path, monkeypatch):
     """The command with trials that take no time: `outcome` tells what one gives, by its tries."""
     home = tmp_path / "home"
-    monkeypatch.setattr(disturbances, "undisturbed", whole_in)
+    monkeypatch.setattr(faults, "undisturbed", whole_in)
     monkeypatch.setattr(endurance.tempfile, "mkdtemp", lambda prefix: home.mkdir() or str(home))
     monkeypatch.setenv("MELBENCH_CACHE", "")  # which the command sets
 

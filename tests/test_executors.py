@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import environment, processes
-from bench.executors import Audience, Threads
-from bench.jobs import Job
-from bench.processes import Processes
-from bench.records import RecordFolder
-from bench.stacks import Listener
-from bench.sweep import trained
+from bench.executors import processes
+from bench.executors.jobs import Job
+from bench.executors.processes import Processes
+from bench.executors.threads import Audience, Threads
+from bench.records.schema import RecordFolder
+from bench.sweep.run import trained
+from bench.sweep.schedule import Listener
+from bench.system import environment
 from melcnn import InputError, configure
 from melcnn.errors import Failed
 from tests import stand_ins
@@ -209,7 +210,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 
 
 def test_room_of_threads_and_of_processes(monkeypatch):
-    monkeypatch.setattr("bench.machine.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("bench.system.monitor.free_bytes", lambda device: 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert (Threads("cpu").room.slots, Threads("cpu").room.free_bytes) == (4, 250)
     assert (Threads("cuda").room.slots, Threads("cuda").room.free_bytes) == (1, 1000)

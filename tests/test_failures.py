@@ -9,13 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import jobs, stacks, sweep, tables
-from bench.environment import collect
-from bench.executors import Audience, Threads
-from bench.gathering import gather
-from bench.jobs import Job, do
-from bench.records import RecordFolder
-from bench.stacks import Listener
+from bench.analysis import summary
+from bench.executors import jobs
+from bench.executors.jobs import Job, do
+from bench.executors.threads import Audience, Threads
+from bench.records.schema import RecordFolder
+from bench.report.load import gather
+from bench.sweep import schedule
+from bench.sweep.run import sweep
+from bench.sweep.schedule import Listener
+from bench.system.environment import collect
 from melcnn import InputError, configure, extract, steps
 from melcnn.errors import Failed
 from melcnn.training import Epoch
@@ -187,9 +190,9 @@ def test_a_lost_device_ends_the_sweep_and_nobody_is_blamed_for_a_neighbour(clips
     stand_in(monkeypatch, fails_for([0], RuntimeError("CUDA error: an illegal memory access was encountered")))
     monkeypatch.setattr(jobs, "_device_lost", lambda: True)
     kept = []
-    planned = stacks.Plan([(TRIAL, [0, 1]), (OTHER, [0])], 1, 0)
+    planned = schedule.Plan([(TRIAL, [0, 1]), (OTHER, [0])], 1, 0)
     with pytest.raises(Failed, match="answers no more .*illegal memory access.*the same command goes on"):
-        stacks.train(planned, clips, Threads("cpu"), Listener(), lambda *what: kept.append(what))
+        schedule.train(planned, clips, Threads("cpu"), Listener(), lambda *what: kept.append(what))
     # No part of the stack is tried, nothing could be trained any more; nor is any of it to blame as yet.
     assert not kept
 
@@ -222,7 +225,7 @@ def test_who_loses_the_device_alone_failed_and_who_comes_after_is_not_judged(mon
 def swept(clips, folder, trials=(TRIAL, OTHER), seeds=2, **more):
     heard = []
     listener = Listener(note=heard.append, begin=heard.append, status=heard.append)
-    result = sweep.sweep(list(trials), seeds, clips, RecordFolder(folder), "cpu", listener, **more)
+    result = sweep(list(trials), seeds, clips, RecordFolder(folder), "cpu", listener, **more)
     return result, heard
 
 
@@ -273,15 +276,15 @@ def test_what_is_trained_is_told_without_times_where_the_timing_fails(clips, tmp
         raise error
 
     stand_in(monkeypatch, only([]))
-    monkeypatch.setattr(sweep.works, "build", build)
+    monkeypatch.setattr("bench.measurement.workloads.build", build)
     result, heard = swept(clips, tmp_path)
     assert len(result.trials) == 4 and result.timing is None
-    assert [row.epoch_time_s for row in tables.rows(result.trials, result.timing)] == [None, None]
+    assert [row.epoch_time_s for row in summary.rows(result.trials, result.timing)] == [None, None]
     assert any(str(note).startswith("epochs could not be timed (") and str(error) in note for note in heard)
 
 
 def test_a_command_of_which_the_timing_fails_shows_its_table(melbench, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.works.build", lambda work, device: 1 / 0)
+    monkeypatch.setattr("bench.measurement.workloads.build", lambda work, device: 1 / 0)
     arguments = ["groups=1", *(f"{name}={value}" for name, value in SMALL.items()), "--data", corpus, "--epochs", 1]
     code, out, err = melbench("sweep", *arguments, "--seeds", 1, "--out", tmp_path, "--format", "csv")
     assert code == 1 and len(out.splitlines()) == 2 and "Traceback" not in err

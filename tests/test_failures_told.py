@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import jobs
-from bench.amiss import amiss
-from bench.board import Board
-from bench.crossval import out_of_fold
-from bench.environment import collect
-from bench.gathering import gather
-from bench.records import RecordFolder
-from bench.stacks import Listener, Standing, Status
+from bench.cli.board import Board
+from bench.executors import jobs
+from bench.records.schema import RecordFolder
+from bench.report.caveats import amiss
+from bench.report.load import gather
+from bench.sweep.crossval import out_of_fold
+from bench.sweep.schedule import Listener, Standing, Status
+from bench.system.environment import collect
 from melcnn import InputError, configure
 from melcnn.errors import Failed
 from tests.records import failure_record, network, written

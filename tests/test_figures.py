@@ -8,11 +8,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from PIL import Image
 
-from bench import figures, plots, works
-from bench.drawing import PAPER
-from bench.figures import PIXELS_PER_INCH, image, write_figures
-from bench.findings import find
-from bench.gathering import Gathered
+from bench.measurement import workloads
+from bench.report import charts, export
+from bench.report.export import PIXELS_PER_INCH, image, write_figures
+from bench.report.findings import find
+from bench.report.load import Gathered
+from bench.report.style import PAPER
 from melcnn import InputError, configure
 from tests.records import chapter, measurement, network
 
@@ -31,7 +32,7 @@ def written(folder, *chapters, **measurements):
 
 
 def times():
-    return measurement(works.of_trial(configure(), ["latency"]), [1.0])
+    return measurement(workloads.of_trial(configure(), ["latency"]), [1.0])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def of_kind(files, suffix):
 
 
 def test_every_figure_is_written_as_each_kind_of_file(files):
-    names = [figure.name for figure in plots.figures(find(networks()), PAPER)]
+    names = [figure.name for figure in charts.figures(find(networks()), PAPER)]
     assert [path.name for path in files] == [f"{name}{suffix}" for name in names for suffix in STARTS]
     for path in files:
         assert path.read_bytes().startswith(STARTS[path.suffix]), path.name
@@ -69,7 +70,7 @@ def test_what_is_written_in_figures_is_legible(files):
 
 
 def test_a_picture_says_what_it_is_to_who_cannot_see_it(files):
-    made = {figure.name: figure for figure in plots.figures(find(networks()), PAPER)}
+    made = {figure.name: figure for figure in charts.figures(find(networks()), PAPER)}
     for path in of_kind(files, ".svg"):
         root = ElementTree.parse(path).getroot()
         # SVG 2, 5.8: the first children of what they name.
@@ -101,12 +102,12 @@ def test_several_data_sets_and_measurements_have_folders_of_their_own(tmp_path):
         "speech-commands-yes-no", "speech-commands-go-stop", "times",
     }  # fmt: skip
     # Of what has nothing to draw there is none, and one alone needs none.
-    nothing = measurement(works.of_trial(configure(), ["step"]), [1.0])
+    nothing = measurement(workloads.of_trial(configure(), ["step"]), [1.0])
     assert homes(tmp_path / "alone", few[0], nothing=nothing) == {"."}
 
 
 def test_folders_are_not_open_to_everybody(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "image", lambda spec, suffix: b"<svg>")
+    monkeypatch.setattr(export, "image", lambda spec, suffix: b"<svg>")
     before = os.umask(0)
     try:
         written(tmp_path / "new" / "figures", networks())
@@ -124,7 +125,7 @@ def test_names_that_are_no_folders_make_some(tmp_path):
 
 
 def test_nothing_to_draw_is_one_line(tmp_path):
-    nothing = measurement(works.of_trial(configure(), ["step"]), [1.0])
+    nothing = measurement(workloads.of_trial(configure(), ["step"]), [1.0])
     with pytest.raises(InputError, match=r"^these records have nothing to draw: name a folder [^\n]*$"):
         written(tmp_path / "figures", nothing=nothing)
     assert not (tmp_path / "figures").exists()
@@ -143,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_other_kinds_of_picture_are_one_line():
-    spec = plots.figures(find(networks()), PAPER)[0].spec
+    spec = charts.figures(find(networks()), PAPER)[0].spec
     with pytest.raises(InputError, match=r"^there are no pictures of kind '.gif': use .svg, .png or .pdf$"):
         image(spec, ".gif")
     assert Image.open(io.BytesIO(image(spec, ".png"))).format == "PNG"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import formats, reproduction, tables
-from bench.findings import CURVES, OUT_OF_FOLD, TEST, VALIDATION, find
-from bench.gathering import gather
+from bench.analysis import summary
+from bench.formats import render
+from bench.report.findings import CURVES, OUT_OF_FOLD, TEST, VALIDATION, find
+from bench.report.load import gather
 from melcnn import configure
 from tests.records import ENVIRONMENT, chapter, diverged, failure_record, folds, heard, network, timing_record
 
@@ -39,8 +40,8 @@ def of(points, **wanted):
 
 def test_the_table_is_the_stored_one(reference):
     sheet = reference.sheets["configurations"]
-    assert formats.to_csv(sheet) == (RESULTS / "recipes" / "groups.csv").read_text()
-    assert formats.to_markdown(sheet) == (RESULTS / "recipes" / "groups.md").read_text()
+    assert render.to_csv(sheet) == (RESULTS / "recipes" / "groups.csv").read_text()
+    assert render.to_markdown(sheet) == (RESULTS / "recipes" / "groups.md").read_text()
     assert not reference.remarks and reference.basis == VALIDATION
 
 
@@ -89,7 +90,7 @@ def test_the_study_stands_at_the_macs_of_the_same_networks(reference):
         point["groups"]: point["macs"] for point in reference.costs
     }
     assert {p["groups"]: p["accuracy"] for p in of(study, measure=VALIDATION)} == {
-        groups: round(reproduction.STUDY[80, groups].val_accuracy_max, 6) for groups in (1, 2, 4, 8, 16)
+        groups: round(study.STUDY[80, groups].val_accuracy_max, 6) for groups in (1, 2, 4, 8, 16)
     }
     # Of the test split the study tells one network's: 821 of 824 clips.
     ((groups, accuracy),) = [(point["groups"], point["accuracy"]) for point in of(study, measure=TEST)]
@@ -128,7 +129,7 @@ def test_rows_are_in_the_order_of_settings_and_mark_who_is_told_from_the_best():
     assert found.configurations == ("groups=1", "groups=2", "groups=4")
     assert [record["groups"] for record in found.sheets["configurations"].records] == [1, 2, 4]
     ordered = sorted(records, key=lambda record: (record.trial.model.groups, record.seed))
-    rows = tables.rows(ordered, decided=tables.recommended(ordered))
+    rows = summary.rows(ordered, decided=summary.recommended(ordered))
     assert found.sheets["configurations"].records == [row.model_dump() for row in rows]
     # All hear everything: of equals the cheapest.
     assert found.answer == found.shown_in_confusion == "groups=4"
@@ -318,7 +319,7 @@ def test_a_cross_validation_that_is_not_whole_is_shown_and_decides_nothing(chose
     own, crossed = own_and_folds()
     found = find(chapter(own, chosen(*crossed)))
     assert (found.basis, found.answer) == (VALIDATION, "groups=4") and found.remarks[0] == f"validation decides: {why}"
-    assert "recommended" not in formats.to_markdown(found.sheets[OUT_OF_FOLD])
+    assert "recommended" not in render.to_markdown(found.sheets[OUT_OF_FOLD])
     assert of(found.accuracies, measure=OUT_OF_FOLD) and not of(found.accuracies, measure=OUT_OF_FOLD, on_front=True)
 
 
@@ -341,7 +342,7 @@ def test_an_unfinished_cross_validation_alone_is_shown_without_a_verdict():
     found = find(chapter([], [*folds(ONE, 0), *folds(ONE, 1), *folds(TWO, 0)[:4]]))
     (record,) = found.sheets[OUT_OF_FOLD].records
     assert found.decided is None and record["accuracy"] == 1.0 and record["recommended"] is False
-    assert "recommended" not in formats.to_markdown(found.sheets[OUT_OF_FOLD])
+    assert "recommended" not in render.to_markdown(found.sheets[OUT_OF_FOLD])
 
 
 def test_nothing_but_a_cross_validation_that_has_just_begun():
@@ -357,7 +358,7 @@ def test_seeds_that_diverged_and_mixed_devices_are_said():
     assert any(remark.startswith("losses that are no number (diverged): groups=1 seed 1") for remark in found.remarks)
     assert any(remark.startswith("trained on different devices: ") and "Some GPU" in remark for remark in found.remarks)
     assert " + Some GPU" in found.sheets["configurations"].title
-    text = formats.to_csv(found.sheets["configurations"])
+    text = render.to_csv(found.sheets["configurations"])
     assert len(list(csv.DictReader(io.StringIO(text)))) == 2
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from bench import escaping, formats, latex
-from bench.formats import Sheet
+from bench.formats import escaping, latex, render
+from bench.formats.render import Sheet
 from tests.sheets import RESULTS, csv_sheets
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,16 +73,16 @@ def awkward():
 
 def on_a_terminal(sheet, width=100):
     out = io.StringIO()
-    Console(file=out, width=width).print(formats.to_table(sheet, width))
+    Console(file=out, width=width).print(render.to_table(sheet, width))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
 FORMATS = {
     "txt": on_a_terminal,
-    "csv": formats.to_csv,
-    "json": formats.to_json,
-    "md": formats.to_markdown,
-    "tex": formats.to_latex,
+    "csv": render.to_csv,
+    "json": render.to_json,
+    "md": render.to_markdown,
+    "tex": render.to_latex,
 }
 OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -104,7 +104,7 @@ def test_a_narrow_terminal_is_spared_columns():
 
 def check_pandas(sheet):
     """pandas reads the CSV without options: numbers and truth values as such, text as text, the rest as missing."""
-    frame = pandas.read_csv(io.StringIO(formats.to_csv(sheet)))
+    frame = pandas.read_csv(io.StringIO(render.to_csv(sheet)))
     assert list(frame.columns) == [escaping.spreadsheet(name) for name in sheet.records[0]]
     assert len(frame) == len(sheet.records)
     for record, found in zip(sheet.records, frame.itertuples(index=False), strict=True):
@@ -154,7 +154,7 @@ def test_pandas_reads_the_reference_results(path):
 )
 def test_what_begins_like_a_formula_has_an_apostrophe(text, cell):
     assert escaping.spreadsheet(text) == cell
-    (row,) = csv.reader(io.StringIO(formats.to_csv(Sheet("", [], [], [{"word": text}])).splitlines()[1]))
+    (row,) = csv.reader(io.StringIO(render.to_csv(Sheet("", [], [], [{"word": text}])).splitlines()[1]))
     assert row == [cell]
 
 
@@ -169,14 +169,14 @@ def strict(text):
 
 
 def test_json_is_strict_and_has_names_as_they_are():
-    for record, row in zip(awkward().records, strict(formats.to_json(awkward())), strict=True):
+    for record, row in zip(awkward().records, strict(render.to_json(awkward())), strict=True):
         gain = record["gain"]
         assert row == record | {"gain": gain if gain is not None and math.isfinite(gain) else None}
 
 
 def test_several_sheets_are_one_object(capsys):
     one = Sheet("most wrong", ["a"], [["nan"]], [{"a": math.nan}])
-    formats.show(
+    render.show(
         [one, Sheet("x", ["a"], [["1"]], [{"a": 1}], single=True, key="totals"), Sheet("y", [], [], [])], "json"
     )
     assert strict(capsys.readouterr().out) == {"most_wrong": [{"a": None}], "totals": {"a": 1}, "y": []}
@@ -200,7 +200,7 @@ def rendered(text):
 def check_markdown(sheet):
     shown = [*(("th", text) for text in sheet.headings), *(("td", text) for cells in sheet.cells for text in cells)]
     expected = [("p", sheet.title), *shown, ("p", sheet.note)]
-    assert [(tag, text) for tag, text in rendered(formats.to_markdown(sheet))] == [
+    assert [(tag, text) for tag, text in rendered(render.to_markdown(sheet))] == [
         (tag, escaping.visible(text).strip()) for tag, text in expected if tag != "p" or text
     ]
 
@@ -217,11 +217,11 @@ def test_any_text_is_text(cells, title):
     title = f"{title}x"  # of white space alone there is no paragraph
     sheet = Sheet(title, ["a", "b", "c"], [cells], [dict(zip("abc", cells, strict=True))], "")
     check_markdown(sheet)
-    assert strict(formats.to_json(sheet)) == sheet.records
-    (_, row) = csv.reader(io.StringIO(formats.to_csv(sheet)))
+    assert strict(render.to_json(sheet)) == sheet.records
+    (_, row) = csv.reader(io.StringIO(render.to_csv(sheet)))
     assert row == [escaping.spreadsheet(cell) for cell in cells]
     assert not any(cell.lstrip()[:1] in tuple("=+-@") and len(cell.strip()) > 1 for cell in row)
-    for text in (on_a_terminal(sheet), formats.to_csv(sheet), formats.to_markdown(sheet), formats.to_latex(sheet)):
+    for text in (on_a_terminal(sheet), render.to_csv(sheet), render.to_markdown(sheet), render.to_latex(sheet)):
         assert not OBEYED.search(text)
     for cell in cells:
         check_latex(latex.escaped(cell))
@@ -241,15 +241,15 @@ def check_latex(text):
 def test_columns_of_numbers_are_flush_right():
     rows = [["a", "1,000", "-0.5 (-1 to +1)", "x 0.53", "12 ms ±3%", "1.wav", "1e-05", "nan", ""], [""] * 8 + ["x"]]
     sheet = Sheet("", ["h"] * 9, rows, [{}])
-    assert r"\begin{tabular}{lrrrrlrrl}" in formats.to_latex(sheet)
+    assert r"\begin{tabular}{lrrrrlrrl}" in render.to_latex(sheet)
     rules = [":---", "---:", "---:", "---:", "---:", ":---", "---:", "---:", ":---"]
-    assert formats.to_markdown(sheet).splitlines()[1] == f"| {' | '.join(rules)} |"
+    assert render.to_markdown(sheet).splitlines()[1] == f"| {' | '.join(rules)} |"
 
 
 def test_a_wide_table_is_wrapped_set_smaller_and_spared_columns():
     def made(*lengths):
         headings = [str(i) for i in range(len(lengths))]
-        return formats.to_latex(Sheet("", headings, [["x" * length for length in lengths]], [{}], spare=["3"]))
+        return render.to_latex(Sheet("", headings, [["x" * length for length in lengths]], [{}], spare=["3"]))
 
     # A line holds 70 characters, with 2.5 beside each column: 40 + 25 + 5 are enough.
     assert r"\begin{tabular}{ll}" in made(40, 25)
@@ -264,7 +264,7 @@ def test_a_wide_table_is_wrapped_set_smaller_and_spared_columns():
 
 def test_a_heading_wider_than_its_column_is_stacked():
     sheet = Sheet("", ["MACs, all layers", "max val accuracy"], [["1,039,106", "0.9973 ±0.0020"]], [{}])
-    assert r"\shortstack[r]{MACs, all\\layers} & \shortstack[r]{max val\\accuracy} \\" in formats.to_latex(sheet)
+    assert r"\shortstack[r]{MACs, all\\layers} & \shortstack[r]{max val\\accuracy} \\" in render.to_latex(sheet)
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no pdflatex here")
@@ -273,7 +273,7 @@ def test_pdflatex_sets_it(clips, tmp_path):
     cells = [["".join(every[i : i + 8])] * 2 for i in range(0, len(every), 8)]
     characters = Sheet("", ["", "value"], [["[", "*"], *cells[:20]], [{}]), Sheet("x", ["*", "["], cells[20:], [{}])
     sheets = [awkward(), *characters, *(sheet for sheet in csv_sheets(clips).values() if sheet.cells)]
-    document = [r"\documentclass{article}\usepackage{booktabs}\begin{document}", *map(formats.to_latex, sheets)]
+    document = [r"\documentclass{article}\usepackage{booktabs}\begin{document}", *map(render.to_latex, sheets)]
     (tmp_path / "tables.tex").write_text("\n\\clearpage\n".join([*document, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "tables.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")

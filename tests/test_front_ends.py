@@ -1,6 +1,6 @@
 """Front-ends side by side."""
 
-from bench import front_ends
+from bench.baselines import front_ends
 from melcnn import configure
 
 

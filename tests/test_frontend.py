@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from melcnn import InputError, LogMelFilterBanks, load_clips
 from melcnn.config import FrontEnd
 from melcnn.frontend import mel_filters
-from melcnn.log_mel import log_mel
+from melcnn.kernels.log_mel import log_mel
 
 
 def reference(x, **arguments):

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import fuzzing, mutations, untrusted, untrusted_records
-from bench.findings import OUT_OF_FOLD
-from bench.fuzzing import FINDING, REFUSED, VALUE, fuzz, made, main, untidy
-from bench.untrusted import KINDS, Kind
+from bench.report.findings import OUT_OF_FOLD
+from bench.studies import fuzz_record_targets, fuzz_targets, fuzzing, mutators
+from bench.studies.fuzz_targets import KINDS, Kind
+from bench.studies.fuzzing import FINDING, REFUSED, VALUE, fuzz, made, main, untidy
 from melcnn import InputError
 from melcnn.errors import Failed
 
@@ -71,10 +71,10 @@ def digest(seed):
 @pytest.mark.parametrize(
     ("kind", "content"),
     [
-        ("record", untrusted_records.own()),
-        ("fold record", untrusted_records._of_fold()),
-        ("failure record", untrusted_records.failure()),
-        ("timing record", untrusted_records.timing()),
+        ("record", fuzz_record_targets.own()),
+        ("fold record", fuzz_record_targets._of_fold()),
+        ("failure record", fuzz_record_targets.failure()),
+        ("timing record", fuzz_record_targets.timing()),
     ],
 )
 def test_a_record_is_put_to_all_uses_that_others_make_of_it(kind, content, tmp_path):
@@ -91,7 +91,7 @@ def test_a_record_is_put_to_all_uses_that_others_make_of_it(kind, content, tmp_p
 
 
 def test_holes_of_gigabytes_are_among_the_odd_members():
-    odd = [mutations._odd_member([("yes/a.wav", b"sound")], random.Random(number)) for number in range(2000)]
+    odd = [mutators._odd_member([("yes/a.wav", b"sound")], random.Random(number)) for number in range(2000)]
     holes = [member for member in odd if member[257:265] == b"ustar  \0"]
     with tarfile.open(fileobj=io.BytesIO(b"".join(holes) + bytes(1024))) as archive:
         sizes = [member.size for member in archive if member.issparse()]
@@ -175,11 +175,11 @@ READERS = {
 def plant():
     """Puts `READERS` in the place of all kinds, and in that of the issue's limit one that a test can wait for."""
     fuzzing.SECONDS = 0.2
-    untrusted.KINDS = {kind: Kind(lambda rng: mutations.pickles()[0], read) for kind, (read, *_) in READERS.items()}
+    fuzz_targets.KINDS = {kind: Kind(lambda rng: mutators.pickles()[0], read) for kind, (read, *_) in READERS.items()}
 
 
 def command(*arguments):
-    """`python -m bench.fuzzing` with `READERS`, which gets a process of its own: what confines it stays with it."""
+    """`python -m bench.studies.fuzzing` with `READERS`, which gets a process of its own: what confines it stays with it."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests import test_fuzzing as t; t.plant(); "
     return [sys.executable, "-c", code + "t.main(sys.argv[1:])", *arguments]
 
@@ -188,7 +188,7 @@ def command(*arguments):
 def planted(monkeypatch):
     real = fuzzing._command
     monkeypatch.setattr(fuzzing, "SECONDS", None)
-    monkeypatch.setattr(untrusted, "KINDS", None)
+    monkeypatch.setattr(fuzz_targets, "KINDS", None)
     monkeypatch.setattr(fuzzing, "_command", lambda *given: command(*real(*given)[3:]))
     plant()
 
@@ -200,7 +200,7 @@ def test_whatever_a_reader_does_that_it_must_not_is_a_finding(planted, monkeypat
         assert re.search(says, "".join(tallies[kind].findings)), tallies[kind].findings
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     expected = {f"{kind.replace(' ', '_')}-0-0" for kind, (_, outcome, _) in READERS.items() if outcome == FINDING}
-    assert found == dict.fromkeys(expected, mutations.pickles()[0])
+    assert found == dict.fromkeys(expected, mutators.pickles()[0])
     # In this process, which must stay as it is.
     monkeypatch.setattr(fuzzing, "confine", lambda place: place.outside.mkdir())
     monkeypatch.setenv("MELBENCH_CACHE", "")

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import gains, jobs
-from bench.records import RecordFolder
-from bench.terminal import finish
+from bench.cli.terminal import finish
+from bench.executors import jobs
+from bench.records.schema import RecordFolder
+from bench.studies import gains
 from tests.stand_ins import run_of
 from tests.test_columns import check
 
@@ -35,7 +36,7 @@ def command(monkeypatch, capsys, corpus, tmp_path):
 def test_gains_on_the_test_split_are_paired_with_variant_and_recipe_plain(command, monkeypatch, tmp_path):
     monkeypatch.setattr(gains, "NETWORKS", [(20, 1), (20, 4)])
     rows, text = command("test", 2)
-    check("python -m bench.gains test", list(rows[0]))
+    check("python -m bench.studies.gains test", list(rows[0]))
     assert [(r["groups"], r["variant"], r["recipe"]) for r in rows] == [
         ("1", "plain", "plain"),
         ("4", "plain", "plain"),
@@ -64,7 +65,7 @@ def test_gains_on_the_test_split_are_paired_with_variant_and_recipe_plain(comman
 def test_ingredients_are_taken_out_one_at_a_time(command, monkeypatch):
     monkeypatch.setattr(gains, "ABLATED", [{"groups": 1, "n_mels": 20, "hop_length": 800, "epochs": 2}])
     rows, _ = command("ingredients", 2)
-    check("python -m bench.gains ingredients", list(rows[0]))
+    check("python -m bench.studies.gains ingredients", list(rows[0]))
     assert [row["change"] for row in rows] == ["all", *gains.CHANGES]
     assert rows[0]["gain"] == "" and all(row["gain"] for row in rows[1:]) and {row["clips"] for row in rows} == {"64"}
 

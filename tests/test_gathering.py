@@ -2,15 +2,15 @@
 
 import pytest
 
-from bench import measurements, works
-from bench.gathering import gather
-from bench.records import RESULTS_VERSION
+from bench.measurement import measurements, workloads
+from bench.records.schema import RESULTS_VERSION
+from bench.report.load import gather
 from melcnn import configure
 from melcnn.errors import InputError
 from tests.records import ENVIRONMENT, failure_record, folds, heard, measurement, network, timing_record, written
 
 ONE, TWO = configure(), configure(groups=2)
-TIMES = measurement(works.of_trial(ONE, ["latency"]), [1.0])
+TIMES = measurement(workloads.of_trial(ONE, ["latency"]), [1.0])
 EARLIER = {"results_version": RESULTS_VERSION - 1}
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import ceilings, convolutions, measuring, verdicts
+from bench.baselines import convolutions
+from bench.measurement import launcher, peaks
+from bench.timing import verdicts
 from melcnn import native
 from melcnn.data import prepared, synthetic
 from tests.pages import DOCS, README, blocks, commands, page
@@ -79,10 +81,10 @@ def reader(tmp_path, corpus, clips, measured_once, monkeypatch):
     monkeypatch.setenv("MELBENCH_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(synthetic, "CLIPS", {"train": 80, "validation": 40, "test": 40})
-    monkeypatch.setattr(ceilings, "TRIES", 1)
+    monkeypatch.setattr(peaks, "TRIES", 1)
     monkeypatch.setattr(convolutions, "ROUNDS", 5)
     monkeypatch.setattr(verdicts, "FEWEST_LAUNCHES", 1)
-    monkeypatch.setattr(measuring, "MOST_LAUNCHES", 1)
+    monkeypatch.setattr(launcher, "MOST_LAUNCHES", 1)
     # One thread each: threads that wait for each other are slow where other processes have the cores.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()

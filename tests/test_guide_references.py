@@ -6,8 +6,8 @@ import re
 import pytest
 from typer.main import get_command
 
-from bench.cli import app
-from bench.sweep import parse_axes, plan
+from bench.cli.app import app
+from bench.sweep.run import parse_axes, plan
 from melcnn.config import SETTINGS
 from tests.pages import DOCS, README, ROOT, blocks, code_spans, commands, page, prose
 

@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
-from bench import executors, in_flight
-from bench.executors import Audience, Threads
-from bench.jobs import Job
+from bench.executors import thread_pool, threads
+from bench.executors.jobs import Job
+from bench.executors.threads import Audience, Threads
 from melcnn import configure
 
 
@@ -28,19 +28,19 @@ def test_every_result_is_taken_once_and_one_at_a_time(at_once):
         time.sleep(0.01)  # room for another one, if there were one
         taking.release()
 
-    in_flight.run([lambda check, i=i: i * i for i in range(7)], at_once, take)
+    thread_pool.run([lambda check, i=i: i * i for i in range(7)], at_once, take)
     assert taken == {i: i * i for i in range(7)}
 
 
 def test_each_job_computes_on_one_core():
     before, seen = torch.get_num_threads(), []
-    in_flight.run([lambda check: seen.append(torch.get_num_threads())] * 4, 2, lambda *a: None)
+    thread_pool.run([lambda check: seen.append(torch.get_num_threads())] * 4, 2, lambda *a: None)
     assert seen == [1] * 4 and torch.get_num_threads() == before
 
 
 def test_jobs_run_at_the_same_time():
     both = threading.Barrier(2, timeout=60)
-    in_flight.run([lambda check: both.wait()] * 2, 2, lambda *a: None)
+    thread_pool.run([lambda check: both.wait()] * 2, 2, lambda *a: None)
 
 
 def test_a_failure_ends_the_others_at_their_next_check():
@@ -59,7 +59,7 @@ def test_a_failure_ends_the_others_at_their_next_check():
             ended.append(True)
 
     with pytest.raises(ValueError, match="no luck"):
-        in_flight.run([fails, long], 2, lambda *a: None)
+        thread_pool.run([fails, long], 2, lambda *a: None)
     assert ended == [True]
 
 
@@ -74,7 +74,7 @@ def test_an_interruption_ends_all_and_begins_no_more():
             check()
 
     with pytest.raises(KeyboardInterrupt):
-        in_flight.run([lambda check, i=i: long(check, i) for i in range(5)], 2, lambda *a: None)
+        thread_pool.run([lambda check, i=i: long(check, i) for i in range(5)], 2, lambda *a: None)
     assert sorted(begun) == [0, 1]
 
 
@@ -91,7 +91,7 @@ def test_what_has_ended_when_an_interruption_comes_is_taken():
             check()
 
     with pytest.raises(KeyboardInterrupt):
-        in_flight.run([long, ends], 2, lambda *result: taken.append(result), interrupted.set)
+        thread_pool.run([long, ends], 2, lambda *result: taken.append(result), interrupted.set)
     assert taken == [(1, "good")]
 
 
@@ -106,7 +106,7 @@ def test_an_interruption_breaks_off_nothing_that_is_being_taken(at_once):
         taken.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
-        in_flight.run([lambda check: None], at_once, take)
+        thread_pool.run([lambda check: None], at_once, take)
     assert taken == ["begun", "whole"]
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_taken_ends_all(at_once):
                 check()
 
     with pytest.raises(OSError, match="no space left"):
-        in_flight.run([lambda check, i=i: job(check, i) for i in range(4)], at_once, take)
+        thread_pool.run([lambda check, i=i: job(check, i) for i in range(4)], at_once, take)
     assert 3 not in begun  # of two at once, 1 and 2 may have begun
 
 
@@ -140,7 +140,7 @@ def test_what_ended_before_a_failure_is_taken():
         return "good"
 
     with pytest.raises(ValueError, match="no luck"):
-        in_flight.run([fails, ends], 2, lambda *result: taken.append(result))
+        thread_pool.run([fails, ends], 2, lambda *result: taken.append(result))
     assert taken == [(1, "good")]
 
 
@@ -157,7 +157,7 @@ def test_nothing_is_trained_on_features_that_are_no_longer_wanted(monkeypatch):
         with features(job.trial.front_end):
             trained.append(job.seeds)
 
-    monkeypatch.setattr(executors, "extract", extract)
+    monkeypatch.setattr(threads, "extract", extract)
     jobs = [Job(configure(), (seed,)) for seed in (0, 1)]
     with pytest.raises(ValueError, match="no luck"):
         Threads("cpu", work).run(jobs, 2, None, Audience(take=lambda *result: None, ending=ending.set))

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from bench.records import RecordFolder
-from bench.stacks import Listener, Status
-from bench.sweep import parse_axes, plan, sweep
+from bench.records.schema import RecordFolder
+from bench.sweep.run import parse_axes, plan, sweep
+from bench.sweep.schedule import Listener, Status
 from melcnn import InputError, locking
 from melcnn.locking import held
 

@@ -3,10 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import environment, launch, measuring, works
-from bench.launch import Answer, Job
-from bench.machine import Conditions
-from bench.measurements import Launch, Samples
+from bench.measurement import launcher, worker, workloads
+from bench.measurement.measurements import Launch, Samples
+from bench.measurement.worker import Answer, Job
+from bench.system import environment
+from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.errors import Failed, InputError
 from tests.machines import FakeMachine
@@ -74,13 +75,13 @@ def env():
 
 
 def of_model(name, what=("latency",), shape=(1, 4, 8)):
-    return works.of_model(name, [shape], what, 4)
+    return workloads.of_model(name, [shape], what, 4)
 
 
 def test_a_measurement_of_two_launches(models, env):
     chosen = of_model(models("Chatty"), ["step", "latency"])
     heard, kept = [], []
-    found = measuring.measure(chosen, "cpu", 2, 5.0, False, env, lambda *told: heard.append(told), kept.append)
+    found = launcher.measure(chosen, "cpu", 2, 5.0, False, env, lambda *told: heard.append(told), kept.append)
     assert [len(found.of(i)) for i in range(2)] == [2, 2] and found.stopped == ""
     assert [len(one.launches) for one in kept] == [2]
     assert ("launch 2 of 2", "") in heard and ("launch 2 of 2", "1 of 2 timed") in heard
@@ -92,9 +93,9 @@ def test_a_measurement_of_two_launches(models, env):
 
 
 def test_reference_work_runs_beside(env):
-    chosen = works.of_trial(configure(groups=16, batch_size=2), ["latency", "front-end"])
+    chosen = workloads.of_trial(configure(groups=16, batch_size=2), ["latency", "front-end"])
     job = Job(works=chosen, device="cpu", referenced=True, max_seconds=5.0, seed=1)
-    start, *answers, end = launch.answers(job)
+    start, *answers, end = worker.answers(job)
     assert start.before and end.after
     assert sorted(answer.index for answer in answers) == [0, 1, 2] and end.index is None and not end.error
     for answer in answers:
@@ -103,7 +104,7 @@ def test_reference_work_runs_beside(env):
 
 
 def test_reference_work_is_the_study_network():
-    from bench import reference
+    from bench.measurement import reference
     from melcnn.model import MelCNN
 
     ours, plain = MelCNN(40, 4, 32, 3), reference.network(40, 4, 32, 3)
@@ -112,7 +113,7 @@ def test_reference_work_is_the_study_network():
 
 def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
     # Means of five: s = 0.02 gives +-2.8 x 0.02 / sqrt(5) = 2.5%; s = 0.005 gives 0.6%.
-    chosen = works.of_trial(configure(), ["latency"])
+    chosen = workloads.of_trial(configure(), ["latency"])
     now = Conditions(threads=1, affinity=None, load=None, cpu_mhz=None)
 
     def launches(spread, held_up=()):
@@ -122,8 +123,8 @@ def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
             one = Samples(cold_seconds=1, seconds=[ratio], waited=waited, reference_seconds=[1.0], reference_waited=[0])
             return Launch(samples=[one], before=now, after=now), Answer(after=now)
 
-        monkeypatch.setattr(measuring, "_launch", fake)
-        return len(measuring.measure(chosen, "cpu", 5, 1.0, True, env).launches)
+        monkeypatch.setattr(launcher, "_launch", fake)
+        return len(launcher.measure(chosen, "cpu", 5, 1.0, True, env).launches)
 
     assert launches(0.005) == 5
     assert launches(0.02) == 10  # the cap: +-1.5% even then
@@ -136,17 +137,17 @@ def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
 
 def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
     chosen = of_model(models("Fails"), ["latency", "step"])
-    found = measuring.measure(chosen, "cpu", 2, 5.0, False, env)
+    found = launcher.measure(chosen, "cpu", 2, 5.0, False, env)
     assert "Fails raised in round" in found.stopped and "out of luck" in found.stopped
     assert sum(len(found.of(i)) for i in range(2)) >= 1
     assert all(one.seconds for i in range(2) for one in found.of(i))
 
 
 def test_where_the_time_goes_is_asked_of_networks(monkeypatch):
-    monkeypatch.setattr(launch.shares, "of_call", lambda *_: {"rest": 1.0})
-    chosen = works.of_trial(configure(groups=16), ["latency", "front-end"])
+    monkeypatch.setattr(worker.shares, "of_call", lambda *_: {"rest": 1.0})
+    chosen = workloads.of_trial(configure(groups=16), ["latency", "front-end"])
     job = Job(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
-    _, *answers, _ = launch.answers(job)
+    _, *answers, _ = worker.answers(job)
     told = {chosen[answer.index].what: answer.samples.shares for answer in answers}
     assert told == {"latency": {"rest": 1.0}, "front-end": {}}
 
@@ -155,80 +156,80 @@ def test_a_call_that_fails_after_its_rounds_keeps_them(monkeypatch):
     def fails(*_):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(launch.shares, "of_call", fails)
-    chosen = works.of_trial(configure(groups=16), ["latency"])
+    monkeypatch.setattr(worker.shares, "of_call", fails)
+    chosen = workloads.of_trial(configure(groups=16), ["latency"])
     job = Job(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
-    _, answer, end = launch.answers(job)
+    _, answer, end = worker.answers(job)
     assert answer.samples.seconds and answer.samples.shares == {}
     assert end.error == "latency groups=16 raised after its rounds RuntimeError: out of luck" and not end.bad_input
 
 
 def test_a_process_that_dies_is_said(models, env, monkeypatch):
     monkeypatch.setattr(
-        measuring, "facts", lambda *_: works.Facts(params=1, macs=1, floor=works.roofline.floor([], None))
+        launcher, "facts", lambda *_: workloads.Facts(params=1, macs=1, floor=workloads.roofline.floor([], None))
     )
     with pytest.raises(Failed, match="a timing process ended with exit code 3"):
-        measuring.measure(of_model(models("Dies")), "cpu", 2, 5.0, False, env)
+        launcher.measure(of_model(models("Dies")), "cpu", 2, 5.0, False, env)
 
 
 def test_an_interruption_keeps_the_launches_before_it(env, monkeypatch):
-    real, kept = measuring._launch, []
-    chosen = works.of_trial(configure(groups=16), ["latency"])
+    real, kept = launcher._launch, []
+    chosen = workloads.of_trial(configure(groups=16), ["latency"])
 
     def second_is_interrupted(job, progress):
         if job.seed == 2:
             raise KeyboardInterrupt
         return real(job, progress)
 
-    monkeypatch.setattr(measuring, "_launch", second_is_interrupted)
+    monkeypatch.setattr(launcher, "_launch", second_is_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measuring.measure(chosen, "cpu", 3, 1.0, False, env, keep=kept.append)
+        launcher.measure(chosen, "cpu", 3, 1.0, False, env, keep=kept.append)
     assert [(len(one.launches), one.stopped) for one in kept] == [(1, "interrupted")]
 
 
 def test_an_input_that_the_model_refuses(models, env):
     with pytest.raises(InputError, match=r"latency timed_models:Chatty cannot be run: RuntimeError"):
-        measuring.measure(of_model(models("Chatty"), shape=(1, 2)), "cpu", 1, 5.0, False, env)
+        launcher.measure(of_model(models("Chatty"), shape=(1, 2)), "cpu", 1, 5.0, False, env)
 
 
 def test_a_process_that_dies_keeps_what_it_had_answered(models, env):
     # As when the device is lost: the process that trains ends without a word, after inference was timed.
-    found = measuring.measure(of_model(models("DiesInTraining"), ["latency", "step"]), "cpu", 2, 5.0, False, env)
+    found = launcher.measure(of_model(models("DiesInTraining"), ["latency", "step"]), "cpu", 2, 5.0, False, env)
     assert "a timing process ended with exit code 4" in found.stopped
     assert len(found.of(0)) == 1 and found.of(1) == []
 
 
 def test_a_model_that_cannot_be_trained(models, env):
     with pytest.raises(InputError, match="has no trainable parameters: time latency or throughput"):
-        measuring.measure(of_model(models("Frozen"), ["step"]), "cpu", 1, 5.0, False, env)
+        launcher.measure(of_model(models("Frozen"), ["step"]), "cpu", 1, 5.0, False, env)
 
 
 def test_no_room_for_repetitions(env):
-    chosen = works.of_trial(configure(groups=16, batch_size=512), ["step"])
+    chosen = workloads.of_trial(configure(groups=16, batch_size=512), ["step"])
     with pytest.raises(InputError, match=r"the time allowed, 0.001 s, has no room for 9 rounds"):
-        measuring.measure(chosen, "cpu", 1, 0.001, False, env)
+        launcher.measure(chosen, "cpu", 1, 0.001, False, env)
 
 
 def test_a_work_is_of_a_trial_or_a_model():
     with pytest.raises(ValueError, match="a trial or of a model"):
-        works.Work(what="step", clips=1, batch_size=1)
+        workloads.Work(what="step", clips=1, batch_size=1)
     with pytest.raises(ValueError, match="front-end is a trial's"):
-        works.Work(what="front-end", clips=1, batch_size=1, model="a:b")
+        workloads.Work(what="front-end", clips=1, batch_size=1, model="a:b")
 
 
 def test_labels_tell_works_apart():
-    chosen = [w for g in (1, 4) for w in works.of_trial(configure(groups=g), ["step", "throughput"])]
-    labels = works.labels(chosen)
+    chosen = [w for g in (1, 4) for w in workloads.of_trial(configure(groups=g), ["step", "throughput"])]
+    labels = workloads.labels(chosen)
     assert len(set(labels)) == len(labels) == 8
     assert labels[0] == "step groups=1" and labels[1] == "throughput batch 16 groups=1"
     # One front-end, whatever networks follow.
-    front_ends = {w for g in (1, 4) for w in works.of_trial(configure(groups=g), ["front-end"])}
-    assert len(front_ends) == len(works.FRONT_END_BATCHES)
+    front_ends = {w for g in (1, 4) for w in workloads.of_trial(configure(groups=g), ["front-end"])}
+    assert len(front_ends) == len(workloads.FRONT_END_BATCHES)
 
 
 def test_a_delay_is_a_share_of_the_call(monkeypatch):
     # The call takes 2 s of fake time; each look at the clock takes 1/64 s. Delayed by half: 3 s, up to a look more.
     machine = FakeMachine(reading=1 / 64)
-    monkeypatch.setattr(works, "time", SimpleNamespace(perf_counter=machine.now))
-    works._delayed(machine.work("a", 2.0), 0.5)()
+    monkeypatch.setattr(workloads, "time", SimpleNamespace(perf_counter=machine.now))
+    workloads._delayed(machine.work("a", 2.0), 0.5)()
     assert 3.0 <= machine.time <= 3.0 + 5 / 64

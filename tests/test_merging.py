@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from bench.environment import collect
-from bench.merging import Merged, merge
-from bench.records import FailureRecord, RecordFolder
+from bench.records.merging import Merged, merge
+from bench.records.schema import FailureRecord, RecordFolder
+from bench.system.environment import collect
 from melcnn import InputError, configure
 from tests.records import timing_record, trial_record
 

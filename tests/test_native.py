@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from melcnn import configure, native, ops
-from melcnn.log_mel import log_mel
+from melcnn import configure, native
+from melcnn.kernels import grouped_conv
+from melcnn.kernels.log_mel import log_mel
 from melcnn.model import MelCNN
 
 
@@ -19,7 +20,7 @@ def compiled():
 @pytest.fixture
 def without_kernels(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
-    monkeypatch.setattr(ops, "_DECIDED", {})
+    monkeypatch.setattr(grouped_conv, "_DECIDED", {})
 
 
 def test_without_a_compiler_everything_goes_on(without_kernels, clips):
@@ -27,7 +28,7 @@ def test_without_a_compiler_everything_goes_on(without_kernels, clips):
     out = network(x)
     network.kernels = "torch"
     assert torch.equal(out, network(x))
-    assert ops.kernels("cpu") == "torch"
+    assert grouped_conv.kernels("cpu") == "torch"
     assert log_mel(clips.waveforms[:3], configure().front_end, "cpu").shape == (3, 80, 101)
 
 
@@ -42,7 +43,7 @@ def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
 
 def test_kernels_that_nobody_wants(compiled, monkeypatch):
     monkeypatch.setattr(native, "_switch", lambda: "torch")
-    assert native.library() is None and ops.kernels("cpu") == "torch"
+    assert native.library() is None and grouped_conv.kernels("cpu") == "torch"
 
 
 def test_a_library_that_others_could_have_put_there_is_not_loaded(compiled, monkeypatch, tmp_path):

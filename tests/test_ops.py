@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import conv1d
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.complexity import count
-from melcnn import choice, native, ops
-from melcnn.ops import grouped_conv1d
+from bench.counting.profile import count
+from melcnn import native
+from melcnn.kernels import autotune, grouped_conv
+from melcnn.kernels.grouped_conv import grouped_conv1d
 
 OURS = torch.ops.melcnn.grouped_conv1d
 
@@ -25,13 +26,13 @@ def compiled():
 
 @pytest.fixture(autouse=True)
 def nothing_decided(monkeypatch):
-    monkeypatch.setattr(ops, "_DECIDED", {})
+    monkeypatch.setattr(grouped_conv, "_DECIDED", {})
 
 
 @pytest.fixture
 def ours(compiled, monkeypatch):
     """Our kernels, whatever is faster."""
-    monkeypatch.setattr(ops, "chosen", lambda *arguments: "melcnn")
+    monkeypatch.setattr(grouped_conv, "chosen", lambda *arguments: "melcnn")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_it_is_the_librarys_forward_and_backward(case, seed):
     torch.manual_seed(seed)
     x, weight, bias, *rest = case
     found = []
-    for convolution, kind in ((OURS, torch.float32), (ops.ours, torch.float32), (conv1d, torch.float64)):
+    for convolution, kind in ((OURS, torch.float32), (grouped_conv.ours, torch.float32), (conv1d, torch.float64)):
         tensors = [None if t is None else t.to(kind, copy=True).requires_grad_() for t in (x, weight, bias)]
         y = convolution(*tensors, *rest)
         wanted = [t for t in tensors if t is not None]
@@ -83,7 +84,7 @@ def test_gradients_in_double_precision(ours, stride, padding, dilation, groups):
     x = torch.randn(3, 6, 13, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 6 // groups, 4, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
-    assert ops.takes(x, weight, bias, stride, padding, dilation, groups)
+    assert grouped_conv.takes(x, weight, bias, stride, padding, dilation, groups)
 
     def convolution(*tensors):
         return grouped_conv1d(*tensors, stride, padding, dilation, groups)
@@ -228,7 +229,7 @@ def test_it_can_be_compiled(ours):
 
 
 def test_what_the_compiler_takes_for_constant_is_marked_as_torch_marks_it_without_its_import():
-    marked = [mark(lambda: 0) for mark in (ops._constant, torch.compiler.assume_constant_result)]
+    marked = [mark(lambda: 0) for mark in (grouped_conv._constant, torch.compiler.assume_constant_result)]
     assert vars(marked[0]) == vars(marked[1]) != {}
     # Which takes a second of every command's start.
     code = "import sys, melcnn.ops; assert 'torch._dynamo' not in sys.modules"
@@ -237,7 +238,7 @@ def test_what_the_compiler_takes_for_constant_is_marked_as_torch_marks_it_withou
 
 def test_the_choice_depends_on_shape_and_gradients(compiled, monkeypatch):
     keys = []
-    monkeypatch.setattr(choice, "made", lambda key, *rest: keys.append(key) or "torch")
+    monkeypatch.setattr(autotune, "made", lambda key, *rest: keys.append(key) or "torch")
     x, weight = torch.randn(5, 6, 13), torch.randn(4, 3, 3)
     for clips in (5, 7, 8, 9):
         grouped_conv1d(torch.randn(clips, 6, 13), weight, groups=2)

@@ -13,12 +13,13 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from bench import breakdown, plots, works
-from bench.drawing import MOST_IN_LEGEND, PAGE, PAPER, PHONE
-from bench.figures import image
-from bench.findings import OUT_OF_FOLD, TEST, VALIDATION, find
-from bench.gathering import gather
-from bench.plots import INTERVALS
+from bench.measurement import workloads
+from bench.report import charts, time_breakdown
+from bench.report.charts import INTERVALS
+from bench.report.export import image
+from bench.report.findings import OUT_OF_FOLD, TEST, VALIDATION, find
+from bench.report.load import gather
+from bench.report.style import MOST_IN_LEGEND, PAGE, PAPER, PHONE
 from melcnn import configure
 from tests.records import chapter, folds, measurement, network, timing_record
 
@@ -31,7 +32,7 @@ VARIANTS = ("plain", "separable", "shuffle")
 
 
 def figures(trials=(), folds=(), timings=(), style=PAPER):
-    return {one.name: one for one in plots.figures(find(chapter(trials, folds, timings)), style)}
+    return {one.name: one for one in charts.figures(find(chapter(trials, folds, timings)), style)}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def assert_whole(made):
 
 
 def test_every_figure_of_the_reference_records_has_its_points(reference):
-    made = {figure.name: figure for figure in plots.figures(reference, PAPER)}
+    made = {figure.name: figure for figure in charts.figures(reference, PAPER)}
     # Nine configurations are cross-validated, five are trained with the data set's own splits for 120 epochs.
     assert {name: len(figure.points) for name, figure in made.items()} == {
         "accuracy-macs": 9 + STUDY_VALIDATION,
@@ -103,13 +104,13 @@ def test_every_figure_of_the_reference_records_has_its_points(reference):
 
 
 def test_the_data_in_a_figure_are_its_points(reference):
-    for figure in plots.figures(reference, PAGE):
+    for figure in charts.figures(reference, PAGE):
         for row, point in zip(inline(figure), figure.points, strict=True):
             assert {name: "" if value is None else str(value) for name, value in point.items()} == row
 
 
 def test_accuracies_stand_with_their_measures(reference):
-    made = {figure.name: figure for figure in plots.figures(reference, PAPER)}
+    made = {figure.name: figure for figure in charts.figures(reference, PAPER)}
 
     def measures(name):
         return {(point["configuration"] is not None, point["measure"]) for point in made[name].points}
@@ -174,7 +175,7 @@ def test_captions_say_what_is_in_the_figure():
 
 
 def test_bars_are_explained_once_or_measure_by_measure(reference):
-    caption = {figure.name: figure.caption for figure in plots.figures(reference, PAPER)}["groups-accuracy"]
+    caption = {figure.name: figure.caption for figure in charts.figures(reference, PAPER)}["groups-accuracy"]
     assert caption.startswith(f"Bars of out-of-fold accuracies are {INTERVALS[OUT_OF_FOLD]}. Bars of test accuracies")
     trials = [configure(groups=groups) for groups in (1, 2)]
     alike = figures([network(trial, seed) for trial in trials for seed in (0, 1)])["groups-accuracy"].caption
@@ -194,7 +195,7 @@ def test_captions_of_curves_tell_of_their_seeds():
 
 def test_a_reader_of_the_screen_hears_title_and_caption(reference):
     for style in (PAGE, PAPER):
-        for figure in plots.figures(reference, style):
+        for figure in charts.figures(reference, style):
             assert figure.caption and figure.spec["description"] == f"{figure.title}. {figure.caption}"
 
 
@@ -233,7 +234,7 @@ def test_the_front_goes_through_its_marks_and_through_no_other(equal):
 @pytest.mark.parametrize("style", [PAGE, PAPER], ids=["page", "paper"])
 def test_specifications_compile(reference, many, style):
     for found in (reference, many):
-        made = plots.figures(found, style)
+        made = charts.figures(found, style)
         assert len({figure.name for figure in made}) == len(made) >= 10
         for figure in made:
             vega = vl_convert.vegalite_to_vega(figure.spec)
@@ -246,7 +247,7 @@ def test_there_is_no_figure_without_points():
     crossed = figures(folds=[record for groups in (1, 2) for record in folds(configure(groups=groups))])
     # Of a cross-validation alone there are no accuracies of the test split and no times, and no fold validates.
     assert " ".join(crossed) == "accuracy-macs groups-accuracy groups-params groups-macs train-loss confusion"
-    assert plots.times([], PAPER) == []
+    assert charts.times([], PAPER) == []
     # Of one configuration nothing is drawn over an axis, and of no timing no times.
     curves = ["train-loss", "validation-loss", "validation-accuracy"]
     two = [network(configure(groups=groups)) for groups in (1, 2)]
@@ -278,7 +279,7 @@ def test_one_configuration_is_drawn():
 @pytest.mark.parametrize("style", [PAPER, NARROW], ids=["paper", "phone"])
 def test_what_is_written_fits(reference, many, style):
     for found, names in ((reference, ()), (many, ("accuracy-macs", "groups-accuracy", "groups-params", "train-loss"))):
-        for figure in plots.figures(found, style):
+        for figure in charts.figures(found, style):
             if figure.name in names or not names:
                 assert not cut_off(figure), figure.name
 
@@ -290,12 +291,12 @@ def test_a_legend_of_names_of_any_length_fits(style, length):
     found = find(chapter([network(configure(groups=groups)) for groups in (1, 2)]))
     renamed = dict(zip(found.configurations, names, strict=True))
     points = tuple(p | {"configuration": renamed[p["configuration"]]} for p in found.curves)
-    made = {figure.name: figure for figure in plots.figures(replace(found, curves=points), style)}
+    made = {figure.name: figure for figure in charts.figures(replace(found, curves=points), style)}
     assert not cut_off(made["train-loss"])
 
 
 def test_forty_configurations_leave_room_for_the_figure(many):
-    made = {figure.name: figure for figure in plots.figures(many, PAPER)}
+    made = {figure.name: figure for figure in charts.figures(many, PAPER)}
     assert drawn(made["train-loss"])["line mark"] == 40
     assert drawn(made["accuracy-macs"])["point"] == 40 + STUDY_VALIDATION
     # The legend says how many of them it names.
@@ -331,11 +332,11 @@ def test_confusions_of_many_words_and_of_long_ones_can_be_read():
 
 
 def test_times_are_drawn_part_by_part():
-    of = [*works.of_trial(configure(), ["latency"]), *works.of_trial(configure(groups=4), ["latency"])]
-    of += works.of_trial(configure(), ["front-end"])
+    of = [*workloads.of_trial(configure(), ["latency"]), *workloads.of_trial(configure(groups=4), ["latency"])]
+    of += workloads.of_trial(configure(), ["front-end"])
     seconds = [2.0, 1.0, 0.5, 0.5]
     split = [{"convolution": 0.75, "pooling": 0.25}] * 2
-    (figure,) = plots.times(breakdown.points(measurement(of, seconds, split)), PAPER)
+    (figure,) = charts.times(time_breakdown.points(measurement(of, seconds, split)), PAPER)
     assert (figure.name, figure.title) == ("batch-1", "One clip at a time")
     # A bar of two networks for each of front-end, convolution and other operators; one begins where the other ends.
     assert drawn(figure)["bar"] == len(figure.points) == 6 and not cut_off(figure)
@@ -345,8 +346,8 @@ def test_times_are_drawn_part_by_part():
 
 def test_parts_keep_their_colours_and_the_caption_tells_of_those_that_occur():
     def bars(share):
-        measured = measurement(works.of_trial(configure(), ["latency"]), [1.0], [share])
-        (figure,) = plots.times(breakdown.points(measured), PAPER)
+        measured = measurement(workloads.of_trial(configure(), ["latency"]), [1.0], [share])
+        (figure,) = charts.times(time_breakdown.points(measured), PAPER)
         scale = figure.spec["layer"][0]["encoding"]["color"]["scale"]
         return dict(zip(scale["domain"], scale["range"], strict=True)), figure.caption
 
@@ -362,9 +363,9 @@ def test_parts_keep_their_colours_and_the_caption_tells_of_those_that_occur():
 
 
 def test_what_binds_the_network_stands_once_beside_its_bar():
-    of = [*works.of_trial(configure(), ["latency"]), *works.of_trial(configure(), ["front-end"])[:1]]
+    of = [*workloads.of_trial(configure(), ["latency"]), *workloads.of_trial(configure(), ["front-end"])[:1]]
     split = [{"convolution": 0.5, "Python and launching": 0.5}]
-    (figure,) = plots.times(breakdown.points(measurement(of, [2.0, 1.0], split)), PAPER)
+    (figure,) = charts.times(time_breakdown.points(measurement(of, [2.0, 1.0], split)), PAPER)
     bars = re.findall(r'aria-roledescription="bar" d="M([\d.]+),[\d.]+h([\d.]+)', svg(figure))
     (text,) = re.findall(r"translate\(([\d.]+),[^>]*>arithmetic</text>", svg(figure))
     # Four points behind the last of three bars.
@@ -392,8 +393,8 @@ def test_zero_has_no_unit():
 
 
 def test_a_figure_for_each_batch_size():
-    of = works.of_trial(configure(), ["latency", "throughput"])
-    made = plots.times(breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
+    of = workloads.of_trial(configure(), ["latency", "throughput"])
+    made = charts.times(time_breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
     titles = {figure.name: figure.title for figure in made}
     assert titles == {"batch-1": "One clip at a time", "batch-64": "In batches of 64"}
     for figure in made:

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from bench.progress import REDRAW_SECONDS, SweepProgress
-from bench.stacks import Standing, Status
+from bench.cli.progress import REDRAW_SECONDS, SweepProgress
+from bench.sweep.schedule import Standing, Status
 from melcnn import configure
 
 TRIALS = [configure(groups=groups) for groups in (1, 2)]

@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench import race
-from bench.baselines import BASELINES
+from bench.baselines import BASELINES, race
 from bench.baselines.loop import Learned
-from bench.clocks import HostClock
-from bench.sweep import parse_axes, plan
+from bench.sweep.run import parse_axes, plan
+from bench.timing.clocks import HostClock
 from melcnn import extract, load_clips
 from tests.machines import FakeMachine
 

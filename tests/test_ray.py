@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.dispatch import Heard, Lost
-from bench.executors import Audience
-from bench.jobs import Job
-from bench.records import RecordFolder
-from bench.stacks import Listener
-from bench.sweep import sweep, trained
+from bench.executors.jobs import Job
+from bench.executors.retry import Heard, Lost
+from bench.executors.threads import Audience
+from bench.records.schema import RecordFolder
+from bench.sweep.run import sweep, trained
+from bench.sweep.schedule import Listener
 from melcnn import InputError, configure, native
 from melcnn.training import Epoch
 from tests import stand_ins
@@ -35,7 +35,7 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 def patient(monkeypatch):
     """However long a worker takes to come up, and what is told to arrive."""
     for name in ("PATIENCE_SECONDS", "LISTEN_SECONDS"):
-        monkeypatch.setattr(f"bench.ray_executor.{name}", PATIENCE_SECONDS)
+        monkeypatch.setattr(f"bench.executors.ray.{name}", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def two_threads():
 
 
 def on(cluster, **more):
-    from bench.ray_executor import Ray
+    from bench.executors.ray import Ray
 
     return Ray("cpu", cluster.address, **more)
 
@@ -190,7 +190,7 @@ def test_who_hears_of_epochs_may_die(cluster, clips):
 
 @needs_ray
 def test_a_loss_says_where_it_was():
-    from bench.ray_executor import _Pool
+    from bench.executors.ray import _Pool
 
     epoch = Epoch(3, [0.5], [True])
     # Told before, and asked for anew when there is a loss; of the last job nothing is known, and the ninth is no more.
@@ -224,7 +224,7 @@ def test_a_node_with_other_numbers_is_refused(cluster, clips, monkeypatch):
     refused = pytest.raises(InputError, match=r"has a melbench of other results \(version \d+, here 99\)")
     with on(cluster, work=stand_ins.learned) as executor:
         # As if the nodes that answered first were right, and another was not.
-        monkeypatch.setattr("bench.ray_executor.RESULTS_VERSION", 99)
+        monkeypatch.setattr("bench.executors.ray.RESULTS_VERSION", 99)
         with refused:
             executor.run([Job(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
     with refused, on(cluster):
@@ -233,7 +233,7 @@ def test_a_node_with_other_numbers_is_refused(cluster, clips, monkeypatch):
 
 @needs_ray
 def test_a_gpu_that_no_node_has(cluster):
-    from bench.ray_executor import Ray
+    from bench.executors.ray import Ray
 
     with pytest.raises(InputError, match="--device cuda: the Ray cluster has no GPU"), Ray("cuda", cluster.address):
         pytest.fail("not reached")
@@ -274,11 +274,11 @@ def test_clusters_that_are_not_there(melbench, corpus, tmp_path, address, messag
 
 
 def test_whoever_waits_for_the_cluster_says_so_and_for_what(monkeypatch):
-    from bench import ray_executor
+    from bench.executors import ray
 
-    monkeypatch.setattr(ray_executor, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(ray, "PATIENCE_SECONDS", 60)
     busy = iter([[], [], ["task"]])
-    executor = object.__new__(ray_executor.Ray)
+    executor = object.__new__(ray.Ray)
     executor.ray = SimpleNamespace(
         wait=lambda tasks, timeout: (next(busy), None), get=lambda task: f"of {task}", exceptions=None
     )
@@ -299,5 +299,7 @@ def test_without_ray_one_line_says_what_to_install(melbench, corpus, tmp_path, m
 
 @needs_ray
 def test_ray_is_not_imported_unasked():
-    code = "import sys, bench.cli, bench.sweep, bench.crossval, bench.processes; print('ray' in sys.modules)"
+    code = (
+        "import sys, bench.cli.app, bench.sweep.run, bench.sweep.crossval, bench.processes; print('ray' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.recommendation import Candidate, pareto, recommend
-from bench.simulation import Scenario, draw, level, main, scenarios, simulate
+from bench.stats.noninferiority import Candidate, pareto, recommend
+from bench.studies.simulation import Scenario, draw, level, main, scenarios, simulate
 
 SPEAKERS = np.repeat(np.arange(400), 4)
 

@@ -10,9 +10,8 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import reconciliation
-from bench.complexity import make_inputs, profile
-from bench.reconciliation import Missing, Reconciled, UnexplainedDifference, reconcile
+from bench.counting.profile import make_inputs, profile
+from bench.counting.reconcile import Missing, Reconciled, UnexplainedDifference, _itemise, reconcile
 from melcnn import LogMelFilterBanks, MelCNN
 from tests.networks import NETWORKS, build
 
@@ -272,7 +271,7 @@ def test_every_difference_has_a_name_on_common_layers(name):
 
 
 def test_an_unexplained_remainder_is_an_error(monkeypatch):
-    monkeypatch.setattr(reconciliation, "_flop_counter_mode", lambda *_: (1_010_433.0, {}))
+    monkeypatch.setattr("bench.counting.reconcile._flop_counter_mode", lambda *_: (1_010_433.0, {}))
     with pytest.raises(UnexplainedDifference, match=r"\+1 of the difference has no name"):
         reconciled(MelCNN(), (1, 80, 101))
 
@@ -284,13 +283,13 @@ def test_a_layer_that_a_counter_gets_wrong_is_not_hidden_by_another():
     ours = profile(model, inputs)
     a, b = (layer.macs for layer in ours.layers)
     with pytest.raises(UnexplainedDifference, match="Conv1d"):
-        reconciliation._itemise("x", {"0": a + 5, "1": b - 5}, ours, dict(model.named_modules()), lambda layer: None)
+        _itemise("x", {"0": a + 5, "1": b - 5}, ours, dict(model.named_modules()), lambda layer: None)
 
 
 def test_a_counter_that_fails_is_a_line(monkeypatch):
     def fail(*_):
         raise RuntimeError("cannot trace this")
 
-    monkeypatch.setattr(reconciliation, "_fvcore", fail)
+    monkeypatch.setattr("bench.counting.reconcile._fvcore", fail)
     found = reconciled(MelCNN(), (1, 80, 101))
     assert found["fvcore"] == Missing("fvcore", "fvcore failed: cannot trace this")

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench.environment import collect
-from bench.records import (
+from bench.records.schema import (
     FORMAT_VERSION,
     RESULTS_VERSION,
     FailureRecord,
@@ -19,6 +18,7 @@ from bench.records import (
     Untrusted,
     kind_of,
 )
+from bench.system.environment import collect
 from melcnn import InputError, configure, locking
 from tests.records import timing_record, trial_record
 
@@ -156,7 +156,7 @@ def test_a_disk_without_room_for_a_few_records_is_found_before_the_training(fold
             if len(content) >= 100_000:  # a record of a thousand clips
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("bench.records.tempfile.TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr("bench.records.schema.tempfile.TemporaryFile", lambda dir: Full())
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\): choose another with --out"):
         folder.prepare()
 

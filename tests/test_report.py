@@ -18,11 +18,11 @@ from html.parser import HTMLParser
 import pytest
 import vl_convert
 
-from bench import report, works
-from bench.escaping import visible
-from bench.findings import CURVES, find
-from bench.gathering import Gathered
-from bench.report import answer, page, sort_value
+from bench.formats.escaping import visible
+from bench.measurement import workloads
+from bench.report.findings import CURVES, find
+from bench.report.load import Gathered
+from bench.report.page import _file, answer, page, sort_value
 from melcnn import configure
 from tests.records import (
     ENVIRONMENT,
@@ -248,7 +248,7 @@ def test_folds_alone_have_a_page():
 
 
 def test_measurements_alone_have_a_page_that_does_not_say_where_they_lie():
-    timed = [works.of_trial(trial, ["latency"])[0] for trial in (ONE, FOUR)]
+    timed = [workloads.of_trial(trial, ["latency"])[0] for trial in (ONE, FOUR)]
     shown = page_of(measurements={"/home/ann/secret/times.json": measurement(timed, (0.002, 0.001))})
     assert "Where time goes" in shown.text and "No records of trainings" in shown.text
     assert "times.json" in shown.text and "secret" not in shown.text
@@ -268,7 +268,7 @@ def test_it_loads_nothing_and_runs_nothing_but_its_own_script():
     for tag, attributes in shown.elements:
         assert "src" not in attributes and not any(name.startswith("on") for name in attributes), tag
         assert attributes.get("href", "#").startswith(("#", "data:text/csv;")), tag
-    assert not re.search(r"https?:", shown.text) and not re.search(r"url\(|@import", report._file("page.css"))
+    assert not re.search(r"https?:", shown.text) and not re.search(r"url\(|@import", _file("page.css"))
     # The policy allows the one script that is no data, by its hash, and no evaluation.
     (policy,) = (own["content"] for tag, own in shown.elements if own.get("http-equiv") == "Content-Security-Policy")
     allowed = dict(rule.split(" ", 1) for rule in policy.split("; "))
@@ -296,7 +296,7 @@ def named(names):
         for trial in trials
         for seed in (0, 1)
     ]
-    timed = [works.of_trial(trial, ["latency"])[0] for trial in trials]
+    timed = [workloads.of_trial(trial, ["latency"])[0] for trial in trials]
     return html_of(chapter(records), measurements={f"folder/{names[0]}": measurement(timed, (0.002, 0.001))})
 
 

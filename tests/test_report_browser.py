@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import findings, plots
-from bench.drawing import PAGE
-from bench.escaping import visible
-from bench.gathering import gather
-from bench.report import page
+from bench.formats.escaping import visible
+from bench.report import charts, findings
+from bench.report.load import gather
+from bench.report.page import page
+from bench.report.style import PAGE
 from tests.test_report import HOSTILE, named
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -45,7 +45,7 @@ def report(tmp_path_factory):
 @pytest.fixture(scope="module")
 def figures():
     (chapter,) = gather(RUNS, print).chapters
-    return {f"data-1-{figure.name}": figure for figure in plots.figures(findings.find(chapter), PAGE)}
+    return {f"data-1-{figure.name}": figure for figure in charts.figures(findings.find(chapter), PAGE)}
 
 
 class Opened:

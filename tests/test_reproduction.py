@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench import formats
-from bench.complexity import Complexity
-from bench.records import Predictions, RecordFolder, TimedTrial
-from bench.reproduction import CANNOT_TELL, DOES_NOT, GROUPS, HOLDS, MELS, STUDY, sheets
+from bench.analysis.study import CANNOT_TELL, DOES_NOT, GROUPS, HOLDS, MELS, STUDY, sheets
+from bench.counting.profile import Complexity
+from bench.formats import render
+from bench.records.schema import Predictions, RecordFolder, TimedTrial
 from melcnn import configure
 from tests.test_records import timing_record, trial_record
 
@@ -187,7 +187,7 @@ def test_titles_and_notes_say_what_was_compared():
     for sheet in found:
         assert "speech_commands: yes,no (20 training and 1000 test clips), recipe plain, 5 seeds, " in sheet.title
         assert "20 train clips (the study 6358); 2 validation clips (the study 803)" in sheet.note
-        assert list(csv.DictReader(io.StringIO(formats.to_csv(sheet)))) and formats.to_latex(sheet)
+        assert list(csv.DictReader(io.StringIO(render.to_csv(sheet)))) and render.to_latex(sheet)
 
 
 def test_what_is_missing_is_said():
@@ -365,7 +365,7 @@ def test_the_exit_code_says_that_epochs_could_not_be_timed(melbench, corpus, tmp
         timing=timing(0.9, 0.9, 0.9, 0.9) if timed else None,
         failures=[],
     )
-    monkeypatch.setattr("bench.sweep.sweep", lambda *_: found)
+    monkeypatch.setattr("bench.sweep.run.sweep", lambda *_: found)
     code, out, _ = melbench("reproduce", "--data", corpus, "--out", tmp_path, "--format", "csv")
     # The claims stand all the same.
     assert code == expected and len(out.splitlines()) > 1

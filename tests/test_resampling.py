@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm, t
 
-from bench.resampling import crossed_interval, differences, paired_interval, summarise
-from bench.statistics import accuracy_interval, holm
+from bench.stats.clustered import crossed_interval, differences, paired_interval, summarise
+from bench.stats.intervals import accuracy_interval, holm
 
 rng = np.random.default_rng(0)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import formats, tables
-from bench.complexity import count
-from bench.figures import write_figures
-from bench.findings import OUT_OF_FOLD, find
-from bench.gathering import gather
-from bench.records import RecordFolder
+from bench.analysis import summary
+from bench.counting.profile import count
+from bench.formats import render
+from bench.records.schema import RecordFolder
+from bench.report.export import write_figures
+from bench.report.findings import OUT_OF_FOLD, find
+from bench.report.load import gather
 from melcnn import MelCNN
 
 ROOT = Path(__file__).parent.parent
@@ -36,16 +37,16 @@ def made_again(folder, name):
     records = {(*key(r.trial), r.seed): r for r in kept.trials().values()}
     (timing,) = [t for t in kept.timings().values() if [key(timed.trial) for timed in t.timed] == wanted]
     chosen = [records[(*axes, seed)] for axes in wanted for seed in range(int(rows[0]["seeds"]))]
-    decided = tables.recommended(chosen)
-    return tables.rows(chosen, timing, decided=decided), decided
+    decided = summary.recommended(chosen)
+    return summary.rows(chosen, timing, decided=decided), decided
 
 
 @pytest.mark.parametrize(("folder", "name"), TABLES)
 def test_tables_are_made_of_the_records(folder, name):
     rows, decided = made_again(folder, name)
-    sheet = tables.sheet(rows, decided)
-    assert formats.to_csv(sheet) == (folder / f"{name}.csv").read_text()
-    assert formats.to_markdown(sheet) == (folder / f"{name}.md").read_text()
+    sheet = summary.sheet(rows, decided)
+    assert render.to_csv(sheet) == (folder / f"{name}.csv").read_text()
+    assert render.to_markdown(sheet) == (folder / f"{name}.md").read_text()
     for row in rows:
         counts = count(MelCNN(row.n_mels, row.groups), (1, row.n_mels, 101))
         assert (row.params, row.macs, row.macs_all_layers) == tuple(counts.model_dump().values())
@@ -70,10 +71,10 @@ def test_the_recommendation_is_made_of_its_records():
     (chapter,) = gather([RECOMMENDATION / "records"], pytest.fail).chapters
     sheet = find(chapter).sheets[OUT_OF_FOLD]
     stored = list(csv.DictReader((RECOMMENDATION / "candidates.csv").open()))
-    made = list(csv.DictReader(io.StringIO(formats.to_csv(sheet))))
+    made = list(csv.DictReader(io.StringIO(render.to_csv(sheet))))
     # Weights are counted from networks, of which records hold none.
     assert [{**row, "weight_bytes": ""} for row in stored] == made
-    assert formats.to_markdown(sheet) == (RECOMMENDATION / "candidates.md").read_text()
+    assert render.to_markdown(sheet) == (RECOMMENDATION / "candidates.md").read_text()
     assert (RECOMMENDATION / "candidates.md").read_text().strip() in (ROOT / "results" / "README.md").read_text()
 
 

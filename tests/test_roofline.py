@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench import ceilings, roofline, works
-from bench.ceilings import Ceilings
-from bench.roofline import ARITHMETIC, LAUNCHES, MEMORY, Operation, floor, operations
+from bench.measurement import peaks, roofline, workloads
+from bench.measurement.peaks import Ceilings
+from bench.measurement.roofline import ARITHMETIC, LAUNCHES, MEMORY, Operation, floor, operations
 from melcnn import configure
 from tests.machines import FakeMachine
 
@@ -107,22 +107,22 @@ def test_only_busy_time_says_that_a_gpu_waits_for_launches():
 
 def test_facts_of_an_epoch_are_those_of_its_steps():
     trial = configure(groups=16, batch_size=8)
-    step, epoch = works.of_trial(trial, ["step", "epoch"])
+    step, epoch = workloads.of_trial(trial, ["step", "epoch"])
     epoch = epoch.model_copy(update={"clips": 20})
-    one, all_steps = works.facts(step, "cpu", TOP), works.facts(epoch, "cpu", TOP)
+    one, all_steps = workloads.facts(step, "cpu", TOP), workloads.facts(epoch, "cpu", TOP)
     # 8 + 8 + 4 clips: two whole steps, and a half one that launches as many operators
     assert all_steps.floor.operators == 3 * one.floor.operators
     assert 2.4 * one.floor.flops < all_steps.floor.flops < 2.7 * one.floor.flops
     # seed.md's network at 16 groups: 67,232 convolution and linear macs a clip; a step has about three times
     # those of the forward pass (gradients of weights and of activations, none for the input).
     assert (one.params, one.macs) == (5890, 67_232)
-    forward = works.facts(works.of_trial(trial, ["latency"])[0], "cpu", TOP)
+    forward = workloads.facts(workloads.of_trial(trial, ["latency"])[0], "cpu", TOP)
     assert 2 * 67_232 < forward.floor.flops < 2.6 * 67_232
     assert 2 * 8 * forward.floor.flops < one.floor.flops < 3.5 * 8 * forward.floor.flops
 
 
 def test_ceilings_are_measured_once_a_machine(monkeypatch, tmp_path):
-    from bench import environment
+    from bench.system import environment
 
     monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
     measured = []
@@ -131,15 +131,15 @@ def test_ceilings_are_measured_once_a_machine(monkeypatch, tmp_path):
         measured.append(device)
         return TOP
 
-    monkeypatch.setattr(ceilings, "measure", measure)
+    monkeypatch.setattr(peaks, "measure", measure)
     env = environment.collect("cpu")
-    assert ceilings.ceilings(env, "cpu") == ceilings.ceilings(env, "cpu") == TOP
+    assert peaks.ceilings(env, "cpu") == peaks.ceilings(env, "cpu") == TOP
     assert measured == ["cpu"]
-    ceilings.ceilings(env.model_copy(update={"threads": env.threads + 1}), "cpu")
+    peaks.ceilings(env.model_copy(update={"threads": env.threads + 1}), "cpu")
     assert measured == ["cpu"] * 2
     for file in tmp_path.glob("ceilings/*.json"):
         file.write_text("{}")
-    ceilings.ceilings(env, "cpu")
+    peaks.ceilings(env, "cpu")
     assert measured == ["cpu"] * 3
 
 
@@ -154,7 +154,7 @@ def test_a_ceiling_is_the_best_of_its_tries(monkeypatch):
             machine.work("x", 0.5 if took["calls"] % 17 == 9 else 1.0)()
             return machine.clock.read(machine.work("y", 0.5 if took["calls"] % 17 == 9 else 1.0))
 
-    found = ceilings.measure("cpu", Clock())
-    assert found.flops_per_second == pytest.approx(2 * max(ceilings.MATMUL_SIZES["cpu"]) ** 3 / 0.5)
-    assert found.bytes_per_second == {size: size / 0.5 for size in ceilings.COPY_BYTES["cpu"]}
-    assert found.launch_seconds == pytest.approx(0.5 / ceilings.LAUNCHES)
+    found = peaks.measure("cpu", Clock())
+    assert found.flops_per_second == pytest.approx(2 * max(peaks.MATMUL_SIZES["cpu"]) ** 3 / 0.5)
+    assert found.bytes_per_second == {size: size / 0.5 for size in peaks.COPY_BYTES["cpu"]}
+    assert found.launch_seconds == pytest.approx(0.5 / peaks.LAUNCHES)

@@ -1,16 +1,17 @@
-"""What a trial costs the driver, in a short form; `python -m bench.scaling` measures 10,000."""
+"""What a trial costs the driver, in a short form; `python -m bench.studies.scaling` measures 10,000."""
 
 import gc
 import tracemalloc
 
 import numpy as np
 
-from bench import records, untrained
-from bench.compact import Numbers, Rows
-from bench.records import Predictions, RecordFolder, TrialRecord
-from bench.scaling import sheet
-from bench.stacks import Listener
-from bench.sweep import trained
+from bench.records import schema
+from bench.records.arrays import Numbers, Rows
+from bench.records.schema import Predictions, RecordFolder, TrialRecord
+from bench.studies import fake_training
+from bench.studies.scaling import sheet
+from bench.sweep.run import trained
+from bench.sweep.schedule import Listener
 from melcnn import configure
 from tests.records import trial_record
 from tests.test_columns import check
@@ -20,11 +21,11 @@ FEWEST = 50
 
 
 def test_a_sweep_that_trains_nothing():
-    row = untrained.simulate("threads", FEWEST)
+    row = fake_training.simulate("threads", FEWEST)
     assert (row["trials"], row["configurations"], row["clips"]) == (50, 5, 187 + 824)
     assert 0 < row["driver_before_bytes"] <= row["driver_peak_bytes"] and row["scheduling_time_ms"] > 0
     made = sheet([row])
-    check("python -m bench.scaling", list(made.records[0]))
+    check("python -m bench.studies.scaling", list(made.records[0]))
     assert len(made.cells[0]) == len(made.headings)
 
 
@@ -54,12 +55,12 @@ def test_a_record_takes_little_memory():
 
 
 def test_every_record_is_read_once(tmp_path, monkeypatch):
-    folder, clips, executor = RecordFolder(tmp_path), untrained._clips(), untrained._executor("threads")
+    folder, clips, executor = RecordFolder(tmp_path), fake_training._clips(), fake_training._executor("threads")
     trials = [configure(groups=groups) for groups in (1, 2)]
     with executor as threads:
         first, _ = trained(trials, 8, clips, folder, threads, Listener())
-        read, original = [], records.read
-        monkeypatch.setattr(records, "read", lambda path, kind: read.append(path.name) or original(path, kind))
+        read, original = [], schema.read
+        monkeypatch.setattr(schema, "read", lambda path, kind: read.append(path.name) or original(path, kind))
         again, _ = trained(trials, 9, clips, folder, threads, Listener())
     assert sorted(read) == sorted(record.file_name for record in first) and len(again) == 2 * 9
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import convolutions, formats, front_ends, race, verdicts
+from bench.baselines import convolutions, front_ends, race
+from bench.formats import render
+from bench.timing import verdicts
 
 RESULTS = Path(__file__).parent.parent / "results"
 SPEED = RESULTS / "speed"
@@ -24,7 +26,7 @@ README = (RESULTS / "README.md").read_text()
 def test_the_table_is_the_csv(name, row, sheet):
     with (SPEED / f"{name}.csv").open(newline="") as file:
         rows = [row.model_validate({k: v or None for k, v in line.items()}) for line in csv.DictReader(file)]
-    assert formats.to_markdown(sheet(rows)).strip() == (SPEED / f"{name}.md").read_text().strip()
+    assert render.to_markdown(sheet(rows)).strip() == (SPEED / f"{name}.md").read_text().strip()
 
 
 def test_the_grid_of_convolutions():

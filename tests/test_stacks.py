@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import jobs, machine, stacks
-from bench.executors import Room, Threads
-from bench.stacks import MOST_IN_A_STACK, Listener, plan, stacks_to_train
+from bench.executors import jobs
+from bench.executors.threads import Room, Threads
+from bench.sweep import schedule
+from bench.sweep.schedule import MOST_IN_A_STACK, Listener, plan, stacks_to_train
+from bench.system import monitor
 from melcnn import configure
 from melcnn.steps import bytes_to_train
 from melcnn.training import Epoch
@@ -79,7 +81,7 @@ def test_every_gpu_has_work():
 
 def test_stacks_are_split_when_the_memory_is_small():
     # Half of what is free for a core holds two replicas of groups 1 and somewhat more of groups 4.
-    free = int(2.5 * bytes_to_train(TRIALS[0], CLIPS) / stacks.MEMORY_SHARE)
+    free = int(2.5 * bytes_to_train(TRIALS[0], CLIPS) / schedule.MEMORY_SHARE)
     assert max(len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, free)).stacks) == 2
     # One replica is always tried.
     assert {len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, 1)).stacks} == {1}
@@ -101,7 +103,7 @@ def test_times_are_kept_by_epoch(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
     now, kept = iter(range(100)), []
     executor = Threads("cpu", functools.partial(jobs.do, now=lambda: float(next(now))))
-    stacks.train(planned(1, trials), clips, executor, Listener(), lambda *a: kept.append(a))
+    schedule.train(planned(1, trials), clips, executor, Listener(), lambda *a: kept.append(a))
     ((job, outcome),) = kept
     (trained,) = outcome.trained
     assert trained.elapsed == [1.0, 2.0] and job.seeds == trained.stack == (0,)
@@ -115,7 +117,7 @@ def test_what_is_told_of_a_stack(clips):
     def keep(job, outcome):
         events.append([run.validation_accuracy for run in outcome.trained[0].runs])
 
-    stacks.train(one, clips, Threads("cpu"), Listener(status=events.append), keep)
+    schedule.train(one, clips, Threads("cpu"), Listener(status=events.append), keep)
     begun, first, second, kept, ended = events
     assert all((s.trial, s.seeds, s.fold) == (trials[0], (0, 1), "") for s in (begun, first, second, ended))
     assert [(s.epoch, s.ended) for s in (begun, first, second, ended)] == [
@@ -153,7 +155,7 @@ def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, 
     both = replace(planned(1, trials), at_once=2)
     listener = Listener(stage=lambda text: interrupted.set())
     with pytest.raises(KeyboardInterrupt):
-        stacks.train(both, clips, Threads("cpu"), listener, lambda job, outcome: kept.append(job.trial))
+        schedule.train(both, clips, Threads("cpu"), listener, lambda job, outcome: kept.append(job.trial))
     assert kept == trials[:1] and lost == trials[1:]
 
 
@@ -167,7 +169,7 @@ def test_how_many_run_at_once_does_not_change_a_result(clips):
             (trained,) = outcome.trained
             found[job.trial, trained.stack] = [run.test_logits for run in trained.runs]
 
-        stacks.train(replace(planned(2, trials), at_once=at_once), clips, Threads("cpu"), Listener(), keep)
+        schedule.train(replace(planned(2, trials), at_once=at_once), clips, Threads("cpu"), Listener(), keep)
         return found
 
     # One at a time has all of torch's threads, whose sums may differ in the last bits; several have one each.
@@ -185,8 +187,8 @@ def test_what_is_present_changes_not_how_many_run_at_once():
 
 
 def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path):
-    from bench.records import RecordFolder
-    from bench.sweep import sweep
+    from bench.records.schema import RecordFolder
+    from bench.sweep.run import sweep
 
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=1) for g in (1, 2, 4)]
     found = [sweep(trials, 4, clips, RecordFolder(tmp_path / str(i)), "cpu", Listener()).trials for i in range(3)]
@@ -196,12 +198,12 @@ def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path)
 
 def test_free_memory_by_hand(tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
-    monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
-    assert machine.free_bytes("cpu") == 50 * 1024
+    monkeypatch.setattr(monitor, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(monitor, "CONTROL_GROUP", tmp_path)
+    assert monitor.free_bytes("cpu") == 50 * 1024
     # A container's limit of 40 kB, 30 used, of which 10 are files that can be let go.
     for name, text in (("max", "40960"), ("current", "30720"), ("stat", "anon 20480\ninactive_file 10240\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert machine.free_bytes("cpu") == 20 * 1024
+    assert monitor.free_bytes("cpu") == 20 * 1024
     (tmp_path / "memory.max").write_text("max\n")  # none
-    assert machine.free_bytes("cpu") == 50 * 1024
+    assert monitor.free_bytes("cpu") == 50 * 1024

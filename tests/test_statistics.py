@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from bench.statistics import (
+from bench.stats.intervals import (
     accuracy_interval,
     difference_interval,
     mean_interval,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import reading
-from bench.comparing import stored
+from bench.measurement import reader
+from bench.measurement.comparison import stored
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ def test_its_json_says_what_was_timed_and_where(run):
 
 
 def test_our_compare_reads_it(run):
-    measurement = reading.read(run)
+    measurement = reader.read(run)
     assert len(measurement.launches) == 1
     found = stored(measurement, measurement, 0.02)
     assert len(found) == 4 and {one.comparison.verdict for one in found} == {"UNCLEAR"}  # of one launch

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.environment import collect
-from bench.records import RecordFolder
-from bench.stacks import Listener, Standing
-from bench.sweep import parse_axes, plan, sweep, time_epochs, train_best
+from bench.records.schema import RecordFolder
+from bench.sweep.run import parse_axes, plan, sweep, time_epochs, train_best
+from bench.sweep.schedule import Listener, Standing
+from bench.system.environment import collect
 from melcnn import InputError, configure, load_clips
 from tests.machines import FakeMachine
 
@@ -75,7 +75,7 @@ def test_the_best_of_several_seeds_is_validations_choice(clips, monkeypatch):
         )  # fmt: skip
 
     made = [run(0, 0.9, 1.0, [0.1], 1), run(1, 0.95, 0.2, [0.9, 0.4], 2), run(2, 0.95, 0.9, [0.3, 0.5], 2)]
-    monkeypatch.setattr("bench.jobs.fit", lambda trial, features, seeds, *rest: [made[s] for s in seeds])
+    monkeypatch.setattr("bench.executors.jobs.fit", lambda trial, features, seeds, *rest: [made[s] for s in seeds])
     _, best, failed = train_best(plan(parse_axes(SMALL), print)[0], 3, clips, "cpu", Listener())
     # 1 and 2 are equal on validation; at their kept epochs 1 has the lower loss. Test would choose 0.
     assert best.seed == 1 and not failed
@@ -100,8 +100,8 @@ def test_epochs_are_timed_on_the_device_of_the_sweep(monkeypatch):
         heard.append((work.what, work.clips, device))
         return SimpleNamespace(call=machine.work(work.trial.model.groups, work.trial.model.groups))
 
-    monkeypatch.setattr("bench.sweep.works.build", build)
-    monkeypatch.setattr("bench.sweep.clock_for", lambda device: heard.append(device) or machine.clock)
+    monkeypatch.setattr("bench.sweep.run.workloads.build", build)
+    monkeypatch.setattr("bench.sweep.run.clock_for", lambda device: heard.append(device) or machine.clock)
     trials = plan(parse_axes(["groups=1,2", *SMALL]), print)
     record = time_epochs(trials, 4, "cuda", collect("cpu"))
     assert heard == [("epoch", 4, "cuda")] * 2 + ["cuda"]
@@ -136,7 +136,7 @@ def test_a_record_holds_what_the_run_gave(clips, tmp_path):
     assert timed.train_clips == 48 and len(timed.epoch_seconds) == 9 and min(timed.epoch_seconds) > 0
 
 
-COMMAND = [sys.executable, "-c", "from bench.cli import main; main()", "sweep", "groups=1,2,4", *SMALL]
+COMMAND = [sys.executable, "-c", "from bench.cli.app import main; main()", "sweep", "groups=1,2,4", *SMALL]
 
 
 def without_times(path):
@@ -183,7 +183,7 @@ def test_a_record_counts_what_was_left_out(corpus, tmp_path):
 
 
 def test_each_front_end_is_computed_once(clips, tmp_path, monkeypatch):
-    import bench.executors as module
+    import bench.executors.threads as module
 
     extracted = []
     original = module.extract

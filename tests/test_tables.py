@@ -5,9 +5,10 @@ import json
 import pytest
 from rich.console import Console
 
-from bench import formats, tables
-from bench.environment import collect
-from bench.records import Predictions
+from bench.analysis import summary
+from bench.formats import render
+from bench.records.schema import Predictions
+from bench.system.environment import collect
 from melcnn import configure
 from tests.test_records import timing_record, trial_record
 
@@ -26,7 +27,7 @@ def rows():
         trial_record(1, trial=one, kept_epoch=5, logits=[[0.9, 0.1], [0.7, 0.3]]),
         trial_record(0, trial=two),
     ]
-    return tables.rows(records, timing_record(one, two))
+    return summary.rows(records, timing_record(one, two))
 
 
 def test_rows_by_hand(rows):
@@ -39,7 +40,7 @@ def test_rows_by_hand(rows):
 
 
 def test_csv_columns_are_the_contract_and_only_ever_added(rows):
-    text = formats.to_csv(tables.sheet(rows))
+    text = render.to_csv(summary.sheet(rows))
     assert text.startswith(COLUMNS)
     first, second = csv.DictReader(io.StringIO(text))
     assert first["words"] == "yes,no" and first["epoch_time_s"] == "2.0" and second["val_accuracy_ci95"] == ""
@@ -47,12 +48,12 @@ def test_csv_columns_are_the_contract_and_only_ever_added(rows):
 
 def test_the_device_names_what_trained_and_what_timed():
     elsewhere = collect("cpu").model_copy(update={"device": "Some GPU"})
-    (row,) = tables.rows([trial_record(environment=elsewhere)], timing_record(configure()))
+    (row,) = summary.rows([trial_record(environment=elsewhere)], timing_record(configure()))
     assert row.device == " + ".join(sorted(["Some GPU", collect("cpu").device]))
 
 
 def test_settings_that_are_not_the_defaults_are_named():
-    sheet = tables.sheet(tables.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
+    sheet = summary.sheet(summary.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
     assert (
         ", n_fft=512, batch_size=32, max_epochs=2, " in sheet.title and sheet.headings[0] == "groups" and not sheet.note
     )
@@ -61,23 +62,23 @@ def test_settings_that_are_not_the_defaults_are_named():
 
 def test_most_epochs_as_an_axis_tell_rows_apart():
     short, long = configure(epochs=5), configure(epochs=50)
-    sheet = tables.sheet(tables.rows([trial_record(trial=short), trial_record(trial=long)]))
+    sheet = summary.sheet(summary.rows([trial_record(trial=short), trial_record(trial=long)]))
     assert sheet.headings[0] == "max_epochs" and [cells[0] for cells in sheet.cells] == ["5", "50"]
     assert [record["max_epochs"] for record in sheet.records] == [5, 50]
 
 
 def test_a_trial_that_was_not_timed_has_no_time():
-    (row,) = tables.rows([trial_record()], timing_record(configure(groups=2)))
+    (row,) = summary.rows([trial_record()], timing_record(configure(groups=2)))
     assert row.epoch_time_s is None
-    assert formats.to_markdown(tables.sheet([row])).count("|  |") == 1
+    assert render.to_markdown(summary.sheet([row])).count("|  |") == 1
 
 
 def test_json_holds_the_rows(rows):
-    assert [tables.Row(**row) for row in json.loads(formats.to_json(tables.sheet(rows)))] == rows
+    assert [summary.Row(**row) for row in json.loads(render.to_json(summary.sheet(rows)))] == rows
 
 
 def test_markdown(rows):
-    lines = formats.to_markdown(tables.sheet(rows)).splitlines()
+    lines = render.to_markdown(summary.sheet(rows)).splitlines()
     assert lines[0].startswith("speech_commands: yes,no (20 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
     assert lines[2:6] == [
         "| groups | params | MACs | MACs, all layers | max val accuracy | test accuracy | epochs | epoch time |",
@@ -88,7 +89,7 @@ def test_markdown(rows):
 
 
 def test_latex(rows):
-    lines = formats.to_latex(tables.sheet(rows)).splitlines()
+    lines = render.to_latex(summary.sheet(rows)).splitlines()
     assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
     assert lines[2].startswith(r"\caption{speech\_commands: yes,no (20 training and 2 test clips)")
     assert lines[4] == r"\begin{tabular}{rrrrrrrr}"
@@ -98,7 +99,7 @@ def test_latex(rows):
 @pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])
 def test_the_table_fits_the_terminal(rows, width, second_convention):
     out = io.StringIO()
-    Console(file=out, width=width).print(formats.to_table(tables.sheet(rows), width))
+    Console(file=out, width=width).print(render.to_table(summary.sheet(rows), width))
     assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
     text = " ".join(out.getvalue().split())
     assert ("a wider terminal, and --format json, show MACs, all layers too" in text) != second_convention
@@ -111,32 +112,32 @@ def test_time_to_a_validation_accuracy_by_hand():
     early = trial_record(0, validation_accuracy=[0.9, 0.97, 0.98], **curves)
     late = trial_record(1, validation_accuracy=[0.5, 0.9, 0.99], **curves)
     never = trial_record(2, validation_accuracy=[0.5, 0.6, 0.7], **curves)
-    (row,) = tables.rows([early, late, never], target=0.97)
+    (row,) = summary.rows([early, late, never], target=0.97)
     # 3.0 s and 4.5 s; the third does not get there.
     assert (row.target, row.reached_target, row.time_to_target_s) == (0.97, 2, 3.75)
-    sheet = tables.sheet([row])
+    sheet = summary.sheet([row])
     assert sheet.headings[-1] == "time to 0.97" and sheet.cells[0][-1] == "3.75 s (2 of 3)"
-    (all_reach,) = tables.rows([early, late], target=0.97)
-    assert tables.sheet([all_reach]).cells[0][-1] == "3.75 s"
-    (none,) = tables.rows([never], target=0.97)
+    (all_reach,) = summary.rows([early, late], target=0.97)
+    assert summary.sheet([all_reach]).cells[0][-1] == "3.75 s"
+    (none,) = summary.rows([never], target=0.97)
     assert (none.reached_target, none.time_to_target_s) == (0, None)
-    assert tables.sheet([none]).cells[0][-1] == "never (0 of 1)"
+    assert summary.sheet([none]).cells[0][-1] == "never (0 of 1)"
 
 
 def test_records_that_tell_no_times_reach_no_target():
-    (row,) = tables.rows([trial_record()], target=0.5)
+    (row,) = summary.rows([trial_record()], target=0.5)
     assert (row.target, row.reached_target, row.time_to_target_s) == (0.5, None, None)
-    assert tables.sheet([row]).cells[0][-1] == ""
-    (unasked,) = tables.rows([trial_record()])
-    assert "time to" not in " ".join(tables.sheet([unasked]).headings)
+    assert summary.sheet([row]).cells[0][-1] == ""
+    (unasked,) = summary.rows([trial_record()])
+    assert "time to" not in " ".join(summary.sheet([unasked]).headings)
 
 
 def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
     records = [trial_record(trial=configure(learning_rate=1e-4 * (1 + number))) for number in range(3)]
     said = {"names": ["a.wav", "b.wav"], "speakers": ["a", "b"], "labels": [1, 0], "logits": [[0, 1], [1, 0]]}
     records = [record.model_copy(update={"validation": Predictions(**said)}) for record in records]
-    decided = tables.recommended(records)
-    assert decided and "no recommendation" not in tables.sheet(tables.rows(records), decided).note
-    monkeypatch.setattr(tables, "MOST_CANDIDATES", 2)
-    assert tables.recommended(records) is None
-    assert "no recommendation among more than 2 configurations" in tables.sheet(tables.rows(records)).note
+    decided = summary.recommended(records)
+    assert decided and "no recommendation" not in summary.sheet(summary.rows(records), decided).note
+    monkeypatch.setattr(summary, "MOST_CANDIDATES", 2)
+    assert summary.recommended(records) is None
+    assert "no recommendation among more than 2 configurations" in summary.sheet(summary.rows(records)).note

@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from bench.findings import CURVES
-from bench.gathering import Gathered
+from bench.report.findings import CURVES
+from bench.report.load import Gathered
 from melcnn import InputError, configure
 from tests.records import chapter, diverged, folds, network
 
 pytest.importorskip("tensorboard")
 
-from bench.tensorboard import write_curves
+from bench.report.tensorboard import write_curves
 
 READERS = "tensorboard.backend.event_processing.event_accumulator"
 

@@ -10,10 +10,10 @@ import time
 import pytest
 import typer
 
-from bench.terminal import finish, resumable
+from bench.cli.terminal import finish, resumable
 
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
-COMMAND = [sys.executable, "-c", "from bench.cli import main; main()", "sweep", "groups=1,2,4", *SMALL]
+COMMAND = [sys.executable, "-c", "from bench.cli.app import main; main()", "sweep", "groups=1,2,4", *SMALL]
 
 
 @pytest.fixture(autouse=True)

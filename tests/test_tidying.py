@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from bench.records import FORMAT_VERSION, RESULTS_VERSION, RecordFolder
-from bench.tidying import Finding, look, tidy_up
+from bench.records.audit import Finding, look, tidy_up
+from bench.records.schema import FORMAT_VERSION, RESULTS_VERSION, RecordFolder
 from melcnn import InputError, configure, locking
 from tests.records import timing_record, trial_record
 

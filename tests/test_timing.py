@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from bench.clocks import HostClock
-from bench.timing import MOST_WARM_UP_ROUNDS, CandidateFailed, Rule, Series, fixed, interleave, median_widths
-from bench.verdicts import compare_rounds
+from bench.timing.clocks import HostClock
+from bench.timing.timer import MOST_WARM_UP_ROUNDS, CandidateFailed, Rule, Series, fixed, interleave, median_widths
+from bench.timing.verdicts import compare_rounds
 from melcnn.errors import InputError
 from tests.machines import FakeMachine
 

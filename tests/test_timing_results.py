@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import formats, timetables
-from bench.formats import Sheet
-from bench.timetables import TimeRow
+from bench.formats import render
+from bench.formats.render import Sheet
+from bench.measurement import time_tables
+from bench.measurement.time_tables import TimeRow
 
 TIMING = Path(__file__).parent.parent / "results" / "timing"
 
@@ -22,8 +23,8 @@ def rows(name):
 
 @pytest.mark.parametrize("name", ["groups", "batch_sizes", "groups-melbench"])
 def test_the_table_is_the_csv(name):
-    headings, cells = timetables.table(rows(name))
-    body = formats.to_markdown(Sheet(title="", headings=headings, cells=cells, records=[])).strip()
+    headings, cells = time_tables.table(rows(name))
+    body = render.to_markdown(Sheet(title="", headings=headings, cells=cells, records=[])).strip()
     assert body in (TIMING / f"{name}.md").read_text()
 
 

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.complexity import count
-from melcnn import augmentation, native, trunk
+from bench.counting.profile import count
+from melcnn import augmentation, native
 from melcnn.config import Training
 from melcnn.errors import InputError
+from melcnn.kernels import trunk
 from melcnn.model import MelCNN, stack
 
 EVERY = torch.arange(4)[:, None]

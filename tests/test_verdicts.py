@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from bench.timing import Series
-from bench.verdicts import compare_launches, compare_rounds, decide, disturbed, log_ratios, ratio_precision
+from bench.timing.timer import Series
+from bench.timing.verdicts import compare_launches, compare_rounds, decide, disturbed, log_ratios, ratio_precision
 
 
 @pytest.mark.parametrize(

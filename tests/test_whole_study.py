@@ -6,14 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import whole_study
-from bench.sweep import parse_axes, plan
-from melcnn import InputError, ops
+from bench.studies import whole_study
+from bench.sweep.run import parse_axes, plan
+from melcnn import InputError
 from melcnn.errors import Failed
+from melcnn.kernels import grouped_conv
 from tests.machines import FakeMachine
 from tests.test_columns import check
 
-WHAT = ["stacks", "front-end", "study", "baselines", *["convolutions"] * (ops.kernels("cpu") == "melcnn")]
+WHAT = ["stacks", "front-end", "study", "baselines", *["convolutions"] * (grouped_conv.kernels("cpu") == "melcnn")]
 TINY = ["n_mels=16", "channels=8", "hop_length=800", "n_fft=256", "batch_size=16", "groups=1,2"]
 
 
@@ -27,7 +28,7 @@ def test_stacks_of_several_sizes(monkeypatch):
         (1, 1, 0.5), (1, 4, 2.0), (2, 1, 0.5), (2, 4, 2.0),
     ]  # fmt: skip
     assert {row["epoch_time_a_network_s"] for row in sheet.records} == {0.5}
-    check("python -m bench.whole_study", list(sheet.records[0]))
+    check("python -m bench.studies.whole_study", list(sheet.records[0]))
 
 
 def test_the_folder_is_not_open_to_everybody(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench import reference
+from bench.measurement import reference
 
 # Files and labels of each split, "train", "validation" and "test".
 Files = Mapping[str, tuple[Sequence[str], Sequence[int]]]

@@ -5,11 +5,12 @@ import time
 
 import pytest
 
-from bench import environment, suite_json, works
-from bench.ceilings import ceilings
-from bench.clocks import clock_for
 from bench.conftest import DEVICE
-from bench.works import Work
+from bench.measurement import suite_json, workloads
+from bench.measurement.peaks import ceilings
+from bench.measurement.workloads import Work
+from bench.system import environment
+from bench.timing.clocks import clock_for
 
 CLOCK = clock_for(DEVICE)
 
@@ -34,7 +35,7 @@ def time_work(benchmark, top):
     """Times a work: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
 
     def run(work: Work) -> None:
-        call, beside = works.build(work, DEVICE).call, works.build_reference(work, DEVICE)
+        call, beside = workloads.build(work, DEVICE).call, workloads.build_reference(work, DEVICE)
         CLOCK.read(call)
         CLOCK.read(beside)
         warm = statistics.median(CLOCK.read(call).host + CLOCK.read(beside).host for _ in range(FEWEST_ROUNDS))
@@ -43,6 +44,6 @@ def time_work(benchmark, top):
         benchmark.pedantic(
             call, setup=lambda: reference_seconds.append(CLOCK.read(beside).host), rounds=rounds, iterations=1
         )
-        benchmark.extra_info.update(suite_json.extra_info(work, works.facts(work, DEVICE, top), reference_seconds))
+        benchmark.extra_info.update(suite_json.extra_info(work, workloads.facts(work, DEVICE, top), reference_seconds))
 
     return run

@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench import works
+from bench.measurement import workloads
 from bench.suite.conftest import timer
-from bench.sweep import PRESETS
+from bench.sweep.run import PRESETS
 from melcnn.config import configure
 
 pytestmark = pytest.mark.benchmark(timer=timer, disable_gc=True)
@@ -21,19 +21,19 @@ def name(trial):
 
 @pytest.mark.parametrize("trial", FRONT_ENDS, ids=lambda trial: f"mels{trial.front_end.n_mels}")
 def test_front_end(time_work, trial):
-    time_work(works.of_trial(trial, ["front-end"])[-1])
+    time_work(workloads.of_trial(trial, ["front-end"])[-1])
 
 
 @pytest.mark.parametrize("trial", GROUPS + MELS, ids=name)
 def test_forward(time_work, trial):
-    time_work(works.of_trial(trial, ["latency"])[0])
+    time_work(workloads.of_trial(trial, ["latency"])[0])
 
 
 @pytest.mark.parametrize("trial", GROUPS + MELS, ids=name)
 def test_training_step(time_work, trial):
-    time_work(works.of_trial(trial, ["step"])[0])
+    time_work(workloads.of_trial(trial, ["step"])[0])
 
 
 @pytest.mark.parametrize("trial", GROUPS + MELS, ids=name)
 def test_training_epoch(time_work, trial):
-    time_work(works.of_trial(trial, ["epoch"])[0])
+    time_work(workloads.of_trial(trial, ["epoch"])[0])

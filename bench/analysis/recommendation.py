@@ -1,0 +1,193 @@
+"""What `melbench recommend` decides from: configurations under a budget, out-of-fold predictions, the front."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bench.analysis import summary
+from bench.counting import profile
+from bench.formats.render import Sheet
+from bench.measurement.workloads import Work, build
+from bench.stats.clustered import crossed_interval
+from bench.stats.intervals import significant
+from bench.stats.noninferiority import Candidate, Recommendation, Standing, pareto, recommend
+from bench.sweep.crossval import OutOfFold
+from bench.timing import timer
+from bench.timing.clocks import clock_for
+from melcnn.config import Trial, descriptions, settings_of
+from melcnn.errors import InputError
+from melcnn.model import MelCNN
+
+# Calls of each network after the warm-up: enough for a median that a budget can be held against.
+LATENCY_ROUNDS = 101
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a configuration may cost; None: as much as it likes."""
+
+    params: int | None = None
+    macs: int | None = None
+    weight_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one clip costs a configuration; latency_ms: None where nobody asked."""
+
+    params: int
+    macs: int
+    macs_all_layers: int
+    weight_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, Cost]:
+    """What each configuration costs. latency: measure it too, all configurations interleaved, batch of one clip."""
+    found = {}
+    for trial in trials:
+        shape = (1, trial.front_end.n_mels, trial.front_end.frames)
+        counted = profile.profile(MelCNN.of(trial), [torch.zeros(shape)], training=False)
+        names = ("params", "macs", "macs_all_layers", "weight_bytes")
+        found[trial] = Cost(**{name: counted.total(name) for name in names})
+    if latency:
+        calls = {
+            t.canonical(): build(Work(what="latency", clips=1, batch_size=1, trial=t), device).call for t in trials
+        }
+        run = timer.interleave(calls, timer.fixed(LATENCY_ROUNDS), clock_for(device), singly=True)
+        for trial, cost in found.items():
+            median = statistics.median(run.series[trial.canonical()].seconds)
+            found[trial] = Cost(**{**vars(cost), "latency_ms": significant(1000 * median)})
+    return found
+
+
+def within(budget: Budget, costs: Mapping[Trial, Cost], note: Callable[[str], None]) -> list[Trial]:
+    """The configurations that cost no more than `budget`. Raises `InputError`, with the least, if none does."""
+    limits = {name: most for name, most in vars(budget).items() if most is not None}
+    kept = [trial for trial, cost in costs.items() if all(getattr(cost, n) <= most for n, most in limits.items())]
+    if not kept:
+        least = ", ".join(f"{name} {min(getattr(cost, name) for cost in costs.values()):,}" for name in limits)
+        raise InputError(f"no configuration is within the budget: the least of these are {least}; allow more or widen")
+    if len(kept) < len(costs):
+        note(f"{len(costs) - len(kept)} of {len(costs)} configurations are over the budget and are left out")
+    return kept
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate. low, high: the 95% interval of its accuracy, for other speakers and other trainings like these;
+    None for a single seed. on_front: no other candidate costs fewer MACs and is as accurate, or as many and is more."""
+
+    found: OutOfFold
+    cost: Cost
+    standing: Standing
+    low: float | None
+    high: float | None
+    on_front: bool
+
+
+def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: float) -> tuple[Recommendation, list[Row]]:
+    """The cheapest configuration, in MACs, that is not worse than the best by more than `margin` (a fraction)."""
+    named, speakers = descriptions(one.trial for one in found), found[0].speakers
+    candidates = [Candidate(named[one.trial], costs[one.trial].macs, one.correct) for one in found]
+    decided = recommend(candidates, speakers, margin)
+    front = pareto([c.cost for c in candidates], [standing.accuracy for standing in decided.standings])
+    intervals = [crossed_interval(one.correct, speakers) or (None, None) for one in found]
+    return decided, [
+        Row(one, costs[one.trial], standing, *interval, on_front)
+        for one, standing, interval, on_front in zip(found, decided.standings, intervals, front, strict=True)
+    ]
+
+
+def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, decides: bool = True) -> Sheet:
+    """The candidates from the cheapest to the dearest, and the recommendation under them; docs/columns.md describes the
+    columns. decides: whether there is one; without, it is a table of accuracies."""
+    rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
+    settings = [settings_of(row.found.trial) for row in rows]
+    varying, silent = summary.settings_shown(settings)
+    first = rows[0].found
+    timed = rows[0].cost.latency_ms is not None
+
+    def record(row: Row, own: dict[str, Any]) -> dict[str, Any]:
+        standing = row.standing
+        return {
+            "dataset": dataset,
+            "words": ",".join(row.found.trial.data.words),
+            **{"max_epochs" if name == "epochs" else name: value for name, value in own.items()},
+            "seeds": len(row.found.correct),
+            "train_clips": row.found.train_clips,
+            "clips": decided.clips,
+            "speakers": decided.speakers,
+            **{"latency_time_ms" if name == "latency_ms" else name: value for name, value in vars(row.cost).items()},
+            "accuracy": _rounded(standing.accuracy),
+            "accuracy_low95": _rounded(row.low),
+            "accuracy_high95": _rounded(row.high),
+            "difference": _rounded(standing.difference),
+            "difference_at_least": _rounded(standing.at_least),
+            "margin": decided.margin,
+            "within_margin": standing.accepted,
+            "told_from_best": standing.told_from_best,
+            "on_front": row.on_front,
+            "recommended": decides and standing is decided.chosen,
+            "device": " / ".join(row.found.devices),
+        }
+
+    def cells(row: Row, own: dict[str, Any]) -> list[str]:
+        standing = row.standing
+        interval = "" if row.low is None else f" ({row.low:.4f} to {row.high:.4f})"
+        bounded = standing is not decided.best and math.isfinite(standing.at_least)
+        marks = {
+            "recommended": decides and standing is decided.chosen,
+            "within the margin": standing.accepted and not (decides and standing is decided.chosen),
+            "not told from the best": not standing.told_from_best,
+            "front": row.on_front,
+        }
+        return [
+            *(str(own[name]) for name in varying),
+            f"{row.cost.params:,}",
+            f"{row.cost.macs:,}",
+            *([f"{row.cost.latency_ms:.3g} ms"] if timed else []),
+            f"{standing.accuracy:.4f}{interval}",
+            f"{standing.difference:+.4f}" + (f" (at least {standing.at_least:+.4f})" if bounded else ""),
+            ", ".join(mark for mark, holds in marks.items() if holds),
+        ]
+
+    def shared(values: Iterable[object]) -> str:
+        return " / ".join(dict.fromkeys(map(str, values)))
+
+    seeds = shared(len(row.found.correct) for row in rows)
+    train_clips = shared(round(row.found.train_clips) for row in rows)
+    fixed = [f"{name}={settings[0][name]}" for name in silent]
+    about = [
+        f"recipe {shared(own['recipe'] for own in settings)}",
+        f"{seeds} seed{'s' * (seeds != '1')}",
+        *fixed,
+        " / ".join(sorted({device for row in rows for device in row.found.devices})),
+    ]
+    return Sheet(
+        title=(
+            f"{dataset}: {','.join(first.trial.data.words)}, out-of-fold predictions of {decided.clips} clips by "
+            f"networks trained on about {train_clips}, {', '.join(about)}"
+        ),
+        headings=[
+            *varying,
+            "params",
+            "MACs",
+            *(["latency"] if timed else []),
+            "accuracy (95%)",
+            "less the best's (95%)",
+            "verdict",
+        ],
+        cells=[cells(row, own) for row, own in zip(rows, settings, strict=True)],
+        records=[record(row, own) for row, own in zip(rows, settings, strict=True)],
+        note=decided.describe("MACs") if decides else "",
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 6)

@@ -1,0 +1,382 @@
+"""The study's two tables beside ours, and its claims: holds, does not, cannot tell. Sees records and runs nothing.
+
+The study: log-mel filter banks and a convolutional network on the words yes and no of Speech Commands v0.02, official
+splits; one run a row, on one RTX 3090. Every interval here is over seeds, for the very clips of the records.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bench.analysis import summary
+from bench.formats.render import Sheet
+from bench.records.schema import TimingRecord, TrialRecord
+from bench.stats.intervals import difference_interval, median_interval, prediction_interval, significant
+
+
+class Published(NamedTuple):
+    """What the study says of one network, None where it says nothing; named as our columns are. _printed: as it prints
+    an exact figure. val_accuracy_max: the maximum over epochs. epoch_time_s: in seconds, on an RTX 3090."""
+
+    params: int | None = None
+    params_printed: str | None = None
+    macs_all_layers: int | None = None
+    macs_all_layers_printed: str | None = None
+    val_accuracy_max: float | None = None
+    test_accuracy: float | None = None
+    epoch_time_s: float | None = None
+
+
+# By (n_mels, groups): its table of groups, with validation accuracy, and its table of n_mels, with test accuracy. It
+# prints parameters, MACs and accuracies rounded; these fix the network, and with it the exact figures, and the clips
+# that were heard right, so that nothing here rests on rounding.
+STUDY = {
+    (80, 1): Published(18850, "18.85k", 1039106, "1.04M", 796 / 803, 821 / 824, 0.38),
+    (80, 2): Published(11938, "11.94k", 536066, "0.54M", 793 / 803, None, 0.39),
+    (80, 4): Published(8482, "8.48k", 284546, "0.28M", 791 / 803, None, 0.38),
+    (80, 8): Published(6754, "6.75k", 158786, "0.16M", 780 / 803, None, 0.38),
+    (80, 16): Published(5890, "5.89k", 95906, "0.096M", 772 / 803, None, 0.38),
+    (20, 1): Published(test_accuracy=822 / 824),
+    (40, 1): Published(test_accuracy=810 / 824),
+}
+STUDY_CLIPS = {"train_clips": 6358, "validation_clips": 803, "test_clips": 824}
+STUDY_DEVICE = "RTX 3090"
+GROUPS = [(80, groups) for groups in (1, 2, 4, 8, 16)]
+MELS = [(n_mels, 1) for n_mels in (20, 40, 80)]
+
+HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not", "cannot tell"
+
+# Chance that any interval within one claim misses, all together.
+ERROR = 0.05
+# "Comparable": half a point, four of the 824 test clips. (The study's single runs differ by up to 1.5 points, which
+# would not be comparable if means over seeds did.)
+COMPARABLE = 0.005
+# The readings of these two claims leave room for the study's own figures, so that they could be shown to hold. To 4
+# groups, where its optimum begins, it gives up 0.6 points (796 - 791 of 803 clips), to 8 groups 2.0: between the two.
+WORTH_IT = 0.01
+# To 16 groups, which it calls good for embedded use, it gives up 3.0 points (796 - 772 of 803): a point more.
+STILL_GOOD = 0.04
+# "At about the same speed", read off curves over epochs. Epochs are whole: with the study's 6358 clips the second or
+# the third may be the first good one, a factor of 1.5. (A factor, because fewer clips need more epochs throughout.)
+AS_FAST = 1.5
+# Of the final validation accuracy.
+CONVERGED = 0.99
+# "Hardly changes": the study's own times differ by 3%, printed with two digits.
+FLAT = 1.1
+
+Key = tuple[int, int]  # (n_mels, groups)
+Found = Mapping[Key, Sequence[TrialRecord]]
+Interval = tuple[float, float, float]  # middle, low, high; infinite where nothing is known
+
+
+def sheets(trials: Sequence[TrialRecord], timing: TimingRecord | None) -> list[Sheet]:
+    """The study's table of groups and its table of n_mels beside the records, and its claims.
+
+    trials: configurations and seeds in any order, with one recipe; those that the study does not have are left out,
+    and so is a table without a row. timing: the epochs of all of them, in one interleaved run. Raises `ValueError` if
+    two configurations have the same n_mels and groups, or none is of the study.
+    """
+    found: dict[Key, list[TrialRecord]] = {}
+    for record in trials:
+        if (key := (record.trial.front_end.n_mels, record.trial.model.groups)) in STUDY:
+            found.setdefault(key, []).append(record)
+    if not found:
+        raise ValueError("no trial is of a configuration that the study has")
+    if any(len({record.trial.canonical() for record in records}) > 1 for records in found.values()):
+        raise ValueError("two configurations have the same n_mels and groups: reproduce the study with one at a time")
+    ratios = _time_ratios(timing)
+    made = [
+        _table(axis, {key: found[key] for key in keys if key in found}, timing, ratios)
+        for axis, keys in (("groups", GROUPS), ("n_mels", MELS))
+        if any(key in found for key in keys)
+    ]
+    return [*made, _claims(found, timing, ratios)]
+
+
+def _validation(record: TrialRecord) -> float:
+    # What the study printed: the best of all epochs, whichever epoch the recipe keeps.
+    return max(record.validation_accuracy)
+
+
+def _epochs(record: TrialRecord) -> int:
+    """Epochs until the validation accuracy first was 99% of the last epoch's."""
+    enough = CONVERGED * record.validation_accuracy[-1]
+    return next(number for number, value in enumerate(record.validation_accuracy, 1) if value >= enough)
+
+
+def _spreadless(values: Sequence[float]) -> str | None:
+    """Why values tell nothing of the next one, or None: a spread of zero would make any other value impossible."""
+    if len(values) < 2:
+        return "one seed"
+    if min(values) == max(values):
+        return "saturated" if values[0] == 1 else "all seeds agree"
+    return None
+
+
+_SHARED = ("dataset", "words", "n_mels", "groups", "recipe", "seeds", "params", "macs_all_layers", "kernels", "device")
+_HEADINGS = ("params", "MACs, all layers", "max val accuracy", "test accuracy", "epoch time")
+
+
+def _table(axis: str, found: Found, timing: TimingRecord | None, ratios: Mapping[Key, Sequence[float]]) -> Sheet:
+    rows = summary.rows([record for records in found.values() for record in records], timing)
+    records, cells = [], []
+    for row, (key, seeds) in zip(rows, found.items(), strict=True):
+        study = STUDY[key]
+        validation = _beside("val_accuracy_max", [_validation(r) for r in seeds], study.val_accuracy_max)
+        test = _beside("test_accuracy", [r.test.accuracy for r in seeds], study.test_accuracy)
+        # Of the ratios within rounds, which a machine that drifts leaves alone.
+        ratio = statistics.median(ratios[key]) if key in ratios else None
+        study_ratio = study.epoch_time_s and study.epoch_time_s / STUDY[80, 1].epoch_time_s
+        theirs = {**study._asdict(), "epoch_time_ratio": study_ratio, **STUDY_CLIPS, "device": STUDY_DEVICE}
+        records.append(
+            {
+                **{name: getattr(row, name) for name in _SHARED},
+                **_clips(seeds[0]),
+                **validation[0],
+                **test[0],
+                "epoch_time_s": row.epoch_time_s,
+                "epoch_time_ratio": significant(ratio),
+                **{f"study_{n}": significant(v) if isinstance(v, float) else v for n, v in theirs.items()},
+            }
+        )
+        cells.append(
+            [
+                str(getattr(row, axis)),
+                _count(row.params),
+                _count(study.params),
+                _count(row.macs_all_layers),
+                _count(study.macs_all_layers),
+                *validation[1],
+                *test[1],
+                _time(row.epoch_time_s, ratio, 3),
+                _time(study.epoch_time_s, study_ratio, 2),
+            ]
+        )
+    return Sheet(
+        title=f"{axis} beside the study's, {summary.sheet(rows).title}",
+        headings=[axis, *(who + what for what in _HEADINGS for who in ("", "study's "))],
+        cells=cells,
+        records=records,
+        note=(
+            "± is the 95% prediction interval of one run over seeds, t s sqrt(1 + 1/n), for this very set of clips; "
+            "inside, outside: where the study's single run lies (outside may come of other validation clips or more "
+            "training clips alone); without a spread over seeds (saturated: all at 1) one cannot tell; "
+            f"{_clips_text(next(iter(found.values()))[0])}; x: to n_mels 80 and groups 1, ours in the same rounds; the "
+            f"study's seconds are of its clips on an {STUDY_DEVICE}: compare the ratios alone"
+        ),
+        spare=["study's params", "study's MACs, all layers", "study's epoch time"],
+        key=axis,
+    )
+
+
+def _beside(name: str, values: Sequence[float], study: float | None) -> tuple[dict[str, object], list[str]]:
+    """The columns of an accuracy, and its cells: ours, and the study's with where it lies."""
+    (mean, half), why = prediction_interval(values), _spreadless(values)
+    lies = None
+    if study is not None:
+        lies = CANNOT_TELL if why else "inside" if abs(study - mean) <= half else "outside"
+    ours = {name: significant(mean), f"{name}_prediction95": None if why else significant(half)}
+    cells = [f"{mean:.4f} ({why})" if why else f"{mean:.4f} ±{half:.4f}", f"{study:.4f} {lies}" if lies else ""]
+    return {**ours, f"study_{name}_lies": lies}, cells
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _time(seconds: float | None, ratio: float | None, digits: int) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.{digits}f} s" + ("" if ratio is None else f" (x {ratio:.2f})")
+
+
+def _clips(record: TrialRecord) -> dict[str, int]:
+    counts = record.train_clips, len(record.validation.labels), len(record.test.labels)
+    return dict(zip(STUDY_CLIPS, counts, strict=True))
+
+
+def _clips_text(record: TrialRecord) -> str:
+    return "; ".join(
+        f"{n} {name.replace('_', ' ')} (the study {STUDY_CLIPS[name]})" for name, n in _clips(record).items()
+    )
+
+
+def _time_ratios(timing: TimingRecord | None) -> dict[Key, list[float]]:
+    """Epoch times to those of n_mels 80 and groups 1, round by round; empty without these."""
+    timed = timing.timed if timing else []
+    seconds = {(t.trial.front_end.n_mels, t.trial.model.groups): np.array(t.epoch_seconds) for t in timed}
+    return {key: (times / seconds[80, 1]).tolist() for key, times in seconds.items() if (80, 1) in seconds}
+
+
+# The claims. Intervals within one claim hold together with 95% (Bonferroni: each with 1 - 0.05 / their number), and
+# each verdict is read off whole intervals, as FASTER, SAME and SLOWER are: what an interval leaves open is open.
+
+
+def _claims(found: Found, timing: TimingRecord | None, ratios: Mapping[Key, Sequence[float]]) -> Sheet:
+    judged: list[tuple[str, list[Key], Callable[[], tuple[str, str]]]] = [
+        ("the three n_mels converge equally fast", MELS, lambda: _equally_fast(found)),
+        ("n_mels 20 is best", MELS, lambda: _twenty_best(found)),
+        ("quality is comparable over n_mels", MELS, lambda: _comparable(found)),
+        ("params and MACs fall with groups", GROUPS, lambda: _fall(found)),
+        ("epoch time stays flat over groups", GROUPS, lambda: _flat(ratios, timing)),
+        ("the optimum lies at 4 to 8 groups", [(80, g) for g in (1, 4, 8, 16)], lambda: _optimum(found)),
+        ("16 groups are still good", [(80, 1), (80, 16)], lambda: _still_good(found)),
+    ]
+    records = []
+    for claim, needed, judge in judged:
+        missing = [f"n_mels {n_mels} groups {groups}" for n_mels, groups in needed if (n_mels, groups) not in found]
+        verdict, evidence = (CANNOT_TELL, f"no records of {', '.join(missing)}") if missing else judge()
+        records.append({"claim": claim, "verdict": verdict, "evidence": evidence})
+    first = next(iter(found.values()))[0]
+    title = summary.sheet(summary.rows([record for records in found.values() for record in records], timing)).title
+    return Sheet(
+        title=f"the study's claims, {title}",
+        headings=list(records[0]),
+        cells=[list(record.values()) for record in records],
+        records=records,
+        note=(
+            "± and (low to high) are 95% intervals over seeds, of epoch times over the rounds of one timing run, "
+            "corrected for the comparisons within a claim (Bonferroni), for these very clips: they do not speak of "
+            f"other clips or speakers; {_clips_text(first)}"
+        ),
+        key="claims",
+    )
+
+
+def _verdict(holds: bool, fails: bool) -> str:
+    return HOLDS if holds else DOES_NOT if fails else CANNOT_TELL
+
+
+def _equivalent(intervals: Collection[Interval], bound: float) -> str:
+    """holds: every interval lies within ±bound. does not: one lies beyond it as a whole. Else cannot tell."""
+    within = all(-bound <= low and high <= bound for _, low, high in intervals)
+    return _verdict(within, any(low > bound or high < -bound for _, low, high in intervals))
+
+
+def _differences(values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Interval]:
+    """mean(b) - mean(a) of each pair (a, b) with intervals that hold together (Welch, Bonferroni); infinite where the
+    seeds of either show no spread."""
+    intervals = [difference_interval(a, b, 1 - ERROR / len(values)) for a, b in values]
+    return [
+        (middle, -math.inf, math.inf) if _spreadless(a) or _spreadless(b) else (middle, low, high)
+        for (middle, low, high), (a, b) in zip(intervals, values, strict=True)
+    ]
+
+
+def _between_mels(found: Found, figure: Callable[[TrialRecord], float]) -> dict[Key, Interval]:
+    """b - a for each pair (a, b) of n_mels."""
+    pairs = list(itertools.combinations((20, 40, 80), 2))
+    values = {n_mels: [figure(r) for r in found[n_mels, 1]] for n_mels in (20, 40, 80)}
+    return dict(zip(pairs, _differences([(values[a], values[b]) for a, b in pairs]), strict=True))
+
+
+def _to_groups_1(found: Found, groups: Sequence[int], figure: Callable[[TrialRecord], float]) -> dict[int, Interval]:
+    values = {g: [figure(r) for r in found[80, g]] for g in (1, *groups)}
+    return dict(zip(groups, _differences([(values[1], values[g]) for g in groups]), strict=True))
+
+
+def _equally_fast(found: Found) -> tuple[str, str]:
+    """Equivalence within a factor of 1.5 of the epochs to 99% of the final validation accuracy; as logarithms, because
+    a few seeds take far longer than the rest."""
+    intervals = _between_mels(found, lambda record: math.log(_epochs(record)))
+    means = [f"{n}: {math.exp(statistics.mean(math.log(_epochs(r)) for r in found[n, 1])):.1f}" for n in (20, 40, 80)]
+    return (
+        _equivalent(intervals.values(), math.log(AS_FAST)),
+        f"equally fast: within a factor of {AS_FAST:g}; epochs to {CONVERGED:.0%} of the final validation accuracy "
+        f"(geometric means) at n_mels {', '.join(means)}; ratios "
+        + ", ".join(f"{b} / {a}: {_ratio_text(interval)}" for (a, b), interval in intervals.items()),
+    )
+
+
+def _twenty_best(found: Found) -> tuple[str, str]:
+    """holds: test accuracy surely better than at 40 and at 80, by however little (the study calls all three
+    comparable as well: a margin would set its claims against each other). does not: surely worse than at one."""
+    test = {n_mels: [r.test.accuracy for r in found[n_mels, 1]] for n_mels in (20, 40, 80)}
+    intervals = dict(zip((40, 80), _differences([(test[other], test[20]) for other in (40, 80)]), strict=True))
+    means = ", ".join(f"{n_mels}: {statistics.mean(values):.4f}" for n_mels, values in test.items())
+    texts = ", ".join(f"20 - {other}: {_difference_text(interval)}" for other, interval in intervals.items())
+    return (
+        _verdict(all(low > 0 for _, low, _ in intervals.values()), any(high < 0 for _, _, high in intervals.values())),
+        f"best: above both others in test accuracy; at n_mels {means}; {texts}",
+    )
+
+
+def _comparable(found: Found) -> tuple[str, str]:
+    """Equivalence of the test accuracies within half a point."""
+    intervals = _between_mels(found, lambda record: record.test.accuracy)
+    texts = ", ".join(f"{b} - {a}: {_difference_text(interval)}" for (a, b), interval in intervals.items())
+    return _equivalent(
+        intervals.values(), COMPARABLE
+    ), f"comparable: within {COMPARABLE:g} in test accuracy; n_mels {texts}"
+
+
+def _fall(found: Found) -> tuple[str, str]:
+    """Exact figures: parameters and multiply-accumulates each fall at every step of groups."""
+    counts = [(c.params, c.macs_all_layers) for c in (found[key][0].complexity for key in GROUPS)]
+    falls = all(after[i] < before[i] for before, after in itertools.pairwise(counts) for i in (0, 1))
+    same = sum(
+        ours == (STUDY[key].params, STUDY[key].macs_all_layers) for ours, key in zip(counts, GROUPS, strict=True)
+    )
+    params, macs = (", ".join(f"{count:,}" for count in column) for column in zip(*counts, strict=True))
+    return (
+        _verdict(falls, not falls),
+        f"at groups 1 to 16 params {params}; MACs, all layers {macs}: {same} of {len(GROUPS)} exactly the study's",
+    )
+
+
+def _flat(ratios: Mapping[Key, Sequence[float]], timing: TimingRecord | None) -> tuple[str, str]:
+    """Equivalence within 10% with the epoch time of groups 1, by medians of the ratios within rounds."""
+    if timing is None or any(key not in ratios for key in GROUPS):
+        return CANNOT_TELL, "epochs of all five groups were not timed in one run"
+    intervals = {g: median_interval(np.log(ratios[80, g]), 1 - ERROR / 4) for g in (2, 4, 8, 16)}
+    return (
+        _equivalent(intervals.values(), math.log(FLAT)),
+        f"flat: within {FLAT - 1:.0%} of groups 1; kernels of {timing.kernels} on {timing.environment.device}, in the "
+        f"same rounds, groups {', '.join(f'{g}: x {_ratio_text(interval)}' for g, interval in intervals.items())}",
+    )
+
+
+def _optimum(found: Found) -> tuple[str, str]:
+    """Read so: the cheapest configuration whose validation accuracy is at most a point below that of groups 1 is 4 or
+    8. holds: 16 is surely below and 4 or 8 surely not. does not: 16 is surely not below, or 4 and 8 surely are."""
+    intervals = _to_groups_1(found, (4, 8, 16), _validation)
+    near = {g: low >= -WORTH_IT for g, (_, low, _) in intervals.items()}
+    below = {g: high < -WORTH_IT for g, (_, _, high) in intervals.items()}
+    verdict = _verdict(below[16] and (near[4] or near[8]), near[16] or (below[4] and below[8]))
+    reading = f"optimum: the cheapest at most {WORTH_IT:g} below groups 1 in validation accuracy"
+    return verdict, f"{reading}; {_losses(found, (4, 8, 16))}"
+
+
+def _still_good(found: Found) -> tuple[str, str]:
+    """Read so: the validation accuracy is at most four points below that of groups 1. holds: surely not more. does
+    not: surely more."""
+    _, low, high = _to_groups_1(found, [16], _validation)[16]
+    reading = f"still good: at most {STILL_GOOD:g} below groups 1 in validation accuracy"
+    return _verdict(low >= -STILL_GOOD, high < -STILL_GOOD), f"{reading}; {_losses(found, [16])}"
+
+
+def _losses(found: Found, groups: Sequence[int]) -> str:
+    """Differences to groups 1 in validation accuracy and, which decides nothing, in test accuracy."""
+
+    def differences(figure: Callable[[TrialRecord], float]) -> str:
+        intervals = _to_groups_1(found, groups, figure)
+        return ", ".join(f"{g}: {_difference_text(interval)}" for g, interval in intervals.items())
+
+    whys = {g: _spreadless([_validation(r) for r in found[80, g]]) for g in (1, *groups)}
+    silent = "".join(f" (groups {g}: {why})" for g, why in whys.items() if why)
+    return f"groups {differences(_validation)}{silent}; test {differences(lambda record: record.test.accuracy)}"
+
+
+def _difference_text(interval: Interval) -> str:
+    middle, _, high = interval
+    return f"{middle:+.4f} " + (f"±{high - middle:.4f}" if math.isfinite(high) else "(no interval)")
+
+
+def _ratio_text(interval: Interval) -> str:
+    middle, low, high = interval
+    bounds = f"{math.exp(low):.2f} to {math.exp(high):.2f}" if math.isfinite(high) else "no interval"
+    return f"{math.exp(middle):.2f} ({bounds})"

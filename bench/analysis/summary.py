@@ -1,0 +1,240 @@
+"""Tables from records: a row of summary figures for each configuration."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from bench.formats.render import Sheet
+from bench.records.schema import TimingRecord, TrialRecord
+from bench.stats.intervals import mean_interval
+from bench.stats.noninferiority import Candidate, Recommendation, recommend
+from melcnn.config import SETTINGS, descriptions, settings_of, telling, usual
+
+# Of a recommendation: each is compared with every other, and of twice as many that takes four times as long and as much
+# memory. 320 take 22 s and 375 MB.
+MOST_CANDIDATES = 200
+
+
+class Row(BaseModel):
+    """One configuration's summary; the fields are the CSV's columns, in order, and are only ever added.
+
+    Accuracies are fractions, means over seeds; `_ci95` is the half-width of Student's t interval of that
+    mean, conditional on this very test set, None for one seed. epochs: mean epoch kept, of at most
+    `max_epochs`. epoch_time_s: median seconds of one training pass over `train_clips` by a single network.
+    reached_target: seeds whose validation accuracy reached `target`; time_to_target_s: the mean over these of the
+    seconds from the beginning of their stack's training until it did, whatever else was in training meanwhile.
+    told_from_best: shown, by validation, to be worse than the configuration with the best validation accuracy; None
+    where nobody looked.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    words: str
+    n_mels: int
+    groups: int
+    channels: int
+    variant: str
+    recipe: str
+    batch_size: int
+    seeds: int
+    train_clips: int
+    test_clips: int
+    params: int
+    macs: int
+    macs_all_layers: int
+    val_accuracy_max: float
+    val_accuracy_ci95: float | None
+    test_accuracy: float
+    test_accuracy_ci95: float | None
+    epochs: float
+    epoch_time_s: float | None
+    kernels: str
+    device: str
+    n_fft: int
+    hop_length: int
+    max_epochs: int
+    target: float | None
+    reached_target: int | None
+    time_to_target_s: float | None
+    normalize: str
+    learning_rate: float
+    patience: int | None
+    keep: str
+    schedule: str
+    weight_decay: float
+    label_smoothing: float
+    ema_decay: float
+    shift: float
+    time_mask: float
+    mel_mask: float
+    speed: float
+    noise: bool
+    told_from_best: bool | None = None
+
+
+def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """The records of each configuration, in the order in which the configurations first appear."""
+    found: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        found.setdefault(record.trial.canonical(), []).append(record)
+    return found
+
+
+def recommended(records: Sequence[TrialRecord]) -> Recommendation | None:
+    """The recommendation by validation predictions; None for a single configuration and for more than
+    `MOST_CANDIDATES`, and where these are of different clips, or of one speaker."""
+    groups = list(by_configuration(records).values())
+    first = groups[0][0].validation
+    if not 2 <= len(groups) <= MOST_CANDIDATES:
+        return None
+    if len(set(first.speakers)) < 2 or any(r.validation.names != first.names for r in records):
+        return None
+    named = descriptions(group[0].trial for group in groups)
+    candidates = [
+        Candidate(
+            named[group[0].trial],
+            group[0].complexity.macs,
+            np.stack([record.validation.correct for record in group]),
+        )
+        for group in groups
+    ]
+    return recommend(candidates, first.speakers)
+
+
+def rows(
+    records: Sequence[TrialRecord],
+    timing: TimingRecord | None = None,
+    target: float | None = None,
+    decided: Recommendation | None = None,
+) -> list[Row]:
+    """A row for each configuration, in the order in which the configurations first appear. target: a validation
+    accuracy, to which rows then tell the time. decided: by `recommended`, on these records."""
+    times = {t.trial.canonical(): statistics.median(t.epoch_seconds) for t in timing.timed} if timing else {}
+    timed_on = {timing.environment.device} if timing else set()
+    groups = by_configuration(records)
+    found = [_row(group, times.get(canonical), timed_on, target) for canonical, group in groups.items()]
+    return marked(found, decided)
+
+
+def marked(rows: Sequence[Row], decided: Recommendation | None) -> list[Row]:
+    """The rows, with who is told from the best by `decided`, which was made from them in this order."""
+    if decided is None:
+        return list(rows)
+    standings = zip(rows, decided.standings, strict=True)
+    return [row.model_copy(update={"told_from_best": standing.told_from_best}) for row, standing in standings]
+
+
+def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str], target: float | None) -> Row:
+    first = records[0]
+    trial = first.trial
+    validation, validation_ci = mean_interval([r.validation.accuracy for r in records])
+    test, test_ci = mean_interval([r.test.accuracy for r in records])
+    to_target = [s for r in records if target is not None and (s := r.seconds_to(target)) is not None]
+    clocked = target is not None and all(r.elapsed_seconds for r in records)
+    return Row(
+        dataset=first.dataset,
+        words=",".join(trial.data.words),
+        **{name: value for name, value in settings_of(trial).items() if name != "epochs"},
+        seeds=len(records),
+        train_clips=first.train_clips,
+        test_clips=len(first.test.labels),
+        params=first.complexity.params,
+        macs=first.complexity.macs,
+        macs_all_layers=first.complexity.macs_all_layers,
+        val_accuracy_max=_rounded(validation),
+        val_accuracy_ci95=_rounded(validation_ci),
+        test_accuracy=_rounded(test),
+        test_accuracy_ci95=_rounded(test_ci),
+        epochs=_rounded(statistics.mean(r.kept_epoch for r in records)),
+        epoch_time_s=_rounded(epoch_time),
+        kernels=" + ".join(sorted({r.kernels for r in records})),
+        device=" + ".join(sorted({r.environment.device for r in records} | timed_on)),
+        max_epochs=trial.training.epochs,
+        target=target,
+        reached_target=len(to_target) if clocked else None,
+        time_to_target_s=_rounded(statistics.mean(to_target)) if clocked and to_target else None,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    # Six digits tell one clip in a million apart; more would be noise in a spreadsheet.
+    return None if value is None else round(value, 6)
+
+
+# What a person reads: heading, and a row's text under it.
+_FIGURES = {
+    "params": lambda row: f"{row.params:,}",
+    "MACs": lambda row: f"{row.macs:,}",
+    "MACs, all layers": lambda row: f"{row.macs_all_layers:,}",
+    "max val accuracy": lambda row: (
+        _with_interval(row.val_accuracy_max, row.val_accuracy_ci95) + " ≈" * (row.told_from_best is False)
+    ),
+    "test accuracy": lambda row: _with_interval(row.test_accuracy, row.test_accuracy_ci95),
+    "epochs": lambda row: f"{row.epochs:.1f}",
+    "epoch time": lambda row: "" if row.epoch_time_s is None else f"{row.epoch_time_s:.3f} s",
+}
+
+
+def _with_interval(mean: float, half_width: float | None) -> str:
+    return f"{mean:.4f}" if half_width is None else f"{mean:.4f} ±{half_width:.4f}"
+
+
+def _to_target(row: Row) -> str:
+    if row.reached_target is None:  # of records that tell no times
+        return ""
+    time = "never" if row.time_to_target_s is None else f"{row.time_to_target_s:.2f} s"
+    return time if row.reached_target == row.seeds else f"{time} ({row.reached_target} of {row.seeds})"
+
+
+def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The names of the settings that tell configurations apart, which are columns, and of those that are not the
+    recipe's, which must be said."""
+    varying = telling(settings) or ["groups"]
+    expected = {recipe: usual(recipe) for recipe in {each["recipe"] for each in settings}}
+    fixed = [
+        name
+        for name in SETTINGS
+        if name not in (*varying, "recipe") and any(each[name] != expected[each["recipe"]][name] for each in settings)
+    ]
+    return varying, fixed
+
+
+def sheet(rows: Sequence[Row], decided: Recommendation | None = None) -> Sheet:
+    """The rows as a sheet: the settings that vary, then the figures. What all rows share is in the title, and
+    so are settings that are not the defaults. decided: the recommendation that is said under it."""
+    # The column `epochs` is the mean epoch kept.
+    columns = {name: "max_epochs" if name == "epochs" else name for name in SETTINGS}
+    shown = settings_shown([{name: getattr(row, column) for name, column in columns.items()} for row in rows])
+    varying, silent = ([columns[name] for name in names] for names in shown)
+    fixed = [f"{name}={getattr(rows[0], name)}" for name in silent]
+
+    def shared(name: str) -> str:
+        return " / ".join(dict.fromkeys(str(getattr(row, name)) for row in rows))
+
+    seeds = "seed" if all(row.seeds == 1 for row in rows) else "seeds"
+    figures = dict(_FIGURES)
+    if (target := rows[0].target) is not None:
+        figures[f"time to {target:g}"] = _to_target
+    notes = ["± is the 95% interval of the mean over seeds, for this very set of clips"] * (rows[0].seeds > 1)
+    if decided:
+        marked = any(row.told_from_best is False for row in rows)
+        notes += ["≈: not told from the best in validation"] * marked
+        notes.append(f"by validation alone (ask 'melbench recommend' for more): {decided.describe('MACs')}")
+    elif len(rows) > MOST_CANDIDATES:
+        notes.append(f"no recommendation among more than {MOST_CANDIDATES} configurations: sweep fewer of them")
+    return Sheet(
+        title=(
+            f"{shared('dataset')}: {shared('words')} ({shared('train_clips')} training and {shared('test_clips')} "
+            f"test clips), recipe {shared('recipe')}, {shared('seeds')} {seeds}, "
+            f"{', '.join([*fixed, shared('device')])}"
+        ),
+        headings=varying + list(figures),
+        cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in figures.values()] for r in rows],
+        records=[row.model_dump() for row in rows],
+        note="; ".join(notes),
+        spare=["MACs, all layers"],
+    )

@@ -1,0 +1,223 @@
+"""melbench against what people would otherwise write: whole trainings on the same recordings, in interleaved rounds."""
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+from pydantic import BaseModel, ConfigDict
+
+from bench.baselines import BASELINES
+from bench.baselines.loop import Files, Settings
+from bench.executors.jobs import prepare
+from bench.formats.render import Sheet
+from bench.records.failures import as_error
+from bench.records.schema import RecordFolder
+from bench.stats.intervals import mean_interval, significant
+from bench.sweep.run import check_seeds, sweep
+from bench.sweep.schedule import Listener
+from bench.timing import timer
+from bench.timing.clocks import HostClock, clock_for
+from melcnn.config import Trial
+from melcnn.data import recordings
+from melcnn.data.clips import SPLITS, ClipSet
+from melcnn.data.source import LISTS
+from melcnn.errors import InputError
+
+MELBENCH = "melbench"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to train all configurations with all seeds.
+
+    seconds: of a round, which holds every configuration once, or with `seeds_a_round` seeds. accuracies: the best on
+    validation, of each training.
+    """
+
+    name: str
+    seeds_a_round: int
+    seconds: list[float]
+    accuracies: list[float]
+
+
+def race(
+    trials: Sequence[Trial],
+    seeds: int,
+    clips: ClipSet,
+    device: str,
+    progress: Callable[[str], None] = lambda text: None,
+    clock: HostClock | None = None,
+) -> list[Contestant]:
+    """Every way trains every configuration for as many epochs, from recordings on disk.
+
+    A round is one seed: each baseline trains each configuration with that seed, melbench all configurations with
+    all seeds at once, from the recordings anew and into an empty folder. Nobody stops early. Raises `InputError` if
+    the configurations differ in batch size or epochs, of which the table shows one.
+    """
+    check_seeds(seeds)
+    if len({(trial.training.batch_size, trial.training.epochs) for trial in trials}) > 1:
+        raise InputError("--against baseline takes one batch size and one number of epochs: compare them in turn")
+    trials = [_to_the_end(trial) for trial in trials]
+    prepare()
+    with tempfile.TemporaryDirectory(prefix="melbench-race-") as temporary:
+        folder = Path(temporary)
+        files = write_recordings(clips, folder / "data")
+        heard: dict[str, list[float]] = {name: [] for name in (*BASELINES, MELBENCH)}
+
+        def baseline(name: str, seed: int) -> None:
+            for trial in trials:
+                heard[name].append(BASELINES[name](files, settings(trial, device), seed).validation_accuracy)
+
+        def melbench(number: int) -> None:
+            own = recordings.load(folder / "data", clips.words)
+            found = sweep(trials, seeds, own, RecordFolder(folder / f"records-{number}"), device, Listener())
+            if found.failures:
+                raise as_error(found.failures)
+            heard[MELBENCH] += [record.validation_accuracy[record.kept_epoch - 1] for record in found.trials]
+
+        series = timer.rounds(
+            {
+                **{name: lambda number, name=name: baseline(name, number) for name in BASELINES},
+                MELBENCH: melbench,
+            },
+            seeds,
+            clock or clock_for(device),
+            progress,
+        )
+    return [Contestant(name, seeds if name == MELBENCH else 1, series[name].seconds, heard[name]) for name in heard]
+
+
+class RaceRow(BaseModel):
+    """One way's figures; the fields are the CSV's columns.
+
+    time_s: of all trainings, the mean over rounds; time_a_training_s: that by their number. time_ratio: to melbench's
+    time, the geometric mean over rounds with Student's t interval. val_accuracy_max: mean over trainings of the best.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    way: str
+    dataset: str
+    configurations: int
+    seeds: int
+    epochs: int
+    batch_size: int
+    train_clips: int
+    time_s: float
+    time_a_training_s: float
+    time_ratio: float
+    time_ratio_low95: float | None
+    time_ratio_high95: float | None
+    val_accuracy_max: float
+    device: str
+
+
+def rows(
+    found: Sequence[Contestant], trials: Sequence[Trial], seeds: int, clips: ClipSet, device: str
+) -> list[RaceRow]:
+    ours = next(one for one in found if one.name == MELBENCH)
+    made = []
+    for one in found:
+        whole = [s * seeds / one.seeds_a_round for s in one.seconds]
+        # Round by round, so that a machine that drifts has hit both alike.
+        logs = [math.log(s / own) for s, own in zip(whole, ours.seconds, strict=True)]
+        middle, half = mean_interval(logs)
+        made.append(
+            RaceRow(
+                way=one.name,
+                dataset=clips.dataset,
+                configurations=len(trials),
+                seeds=seeds,
+                epochs=trials[0].training.epochs,
+                batch_size=trials[0].training.batch_size,
+                train_clips=clips.split("train").stop,
+                time_s=significant(statistics.mean(whole)),
+                time_a_training_s=significant(statistics.mean(whole) / len(trials) / seeds),
+                time_ratio=significant(math.exp(middle)),
+                time_ratio_low95=None if half is None else significant(math.exp(middle - half)),
+                time_ratio_high95=None if half is None else significant(math.exp(middle + half)),
+                val_accuracy_max=significant(statistics.mean(one.accuracies)),
+                device=device,
+            )
+        )
+    return made
+
+
+def sheet(rows: Sequence[RaceRow]) -> Sheet:
+    """How long each way takes for all configurations and seeds, and how many times melbench that is."""
+    first = rows[0]
+    return Sheet(
+        title=(
+            f"{first.dataset}: {first.configurations} configurations, {first.seeds} seeds, {first.epochs} epochs over "
+            f"{first.train_clips} clips, batch {first.batch_size}, {first.device}"
+        ),
+        headings=["way", "time", "a training", "x melbench", "max val accuracy"],
+        cells=[
+            [
+                row.way,
+                f"{row.time_s:.4g} s",
+                f"{row.time_a_training_s:.3g} s",
+                _ratio(row),
+                f"{row.val_accuracy_max:.4f}",
+            ]
+            for row in rows
+        ],
+        records=[row.model_dump() for row in rows],
+        note=(
+            "from recordings on disk to results, without starting Python; in each round melbench reads the recordings "
+            "and makes features anew, writes records and times epochs, where the features in memory are made once in "
+            "all rounds; the interval is Student's t over rounds (a round: one seed of each baseline, all of melbench)"
+        ),
+    )
+
+
+def settings(trial: Trial, device: str) -> Settings:
+    """The trial as the baselines take it."""
+    return Settings(
+        sample_rate=trial.front_end.sample_rate,
+        n_fft=trial.front_end.n_fft,
+        hop_length=trial.front_end.hop_length,
+        n_mels=trial.front_end.n_mels,
+        groups=trial.model.groups,
+        channels=trial.model.channels,
+        n_classes=len(trial.data.words),
+        learning_rate=trial.training.learning_rate,
+        batch_size=trial.training.batch_size,
+        epochs=trial.training.epochs,
+        device=device,
+    )
+
+
+def write_recordings(clips: ClipSet, folder: Path) -> Files:
+    """Writes every clip as a WAV file, with the official lists; the files of each split, with their labels."""
+    files: dict[str, tuple[list[str], list[int]]] = {split: ([], []) for split in SPLITS}
+    for word in clips.words:
+        (folder / word).mkdir(parents=True)
+    listed: dict[str, list[str]] = {split: [] for split in LISTS}
+    for name, label, split, waveform, length in zip(
+        clips.names, clips.labels, clips.splits, clips.waveforms, clips.lengths, strict=True
+    ):
+        path, where = folder / (name if name.endswith(".wav") else f"{name}.wav"), SPLITS[split]
+        soundfile.write(path, waveform[:length], clips.sample_rate, subtype="PCM_16")
+        files[where][0].append(str(path))
+        files[where][1].append(int(label))
+        if where in listed:
+            listed[where].append(str(path.relative_to(folder)))
+    for split, name in LISTS.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in listed[split]))
+    return files
+
+
+def _to_the_end(trial: Trial) -> Trial:
+    training = trial.training.model_copy(update={"patience": trial.training.epochs})
+    return trial.model_copy(update={"training": training})
+
+
+def _ratio(row: RaceRow) -> str:
+    low, high = row.time_ratio_low95, row.time_ratio_high95
+    interval = "" if low is None or low == high else f" ({low:.1f} to {high:.1f})"
+    return f"{row.time_ratio:.1f}{interval}"

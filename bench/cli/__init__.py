@@ -1,0 +1,3 @@
+"""The command `melbench`: parses, calls, renders."""
+
+from bench.cli.app import main as main

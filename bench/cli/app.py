@@ -1,0 +1,363 @@
+"""The command `melbench`: parses, calls, renders. Heavy imports wait until a command needs them."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.decide import choosing_app
+from bench.cli.output import deliver
+from bench.cli.report import reporting_app
+from bench.cli.results import results_app
+from bench.cli.terminal import chosen_format, finish, note, resumable, split_words, stderr
+from bench.cli.timing import timing_app
+from melcnn.errors import InputError
+from melcnn.files import check_writable
+
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
+app.add_typer(data_app, name="data")
+app.add_typer(timing_app)
+app.add_typer(choosing_app)
+app.add_typer(reporting_app)
+app.add_typer(results_app, name="results")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from bench.system.environment import describe
+
+        print(describe())
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="What runs where, and exit.")
+    ] = False,
+) -> None:
+    """Finds the cheapest log-mel keyword-spotting network that still hears the word.
+
+    Start with: melbench sweep groups
+    """
+
+
+@app.command(no_args_is_help=True)
+def sweep(
+    axes: Annotated[
+        list[str], typer.Argument(help="groups, mels, or any grid as name=value,value ...", show_default=False)
+    ],
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    seeds: options.Seeds = 5,
+    recipe: options.Recipe = "default",
+    batch_size: options.BatchSize = None,
+    epochs: options.Epochs = None,
+    target: Annotated[
+        float | None,
+        typer.Option("--target", help="Also show the seconds to this validation accuracy, such as 0.99.", min=0, max=1),
+    ] = None,
+    kernels: options.Kernels = "fastest",
+    device: options.Device = "auto",
+    executor: options.ExecutorName = "local",
+    jobs: options.Jobs = None,
+    ray_address: options.RayAddress = None,
+    retry_failed: options.RetryFailed = False,
+    out: options.Out = Path("runs"),
+    csv: options.Csv = None,
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> int:
+    """Train and time a grid of configurations: what each costs, and how well it hears.
+
+    groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any setting: n_mels, n_fft,
+    hop_length, groups, channels, variant (plain, interleaved, shuffle, separable), recipe (default, plain), batch_size,
+    epochs, and the ingredients of recipes, such as label_smoothing.
+
+    Examples:
+
+      melbench sweep groups
+
+      melbench sweep n_mels=20,40 groups=1,2,4 --data speech_commands_v0.02 --csv table.csv
+
+      melbench sweep groups variant=plain,shuffle
+
+      melbench sweep groups --recipe plain --seeds 32 --target 0.97
+
+      melbench sweep groups mels --executor ray --ray-address auto
+    """
+    format = chosen_format(format, json)
+    if csv:
+        check_writable(csv)
+    from bench.analysis import summary
+    from bench.cli.progress import SweepProgress
+    from bench.records import failures
+    from bench.records.schema import RecordFolder
+    from bench.sweep.run import parse_axes, plan
+    from bench.sweep.run import sweep as run_sweep
+    from melcnn.data.loading import load_clips
+
+    grid = parse_axes(axes)
+    trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
+    where = options.opened(executor, jobs, ray_address, device)
+    folder = RecordFolder(out)
+    folder.prepare()
+    clips = load_clips(data, split_words(words), note)
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
+        result = run_sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
+    decided = summary.recommended(result.trials)
+    sheet = summary.sheet(summary.rows(result.trials, result.timing, target, decided), decided)
+    deliver([failures.remarked(sheet, result.failures, trials)], format, csv)
+    return max(failures.told_to(note, result.failures, trials, out), int(result.timing is None))
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
+        "melbench.safetensors"
+    ),
+    n_mels: options.NMels = 80,
+    n_fft: options.NFft = 400,
+    hop_length: options.HopLength = 160,
+    groups: options.Groups = 1,
+    channels: options.Channels = 32,
+    variant: options.Variant = "plain",
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained; the best on validation is kept.")] = 1,
+    recipe: options.Recipe = "default",
+    batch_size: options.BatchSize = None,
+    epochs: options.Epochs = None,
+    kernels: options.Kernels = "fastest",
+    device: options.Device = "auto",
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> int:
+    """Train one configuration and keep the network.
+
+    Example:
+
+      melbench train --groups 4 --seeds 3 -o yesno.safetensors
+    """
+    format = chosen_format(format, json)
+    check_writable(output)
+    from bench.cli import listings
+    from bench.cli.progress import SweepProgress
+    from bench.sweep.run import train_best
+    from bench.system.environment import pick_device
+    from melcnn.checkpoint import checkpoint_of, save_checkpoint
+    from melcnn.config import configure
+    from melcnn.data.loading import load_clips
+
+    network = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length, "groups": groups, "channels": channels}
+    network["variant"] = variant
+    trial = configure(split_words(words), **network, **options.settings({}, recipe, batch_size, epochs))
+    chosen = pick_device(device)
+    clips = load_clips(data, split_words(words), note)
+    with resumable("nothing was written"), SweepProgress(stderr) as listener:
+        runs, best, failed = train_best(trial, seeds, clips, chosen, listener)
+    save_checkpoint(checkpoint_of(best, trial, clips), output)
+    deliver([listings.trained(runs, best, trial, clips.dataset, output)], format)
+    for failure in failed:
+        note(f"failed: seed {failure.seed} ({failure.kind}): {failure.message}")
+    return 1 if failed else 0
+
+
+@app.command()
+def evaluate(
+    checkpoint: options.Checkpoint,
+    data: options.Data = "auto",
+    split: Annotated[str, typer.Option("--split", help="train, validation, test, or all clips.")] = "test",
+    device: options.Device = "auto",
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Show how well a checkpoint hears: accuracy with its interval, confusion, the clips most wrong.
+
+    Example:
+
+      melbench evaluate yesno.safetensors --data my_recordings --split all
+    """
+    format = chosen_format(format, json)
+    from bench.cli import listings
+    from bench.system.environment import pick_device
+    from melcnn import evaluation
+    from melcnn.data.clips import SPLITS
+    from melcnn.data.loading import load_clips
+
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"there is no split {split!r}: use {', '.join(SPLITS)} or all")
+    chosen = pick_device(device)
+    loaded = _load(checkpoint)
+    clips = load_clips(data, loaded.trial.data.words, note, every_split=split != "all")
+    if clips.dataset != loaded.dataset:
+        note(f"{checkpoint} was trained on {loaded.dataset} and is evaluated on {clips.dataset}")
+    elif clips.heard_by(loaded.trial.training) != loaded.data_fingerprint:
+        note(f"the data is not what {checkpoint} was trained on: it may have been trained on some of these clips")
+    elif split != "test":
+        note(f"split {split} holds clips that {checkpoint} was trained on or chosen by: this flatters it")
+    found = evaluation.evaluate(loaded, clips, split, chosen)
+    about = {"checkpoint": str(checkpoint), "dataset": clips.dataset, "split": split}
+    deliver(listings.evaluated(found, about), format)
+
+
+@app.command()
+def predict(
+    checkpoint: options.Checkpoint,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Audio files, folders of them, or - for standard input."),
+    ],
+    device: options.Device = "auto",
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Say which word each file holds, and how sure the network is.
+
+    Files may have any rate, channels and common format; of a long one the loudest second is heard.
+
+    Example:
+
+      melbench predict yesno.safetensors recording.wav my_recordings/
+    """
+    format = chosen_format(format, json)
+    import numpy as np
+
+    from bench.cli import listings
+    from bench.system.environment import pick_device
+    from melcnn import evaluation
+    from melcnn.data.audio import audio_files, read_clip
+    from melcnn.data.source import printable
+
+    chosen = pick_device(device)
+    loaded = _load(checkpoint)
+    names, waveforms, failures = [], [], 0
+    for name in audio_files(files):
+        try:
+            waveforms.append(read_clip(sys.stdin.buffer if name == "-" else name))
+            names.append(printable(name))
+        except InputError as error:
+            note(f"left out: {error}")
+            failures += 1
+    if names:
+        probabilities = evaluation.predict(loaded, np.stack(waveforms), chosen)
+        deliver([listings.predicted(names, loaded.trial.data.words, probabilities)], format)
+    if failures:
+        raise InputError(f"{failures} of {failures + len(names)} files gave no clip: see above")
+
+
+@app.command()
+def profile(
+    n_mels: options.NMels = 80,
+    n_fft: options.NFft = 400,
+    hop_length: options.HopLength = 160,
+    groups: options.Groups = 1,
+    channels: options.Channels = 32,
+    variant: options.Variant = "plain",
+    words: options.Words = "yes,no",
+    model: options.Model = None,
+    input: options.Input = None,
+    allow_uncounted: Annotated[
+        bool, typer.Option("--allow-uncounted", help="Show an operator without a formula instead of stopping.")
+    ] = False,
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Count what a network costs, layer by layer, beside what other counters say.
+
+    Examples:
+
+      melbench profile --groups 4
+
+      melbench profile --model my_models:SmallNet --input 1,80,101
+    """
+    format = chosen_format(format, json)
+    options.check_model(model, input)
+    from bench.counting import cost_tables
+    from bench.counting.formulas import UncountedOperator
+    from bench.counting.reconcile import UnexplainedDifference
+    from melcnn.config import configure
+
+    try:
+        if model is None:
+            network = {"groups": groups, "channels": channels, "variant": variant}
+            front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+            sheets = cost_tables.of_trial(configure(split_words(words), **front_end, **network))
+        else:
+            shapes = [cost_tables.parse_shape(shape) for shape in input]
+            sheets = cost_tables.of_model(model, cost_tables.load_model(model), shapes, allow_uncounted)
+    except (UncountedOperator, UnexplainedDifference) as error:
+        raise InputError(str(error)) from error
+    deliver(sheets, format, main="layers")
+
+
+@data_app.command()
+def prepare(
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Get Speech Commands ready, once, for --data auto; downloads 2.4 GB unless --data names a copy.
+
+    Example:
+
+      melbench data prepare --words yes,no,go,stop
+    """
+    format = chosen_format(format, json)
+    from bench.cli.progress import DownloadProgress
+    from melcnn.config import check_words
+    from melcnn.data import prepared
+    from melcnn.data.loading import load_clips
+
+    wanted = split_words(words)
+    check_words(tuple(wanted))
+    if data == "synthetic":
+        load_clips("synthetic", wanted, note)
+    else:
+        with resumable("what was downloaded is kept, and the same command goes on"), DownloadProgress(stderr) as heard:
+            prepared.prepare(None if data == "auto" else Path(data), wanted, heard)
+        data = "auto"
+    _show_contents(data, wanted, format)
+
+
+@data_app.command()
+def info(
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> None:
+    """Show what a data set holds by word and split, and what looks broken in it.
+
+    Example:
+
+      melbench data info --data my_recordings --words hey,stop
+    """
+    _show_contents(data, split_words(words), chosen_format(format, json))
+
+
+def _show_contents(data: str, words: Sequence[str], format: str) -> None:
+    from bench.cli import listings
+    from melcnn.data.loading import load_clips
+
+    deliver(listings.contents(load_clips(data, words, note, every_split=False)), format, main="clips")
+
+
+def _load(path: Path):
+    from melcnn.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path)
+    if loaded.dataset == "synthetic":
+        note(f"{path} was trained on synthetic words, not on real speech")
+    return loaded
+
+
+def main() -> None:
+    """The console script."""
+    finish(lambda: app(standalone_mode=False))

@@ -1,0 +1,144 @@
+"""The commands that conclude: `melbench recommend` and `melbench reproduce`. They parse, call, render."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import deliver
+from bench.cli.terminal import chosen_format, note, resumable, split_words, stderr
+from melcnn.errors import InputError
+from melcnn.files import check_writable
+
+choosing_app = typer.Typer()
+
+GRID = ("groups", "variant=plain,shuffle")
+
+
+@choosing_app.command()
+def recommend(
+    axes: Annotated[
+        list[str] | None,
+        typer.Argument(help="groups, mels, or any grid as name=value,value ... (groups variant=plain,shuffle)"),
+    ] = None,
+    data: options.Data = "auto",
+    words: options.Words = "yes,no",
+    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration in each fold.")] = 5,
+    recipe: options.Recipe = "default",
+    batch_size: options.BatchSize = None,
+    epochs: options.Epochs = None,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", help="How much worse than the best is good enough, as a fraction.", min=0, max=1),
+    ] = 0.005,
+    max_params: Annotated[int | None, typer.Option("--max-params", help="The most parameters.", min=1)] = None,
+    max_macs: Annotated[int | None, typer.Option("--max-macs", help="The most MACs a clip.", min=1)] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option("--max-latency-ms", help="The most milliseconds for one clip, measured here.", min=0)
+    ] = None,
+    max_weight_bytes: Annotated[
+        int | None, typer.Option("--max-weight-bytes", help="The most bytes of weights (float32).", min=1)
+    ] = None,
+    kernels: options.Kernels = "fastest",
+    device: options.Device = "auto",
+    executor: options.ExecutorName = "local",
+    jobs: options.Jobs = None,
+    ray_address: options.RayAddress = None,
+    retry_failed: options.RetryFailed = False,
+    out: options.Out = Path("runs"),
+    csv: options.Csv = None,
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> int:
+    """Recommend the cheapest configuration that is not worse than the best by more than a margin.
+
+    Every configuration within the budget is cross-validated: five folds of the training and validation clips, no
+    speaker in two of them. The test split is not looked at. Cheapest is by MACs. The recommendation is wrong at
+    most once in 20 times, over speakers and trainings like these; where nobody can tell, it says how many more seeds
+    would.
+
+    Examples:
+
+      melbench recommend
+
+      melbench recommend groups mels channels=16,32 variant=plain,shuffle --max-params 8000 --csv candidates.csv
+    """
+    format = chosen_format(format, json)
+    if csv:
+        check_writable(csv)
+    from bench.analysis import recommendation
+    from bench.cli.progress import SweepProgress
+    from bench.records import failures
+    from bench.records.schema import RecordFolder
+    from bench.sweep.crossval import out_of_fold
+    from bench.sweep.run import check_seeds, parse_axes, plan
+    from bench.system.environment import pick_device
+    from melcnn.data.loading import load_clips
+
+    check_seeds(seeds)
+    grid = parse_axes(axes or GRID)
+    trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
+    where = options.opened(executor, jobs, ray_address, device)
+    folder = RecordFolder(out)
+    folder.prepare()
+    clips = load_clips(data, split_words(words), note)
+    budget = recommendation.Budget(max_params, max_macs, max_weight_bytes, max_latency_ms)
+    # Latency is of this machine, wherever networks are trained.
+    latency = max_latency_ms is not None
+    costs = recommendation.costs(trials, pick_device(device) if latency else "cpu", latency)
+    kept = recommendation.within(budget, costs, note)
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
+        found, failed = out_of_fold(kept, seeds, clips, folder, opened, listener, retry_failed)
+    sheet = recommendation.sheet(*recommendation.choose(found, costs, margin), clips.dataset)
+    deliver([failures.remarked(sheet, failed, kept)], format, csv)
+    return failures.told_to(note, failed, kept, out)
+
+
+@choosing_app.command()
+def reproduce(
+    data: options.Data = "auto",
+    seeds: options.Seeds = 10,
+    recipe: options.Recipe = "plain",
+    kernels: options.Kernels = "fastest",
+    device: options.Device = "auto",
+    executor: options.ExecutorName = "local",
+    jobs: options.Jobs = None,
+    ray_address: options.RayAddress = None,
+    retry_failed: options.RetryFailed = False,
+    out: options.Out = Path("runs"),
+    csv: options.Csv = None,
+    format: options.Format = "table",
+    json: options.Json = False,
+) -> int:
+    """Repeat the study that this began with: its two tables beside yours, and whether its claims hold.
+
+    Groups 1 to 16 and 20, 40, 80 mel filters on yes and no; what --out holds already is not trained again. CSV holds
+    the claims.
+
+    Example:
+
+      melbench reproduce --data speech_commands_v0.02
+    """
+    format = chosen_format(format, json)
+    if csv:
+        check_writable(csv)
+    from bench.analysis import study
+    from bench.cli.progress import SweepProgress
+    from bench.records import failures
+    from bench.records.schema import RecordFolder
+    from bench.sweep.run import parse_axes, plan, sweep
+    from melcnn.data.loading import load_clips
+
+    if seeds < 2:
+        raise InputError("--seeds 1 tells no spread, and without it no claim: give 2 or more")
+    by_axis = [plan(parse_axes([axis]), note, recipe=recipe) for axis in ("groups", "mels")]
+    trials = list(dict.fromkeys(trial for several in by_axis for trial in several))
+    where = options.opened(executor, jobs, ray_address, device)
+    folder = RecordFolder(out)
+    folder.prepare()
+    clips = load_clips(data, ("yes", "no"), note)
+    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
+        found = sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
+    deliver(study.sheets(found.trials, found.timing), format, csv, main="claims")
+    return max(failures.told_to(note, found.failures, trials, out), int(found.timing is None))

@@ -1,0 +1,163 @@
+"""Sheets of what is not a sweep: what a data set holds, how a checkpoint was trained, what it hears."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.formats.render import Sheet
+from bench.stats.intervals import accuracy_interval
+from melcnn.config import Trial
+from melcnn.data.clips import SPLITS, ClipSet
+from melcnn.evaluation import Evaluation
+from melcnn.model import n_params
+from melcnn.training import Run
+
+# A clip whose loudest sample stays under a hundredth of full scale looks like one without a word.
+NEARLY_SILENT = 327
+
+
+def sheet_of(
+    title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
+) -> Sheet:
+    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas.
+
+    single: of one record, which people read from top to bottom.
+    """
+    if single:
+        return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, note, single=True)
+    cells = [[_cell(value) for value in record.values()] for record in records]
+    headings = [name.replace("_", " ") for name in records[0]] if records else []
+    return Sheet(title, headings, cells, records, note, spare)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def contents(clips: ClipSet) -> list[Sheet]:
+    """What a clip set holds by word and split, and what looks broken in it."""
+    counts = []
+    for label, word in enumerate(clips.words):
+        for number, split in enumerate(SPLITS):
+            chosen = (clips.labels == label) & (clips.splits == number)
+            counts.append(
+                {
+                    "word": word,
+                    "split": split,
+                    "clips": int(chosen.sum()),
+                    "speakers": _n_speakers(clips.speakers[chosen].tolist(), clips.names[chosen].tolist()),
+                    "seconds": round(int(clips.lengths[chosen].sum()) / clips.sample_rate),
+                }
+            )
+    samples = clips.waveforms.shape[1]
+    findings = {
+        "left out": list(clips.left_out),
+        "same recording in two splits": _across_splits(clips),
+        "nearly silent": clips.names[np.abs(clips.waveforms.astype(np.int32)).max(1) < NEARLY_SILENT].tolist(),
+        "shorter than a second (padded)": clips.names[clips.lengths < samples].tolist(),
+        "longer than a second (cut)": clips.names[clips.lengths > samples].tolist(),
+        "resampled to 16 kHz": clips.resampled,
+        "mixed down to mono": clips.mixed_down,
+    }
+    checks = [
+        {"finding": finding, "clips": found, "such_as": ""}
+        if isinstance(found, int)
+        else {"finding": finding, "clips": len(found), "such_as": "; ".join(found[:3])}
+        for finding, found in findings.items()
+    ]
+    about = {"dataset": clips.dataset, "words": ",".join(clips.words), "fingerprint": clips.fingerprint}
+    about["noise_seconds"] = round(len(clips.noise) / clips.sample_rate)
+    return [sheet_of("data", [about], single=True), sheet_of("clips", counts), sheet_of("checks", checks)]
+
+
+def _n_speakers(speakers: Sequence[str], names: Sequence[str]) -> int | str:
+    # Recordings whose names do not tell the speaker have the file's name in its place.
+    return "unknown" if list(speakers) == list(names) else len(set(speakers))
+
+
+def _across_splits(clips: ClipSet) -> list[str]:
+    homes: dict[bytes, tuple[int, str]] = {}
+    twice = []
+    for waveform, split, name in zip(clips.waveforms, clips.splits, clips.names, strict=True):
+        first_split, first_name = homes.setdefault(hashlib.sha256(waveform).digest(), (int(split), str(name)))
+        if first_split != split:
+            twice.append(f"{first_name} = {name}")
+    return twice
+
+
+def trained(runs: Sequence[Run], kept: Run, trial: Trial, dataset: str, path: Path) -> Sheet:
+    """The networks that were trained, and which one was kept."""
+    records = [
+        {
+            "dataset": dataset,
+            "seed": run.seed,
+            "val_accuracy_max": round(run.validation_accuracy, 6),
+            "test_accuracy": round(run.test_accuracy, 6),
+            "epochs": run.kept_epoch,
+            "checkpoint": str(path) if run is kept else "",
+        }
+        for run in runs
+    ]
+    about = f"{','.join(trial.data.words)}: n_mels={trial.front_end.n_mels} groups={trial.model.groups}"
+    return sheet_of(
+        "trained", records, f"{about} channels={trial.model.channels}, {n_params(kept.network):,} parameters"
+    )
+
+
+def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
+    """What an evaluation found; about: what was evaluated, which stands before the figures."""
+    right, confusion = evaluation.correct, evaluation.confusion
+    low, high = accuracy_interval(right.tolist(), evaluation.speakers)
+    summary = {
+        **about,
+        "clips": len(right),
+        "speakers": _n_speakers(evaluation.speakers, evaluation.names),
+        "accuracy": round(float(right.mean()), 6),
+        "accuracy_low95": round(low, 6),
+        "accuracy_high95": round(high, 6),
+    }
+    words = []
+    for label, word in enumerate(evaluation.words):
+        spoken, heard, hit = confusion[label].sum(), confusion[:, label].sum(), confusion[label, label]
+        words.append(
+            {
+                "word": word,
+                "clips": int(spoken),
+                # A word that was never heard has no precision.
+                "precision": round(float(hit / heard), 6) if heard else "",
+                "recall": round(float(hit / spoken), 6) if spoken else "",
+            }
+        )
+    matrix = [
+        {"spoken": word, **{f"heard_{other}": int(n) for other, n in zip(evaluation.words, row, strict=True)}}
+        for word, row in zip(evaluation.words, confusion, strict=True)
+    ]
+    wrong = [
+        {
+            "clip": evaluation.names[i],
+            "heard": evaluation.words[evaluation.heard[i]],
+            "probability_of_spoken": round(float(evaluation.probabilities[i, evaluation.labels[i]]), 6),
+        }
+        for i in evaluation.most_wrong()
+    ]
+    known = "by speaker" if summary["speakers"] != "unknown" else "taking each clip for another speaker's"
+    note = f"low95 and high95: for other clips of other speakers like these (Korn and Graubard's interval, {known})"
+    sheets = [
+        sheet_of("evaluation", [summary], note, single=True),
+        sheet_of("words", words),
+        sheet_of("confusion", matrix),
+    ]
+    return [*sheets, sheet_of("most wrong", wrong)]
+
+
+def predicted(names: Sequence[str], words: Sequence[str], probabilities: np.ndarray) -> Sheet:
+    """The word heard in each file, with its probability."""
+    records = [
+        {"file": name, "word": words[int(row.argmax())], "probability": round(float(row.max()), 6)}
+        for name, row in zip(names, probabilities, strict=True)
+    ]
+    return sheet_of("predictions", records)

@@ -1,0 +1,119 @@
+"""What every command shares: standard error, notices, an end to an interruption, words and formats."""
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from bench.formats.escaping import visible
+from bench.formats.render import FORMATS
+from melcnn.errors import Failed, InputError
+
+# Standard output carries the result alone.
+stderr = Console(stderr=True)
+
+
+def note(text: str) -> None:
+    """A one-line notice for the person, apart from the result."""
+    stderr.print(visible(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as job schedulers send it: an interruption like Ctrl-C, but for the exit code."""
+
+
+# Of one interruption two signals may come: `timeout`, for one, sends it to the process and to its group.
+ONE_INTERRUPTION_S = 0.5
+
+ENDING = "interrupted: ending in good order; once more ends it at once\n"
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    first = time.monotonic()
+
+    def again(number: int, frame: object) -> None:
+        if time.monotonic() - first > ONE_INTERRUPTION_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, again)
+    if not stderr.is_terminal:  # At a terminal the view says so.
+        with suppress(OSError):
+            os.write(2, ENDING.encode())  # Not by the console, which may be in the midst of a line.
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextmanager
+def resumable(going_on: str) -> Iterator[None]:
+    """Ends a command that Ctrl-C or SIGTERM interrupts, with what was done, if the exception says it, what is kept and
+    how to go on; exit code 130 or 143. A second signal ends it at once, as the system does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Who ignores a signal, as a shell's background jobs do Ctrl-C, goes on ignoring it.
+    heard = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in heard:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        done = str(interruption)
+        note(f"interrupted: {done or going_on}")
+        if done:
+            note(going_on)
+        raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
+    finally:
+        for number, handler in heard.items():
+            if signal.getsignal(number) is _interrupt:  # After a signal the process ends and hears no others.
+                signal.signal(number, handler)
+
+
+# What typer raises for a missing or malformed option, whichever click it is built on.
+USAGE_ERROR = typer.BadParameter.__mro__[1]
+
+
+def finish(command: Callable[[], object]) -> NoReturn:
+    """Runs a program to its end: exit code 0 good, 1 failed, 2 bad input, 130 interrupted; errors are one line."""
+    try:
+        with warnings.catch_warnings():
+            # A warning is a notice like others: one line, without the place in the code.
+            warnings.showwarning = lambda message, *_, **__: note(" ".join(str(message).split()))
+            code = command()
+        sys.exit(code if isinstance(code, int) else 0)
+    except (InputError, Failed) as error:
+        _end(str(error), 2 if isinstance(error, InputError) else 1)
+    except (KeyboardInterrupt, typer.Abort) as interruption:
+        _end(": ".join(["interrupted", *map(str, interruption.args)]), 130)
+    except MemoryError as error:
+        _end(f"out of memory{f': {error}' if str(error) else ''}; try a smaller --batch-size", 1)
+    except OSError as error:
+        # A closed folder, a full disk, a name too long: finished records are safe, and the system says what it is.
+        _end(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+    except USAGE_ERROR as error:
+        if not error.format_message():  # a command without arguments has shown its help
+            sys.exit(2)
+        _end(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'melbench'} --help)", 2)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    line = visible(" ".join(message.splitlines()))
+    stderr.print(f"melbench: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def chosen_format(format: str, json: bool) -> str:
+    if format not in FORMATS:
+        raise InputError(f"there is no format {format!r}: use one of {', '.join(FORMATS)}")
+    if json and format not in ("table", "json"):
+        raise InputError(f"--json and --format {format} are both given: use one of them")
+    return "json" if json else format
+
+
+def split_words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,0 +1,174 @@
+"""Tables in LaTeX for pdflatex as it comes, with booktabs alone: text is set as text, and the table fits the page."""
+
+import math
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from bench.formats.escaping import visible
+
+# How many characters of a table a line of the class article holds in each size of type, by estimate: a table that is
+# wider after all stands out on both sides alike.
+SIZES = {"": 70, r"\small": 76, r"\footnotesize": 82, r"\scriptsize": 92}
+MARGINS = 110  # characters of the smallest type that the margins let stand
+GAP = 2.5  # characters between two columns
+LONG = 30  # text of more characters is set in several lines where the table is too wide
+
+
+def table(
+    title: str, headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], note: str
+) -> str:
+    """A float with `title` as its caption and `note` under the table. numeric: which columns hold numbers, which are
+    flush right. A heading that is wider than what is under it is stacked."""
+    stacks, widths = _columns(headings, cells)
+    size, shares = _layout(widths, numeric)
+
+    def column(i: int) -> str:
+        return rf"p{{{shares[i]:.2f}\linewidth}}" if i in shares else "r" if numeric[i] else "l"
+
+    def heading(i: int) -> str:
+        lines = r"\\".join(map(escaped, stacks[i]))
+        return rf"\shortstack[{'r' if numeric[i] else 'l'}]{{{lines}}}" if len(stacks[i]) > 1 else lines
+
+    def cell(i: int, text: str) -> str:
+        return _ragged(escaped(text)) if i in shares else escaped(text)
+
+    def row(texts: Iterable[str]) -> str:
+        # What is ragged means something else by \\.
+        return " & ".join(texts) + (r" \tabularnewline" if shares else r" \\")
+
+    every = range(len(headings))
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(title)}}}\medskip" if title else "",
+        size and rf"{size}\makebox[\linewidth]{{%",
+        rf"\begin{{tabular}}{{{''.join(map(column, every))}}}",
+        r"\toprule",
+        row(map(heading, every)),
+        r"\midrule",
+        *(row(map(cell, every, texts)) for texts in cells),
+        r"\bottomrule",
+        r"\end{tabular}" + "}" * bool(size),
+        rf"\par\medskip\parbox{{\linewidth}}{{\footnotesize {escaped(note)}}}" if note else "",
+        r"\end{table}",
+    ]
+    return "\n".join(filter(None, lines)) + "\n"
+
+
+def fits(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> bool:
+    """Whether the table fits the page in the smallest type."""
+    _, widths = _columns(headings, cells)
+    return _needed(widths, numeric) <= MARGINS
+
+
+def _columns(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
+    """The lines of each column's heading, and the characters of the column's longest line."""
+    lengths = [max((len(row[i]) for row in cells), default=0) for i in range(len(headings))]
+    stacks = [_stack(heading, length) for heading, length in zip(headings, lengths, strict=True)]
+    return stacks, [max([length, *map(len, stack)]) for length, stack in zip(lengths, stacks, strict=True)]
+
+
+def _stack(heading: str, length: int) -> list[str]:
+    words = visible(heading).split()
+    return textwrap.wrap(" ".join(words), max([length, *map(len, words)]), break_on_hyphens=False) if words else []
+
+
+def _layout(widths: Sequence[int], numeric: Sequence[bool]) -> tuple[str, dict[int, float]]:
+    """The size of type for columns of `widths` characters, and those that are set in several lines, with their share
+    of the page's width."""
+    if sum(widths) + GAP * len(widths) <= SIZES[""]:
+        return "", {}
+    needed = _needed(widths, numeric)
+    size = next((size for size, line in SIZES.items() if line >= needed), list(SIZES)[-1])
+    long = _long(widths, numeric)
+    rest = max(0, SIZES[size] - needed) + LONG * len(long)
+    # By the square root, for rows that are about as high in one column as in another.
+    roots = {i: math.sqrt(widths[i]) for i in long}
+    return size, {i: rest * root / sum(roots.values()) / SIZES[size] for i, root in roots.items()}
+
+
+def _needed(widths: Sequence[int], numeric: Sequence[bool]) -> float:
+    """The least characters that the columns take side by side."""
+    long = _long(widths, numeric)
+    return GAP * len(widths) + sum(LONG if i in long else width for i, width in enumerate(widths))
+
+
+def _long(widths: Sequence[int], numeric: Sequence[bool]) -> list[int]:
+    return [i for i, width in enumerate(widths) if width > LONG and not numeric[i]]
+
+
+def _ragged(text: str) -> str:
+    """A paragraph in which long paths and names may be broken."""
+
+    def breakable(name: re.Match) -> str:
+        return re.sub(r"/|\\_", r"\g<0>\\allowbreak{}", name[0])
+
+    return r"\raggedright " + re.sub(rf"\S{{{LONG},}}", breakable, text)
+
+
+_SET = {c: f"\\{c}" for c in "_%&#${}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\^{}",
+    "~": r"\~{}",
+    "`": r"{}\textquoteleft{}",  # no part of the ligatures of ? and !
+    '"': "''",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # After the end of a row these two would be arguments of it.
+    "[": "{[}",
+    "*": "{*}",
+    "\u00a0": "~",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "…": r"\ldots{}",
+    "‘": r"{}\textquoteleft{}",
+    "’": r"\textquoteright{}",
+    "“": r"\textquotedblleft{}",
+    "”": r"\textquotedblright{}",
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "−": "$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\to$",
+    "°": r"$^\circ$",
+    "µ": r"$\mu$",
+    "μ": r"$\mu$",
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "ı": r"\i{}",
+}
+# Combining characters, and what sets them.
+_ACCENTS = dict(
+    zip("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327", "`'^~=u.\"rHvc", strict=True)
+)
+
+
+def escaped(text: str) -> str:
+    """`text` for pdflatex with its default font encoding and no packages: what that cannot set, such as an emoji, is
+    named by its code point, `U+1F600`."""
+    with_minus = re.sub(r"(?<![\w)])-(?=\.?\d)", "−", visible(unicodedata.normalize("NFC", text)))
+    # Two hyphens would be set as a dash.
+    return re.sub("-(?=-)", "-{}", "".join(map(_set, with_minus)))
+
+
+def _set(char: str) -> str:
+    if char in _SET or char.isascii():
+        return _SET.get(char, char)
+    base, *accents = unicodedata.normalize("NFD", char)
+    if base.isascii() and len(accents) == 1 and accents[0] in _ACCENTS:
+        letter = rf"\{base}" if base in "ij" else base  # without its dot, which the accent replaces
+        return rf"\{_ACCENTS[accents[0]]}{{{letter}}}"
+    return rf"\texttt{{U+{ord(char):04X}}}"

@@ -1,0 +1,155 @@
+"""Sheets, and the formats they are printed in: a terminal table, CSV, JSON, Markdown, LaTeX."""
+
+import csv
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.formats import escaping, latex
+
+FORMATS = ("table", "json", "csv", "markdown", "latex")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table: `headings` and `cells` for a person, `records` (equal keys, raw values) for a program.
+
+    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it. key: the sheet's
+    name in JSON beside others, its title unless given.
+    """
+
+    title: str
+    headings: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    records: Sequence[dict[str, Any]]
+    note: str = ""
+    spare: Sequence[str] = ()
+    single: bool = False
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        return (self.key or self.title).replace(" ", "_")
+
+
+def show(sheets: Sequence[Sheet], format: str) -> None:
+    """Prints `sheets` on standard output.
+
+    As JSON a single sheet is its records; several are an object with each sheet's records under its name.
+    """
+    filled = [sheet for sheet in sheets if sheet.records]
+    if format == "table":
+        console = Console()
+        for number, sheet in enumerate(filled):
+            console.print(*[""] * (number > 0), to_table(sheet, console.width), sep="\n")
+    elif format == "json" and len(sheets) > 1:
+        sys.stdout.write(_json({s.name: _values(s)[0] if s.single else _values(s) for s in sheets}))
+    else:
+        sys.stdout.write("\n".join(_TEXT[format](sheet) for sheet in filled))
+
+
+def to_table(sheet: Sheet, width: int) -> Table:
+    """The rich table for a terminal of `width` columns. Words from files are shown as they are, not as markup."""
+    if width < 100:
+        sheet = _narrow(sheet, "a wider terminal, and --format json, show {} too")
+    table = Table(
+        title=_text(sheet.title),
+        caption=_text(sheet.note) if sheet.note else None,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading, numeric in zip(sheet.headings, _numeric(sheet), strict=True):
+        table.add_column(_text(heading), justify="right" if numeric else "left", overflow="fold")
+    for cells in sheet.cells:
+        table.add_row(*map(_text, cells))
+    return table
+
+
+def _narrow(sheet: Sheet, more: str) -> Sheet:
+    """The sheet without what can be spared. more: said in its note, with {} for what that is."""
+    kept = [i for i, heading in enumerate(sheet.headings) if heading not in sheet.spare]
+    hidden = ", ".join(heading for heading in sheet.headings if heading in sheet.spare)
+    if not hidden:
+        return sheet
+    return replace(
+        sheet,
+        headings=[sheet.headings[i] for i in kept],
+        cells=[[cells[i] for i in kept] for cells in sheet.cells],
+        note="; ".join(part for part in (sheet.note, more.format(hidden)) if part),
+    )
+
+
+def _text(text: str) -> Text:
+    return Text(escaping.visible(text))
+
+
+def _numeric(sheet: Sheet) -> list[bool]:
+    """Whether each column holds numbers, be it with a unit or an interval."""
+    number = re.compile(r"(x )?[-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?|nan|inf)(?!\S)")
+    return [
+        all(number.match(cells[i]) or not cells[i] for cells in sheet.cells) and any(cells[i] for cells in sheet.cells)
+        for i in range(len(sheet.headings))
+    ]
+
+
+def _values(sheet: Sheet) -> list[dict[str, Any]]:
+    """The records with None for what is no finite number, of which JSON and spreadsheets know nothing."""
+    return [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        for row in sheet.records
+    ]
+
+
+def to_csv(sheet: Sheet) -> str:
+    """One line a record, text as `escaping.spreadsheet` has it, None and what is no finite number empty."""
+
+    def cell(value: object) -> object:
+        return escaping.spreadsheet(value) if isinstance(value, str) else value
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = list(sheet.records[0])
+    writer.writerow(map(cell, names))
+    writer.writerows([cell(row[name]) for name in names] for row in _values(sheet))
+    return out.getvalue()
+
+
+def to_json(sheet: Sheet) -> str:
+    return _json(_values(sheet))
+
+
+def _json(content: object) -> str:
+    return escaping.json_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """A table between its title and its note."""
+    rules = ["---:" if numeric else ":---" for numeric in _numeric(sheet)]
+    lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
+    title, note = map(escaping.markdown_paragraph, (sheet.title, sheet.note))
+    return "\n\n".join(part for part in (title, text, note) if part) + "\n"
+
+
+def to_latex(sheet: Sheet) -> str:
+    """A booktabs table, its title the caption and its note under it; on a page too narrow for it, without what can be
+    spared."""
+    if not latex.fits(sheet.headings, sheet.cells, _numeric(sheet)):
+        sheet = _narrow(sheet, "left out for want of room: {}")
+    return latex.table(sheet.title, sheet.headings, sheet.cells, _numeric(sheet), sheet.note)
+
+
+_TEXT = {"csv": to_csv, "json": to_json, "markdown": to_markdown, "latex": to_latex}

@@ -1,0 +1,1 @@
+"""`melbench time` and `melbench compare`: workloads timed in several processes, kept in files, compared."""

@@ -1,0 +1,158 @@
+"""Is B faster or slower than A? Two works side by side now, or two stored measurements of the same works."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench.measurement import reference, workloads
+from bench.measurement.measurements import Measurement, Samples
+from bench.measurement.workloads import Work
+from bench.system.environment import Environment
+from bench.timing import timer
+from bench.timing.clocks import clock_for
+from bench.timing.timer import Rule, Run, Series
+from bench.timing.verdicts import (
+    EFFECT,
+    FEWEST_LAUNCHES,
+    UNCLEAR,
+    Comparison,
+    compare_launches,
+    compare_rounds,
+    ratio_precision,
+)
+from melcnn.errors import InputError
+
+# Seconds for a comparison side by side unless the user says otherwise.
+MOST_SECONDS = 10.0
+FEWEST_ROUNDS = 25
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One work's comparison, and the seconds that each side took."""
+
+    label: str
+    comparison: Comparison
+    time_a: float
+    time_b: float
+
+
+def side_by_side(
+    a: Work, b: Work, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
+) -> tuple[Compared, Run]:
+    """Times A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
+
+    Raises `InputError` if a call of A and one of B process different numbers of clips.
+    """
+    if a.clips != b.clips:
+        raise InputError(
+            f"a {a.what} of A has {a.clips} clips and one of B {b.clips}: compare epochs, or equal batches"
+        )
+    # Where a work lies in memory, which depends on what was made before it, can change its speed by half a percent:
+    # both are made twice, A B B A, so that neither is favoured.
+    made = {name: workloads.build(work, device).call for name, work in (("A1", a), ("B1", b), ("B2", b), ("A2", a))}
+
+    def pairs(series: Mapping[str, Series]) -> list[tuple[Series, Series]]:
+        return [(series["A1"], series["B1"]), (series["A2"], series["B2"])]
+
+    rule = Rule(
+        effect / 2,
+        min_rounds=FEWEST_ROUNDS,
+        max_seconds=max_seconds or MOST_SECONDS,
+        figures=lambda series: {"the ratio": ratio_precision(pairs(series))},
+    )
+    run = timer.interleave(made, rule, clock_for(device), seed, singly=a.what == "latency")
+    label = " / ".join(workloads.labels([a, b]))
+    times = [statistics.median(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
+    return Compared(label, compare_rounds(pairs(run.series), effect), *times), run
+
+
+def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] = ()) -> list[Compared]:
+    """Compares each work that both hold, through the reference work timed beside it.
+
+    across: the differences that are allowed, by the names of `differences`. Raises `InputError` for others, and
+    if there is no work in common or no reference beside it.
+    """
+    if other := {name: both for name, both in differences(a, b).items() if name not in across}:
+        found = "; ".join(f"{name}: {one} / {two}" for name, (one, two) in other.items())
+        raise InputError(
+            f"A and B are not of the same machine and settings ({found}): measure both alike, or compare all the same "
+            f"with --across {','.join([*across, *other])}"
+        )
+    here = {work.canonical(): index for index, work in enumerate(b.works)}
+    labels = workloads.labels(a.works)
+    pairs = [(i, here[work.canonical()]) for i, work in enumerate(a.works) if work.canonical() in here]
+    if not pairs:
+        raise InputError(
+            f"A and B are of different work ({labels[0]} ... / {workloads.labels(b.works)[0]} ...): measure the same"
+        )
+    return [_compare(labels[i], a.of(i), b.of(j), effect) for i, j in pairs]
+
+
+def caveats(a: Measurement, b: Measurement) -> list[str]:
+    """What makes a comparison of the two weaker than it could be, each with its remedy."""
+    found = []
+    if {work.canonical() for work in a.works} != {work.canonical() for work in b.works}:
+        found.append(
+            "A and B timed different works, only what both hold is compared, and what runs between two calls changes "
+            "what the caches hold: measure the same works"
+        )
+    for name, one in (("A", a), ("B", b)):
+        if len(one.launches) < FEWEST_LAUNCHES:
+            found.append(
+                f"{name} has {len(one.launches)} launches and a verdict needs {FEWEST_LAUNCHES}: measure with "
+                f"--launches {FEWEST_LAUNCHES}, or run the suite that often into one folder"
+            )
+        if busy := sum(any(s and s.held_up for s in launch.samples) for launch in one.launches):
+            found.append(
+                f"{name}: other processes held up {busy} of {len(one.launches)} launches, in part or whole; these "
+                f"do not count, and fewer than {FEWEST_LAUNCHES} others leave a verdict UNCLEAR: measure on a quiet "
+                "machine, or compare two configurations side by side, which bears it"
+            )
+        if one.stopped:
+            found.append(f"{name} was stopped early: {one.stopped}")
+    return found
+
+
+def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: float) -> Compared:
+    if any(one.log_to_reference is None for side in (a, b) for one in side):
+        raise InputError(f"{label} was timed without reference work: measure with 'melbench time -o FILE'")
+    if not (a and b):
+        raise InputError(f"{label} has no samples in {'A' if not a else 'B'}: measure it again")
+    times = [statistics.mean(statistics.median(one.seconds) for one in side) for side in (a, b)]
+    return Compared(label, judge(a, b, effect), *times)
+
+
+def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) -> Comparison:
+    """B against A of one work, by its samples of each launch, of those launches that other processes did not hold up.
+
+    Where fewer than `FEWEST_LAUNCHES` of either are left, the ratio is of all launches and the verdict UNCLEAR.
+    """
+    calm = [[one.log_to_reference for one in side if not one.held_up] for side in (a, b)]
+    if min(map(len, calm)) >= FEWEST_LAUNCHES:
+        return compare_launches(*calm, effect)
+    everything = compare_launches(*([one.log_to_reference for one in side] for side in (a, b)), effect)
+    return replace(everything, verdict=UNCLEAR)
+
+
+def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:
+    """What differs between two measurements and could change times, by name: (of A, of B). melbench itself may
+    differ, which is what one wants to know of."""
+    if a.reference_version != b.reference_version:
+        raise InputError(
+            f"A and B were timed beside reference work of versions {a.reference_version} and {b.reference_version} "
+            f"(this melbench has {reference.VERSION}): measure both with one version"
+        )
+
+    def settings(measurement: Measurement) -> dict[str, object]:
+        env: Environment = measurement.environment
+        launches = measurement.launches
+        packages = {name: number for name, number in env.packages.items() if name in ("torch", "torchaudio")}
+        affinity = sorted({str(launch.before.affinity) for launch in launches})
+        fields = {
+            name: getattr(env, name) for name in ("device", "cpu", "cores", "threads", "system", "python", "cuda")
+        }
+        return fields | packages | {"affinity": " ".join(affinity)}
+
+    one, two = settings(a), settings(b)
+    return {name: (one[name], two.get(name)) for name in one if one[name] != two.get(name)}

@@ -1,0 +1,92 @@
+"""What the device can do at best, as measured: matmul rate, copy bandwidth by size, the cost of one launch.
+
+Measured once and kept in the cache folder, for each machine, thread count and torch version. Whoever doubts them
+(they were measured on a busy machine, say) deletes the cache's folder `ceilings`.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.system.environment import Environment
+from bench.timing.clocks import HostClock, clock_for
+from melcnn.data.clips import cache_folder
+from melcnn.files import make_folder, write_whole
+
+# Raise when they are measured differently: kept ceilings are then measured anew.
+VERSION = 1
+
+MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
+# Bytes read plus written: from what fits a cache to what lies in memory alone. Smaller ones would time the launch.
+COPY_BYTES = {"cpu": (2**20, 2**23, 2**28), "cuda": (2**26, 2**30)}
+LAUNCHES = 200  # of an operator that does nearly nothing, in a row
+# A ceiling is the best of several tries: whatever disturbs a machine makes it slower, never faster.
+TRIES = 15
+TRY_SECONDS = 0.01  # of calls in a row, at the least
+
+
+class Ceilings(BaseModel):
+    """flops_per_second: of a float32 matrix product, on a GPU with TF32, which its convolutions use. bytes_per_second:
+    of a copy, by the bytes that it reads and writes. launch_seconds: of one small operator, called from Python."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flops_per_second: float
+    bytes_per_second: dict[int, float]
+    launch_seconds: float
+
+    def bandwidth(self, size: int) -> float:
+        """Bytes a second, at best, for an operator that moves `size` bytes: of the measured sizes that are as large,
+        the fastest."""
+        largest = max(self.bytes_per_second)
+        return max(rate for measured, rate in self.bytes_per_second.items() if measured >= min(size, largest))
+
+
+def ceilings(env: Environment, device: str) -> Ceilings:
+    """The ceilings of `device`, kept or measured now (some seconds)."""
+    key = f"{VERSION} {env.device} {env.cpu} {env.threads} {env.cuda} {env.packages.get('torch')}"
+    path = cache_folder() / "ceilings" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    try:
+        return Ceilings.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        pass
+    found = measure(device, clock_for(device))
+    with contextlib.suppress(OSError):  # A cache that cannot be written costs the next command some seconds.
+        make_folder(path.parent)
+        write_whole(path, lambda file: file.write(found.model_dump_json().encode()))
+    return found
+
+
+@torch.inference_mode()
+def measure(device: str, clock: HostClock) -> Ceilings:
+    """Measures the ceilings now."""
+    rates = []
+    torch.backends.cuda.matmul.allow_tf32, tf32 = True, torch.backends.cuda.matmul.allow_tf32
+    for n in MATMUL_SIZES[device]:
+        a, b = torch.randn(2, n, n, device=device)
+        out = torch.empty_like(a)
+        rates.append(2 * n**3 / _fastest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), clock))
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    copies = {}
+    for size in COPY_BYTES[device]:
+        source = torch.zeros(size // 2, dtype=torch.uint8, device=device)
+        target = torch.zeros_like(source)
+        copies[size] = size / _fastest(lambda s=source, t=target: t.copy_(s), clock)
+    one = torch.zeros(1, device=device)
+
+    def launches() -> None:
+        for _ in range(LAUNCHES):
+            one.add_(1)
+
+    return Ceilings(
+        flops_per_second=max(rates), bytes_per_second=copies, launch_seconds=_fastest(launches, clock) / LAUNCHES
+    )
+
+
+def _fastest(call: Callable[[], object], clock: HostClock) -> float:
+    clock.read(call)
+    calls = max(1, int(TRY_SECONDS / max(clock.read(call).host, 1e-7)))
+    return min(clock.read(call, calls).host for _ in range(TRIES))

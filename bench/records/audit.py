@@ -1,0 +1,146 @@
+"""What is amiss in a folder of records: found by reading every file in it, and moved aside, each with its reason.
+
+Nothing is deleted. What neither is a record nor has a record's name is nobody's business here.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cli.listings import sheet_of
+from bench.formats import escaping
+from bench.formats.render import Sheet
+from bench.records import schema
+from bench.records.schema import RESULTS_VERSION, RecordFolder, Untrusted
+from melcnn.errors import InputError
+from melcnn.files import make_folder, write_whole
+
+# In it a folder for each kind of finding: what is only stale is then a folder of records itself.
+ASIDE = "aside"
+
+# As `melcnn.files.write_whole` names a record that it has not finished.
+_LEFTOVER = re.compile(rf"\.({'|'.join(schema.KINDS)})-.+\.json\.[0-9a-f]+\.tmp")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that no sweep counts on. reason: what it is or holds, after its name. kind, one of:
+
+    unreadable: the system does not give its content; truncated: it is not whole; foreign: it is no record of this
+    melbench, or one in another's name; duplicate: likewise, and the record of that name is there too; stale: of an
+    earlier version of melbench's numbers; newer: of a later one; leftover: of a write that was cut short.
+    """
+
+    path: Path
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a folder holds: how many records that count, by kind as in `records.KINDS`, and what is amiss, by name."""
+
+    counting: dict[str, int]
+    findings: tuple[Finding, ...]
+
+
+def look(folder: Path) -> Inventory:
+    """Reads every file that is a record or passes for one. Raises `InputError` if there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: name a folder of records, as --out of a sweep made it")
+    readable: set[str] = set()
+    strange: list[tuple[Path, Untrusted]] = []
+    findings: list[Finding] = []
+    for path in sorted(folder.iterdir()):
+        kind = schema.kind_of(path.name)
+        if _LEFTOVER.fullmatch(path.name):
+            findings.append(Finding(path, "leftover", "is of a write that was cut short"))
+        elif kind is None:
+            strange += [(path, error) for error in _in_anothers_name(path)]
+        elif not path.is_file():
+            findings.append(Finding(path, "unreadable", "is no file"))
+        else:
+            try:
+                record = schema.read(path, kind)
+            except Untrusted as error:
+                strange.append((path, error))
+                continue
+            readable.add(path.name)
+            if (version := record.results_version) < RESULTS_VERSION:
+                reason = f"is of version {version} of melbench's numbers, which now is {RESULTS_VERSION}"
+                findings.append(Finding(path, "stale", reason))
+            elif version > RESULTS_VERSION:
+                reason = f"is of version {version} of melbench's numbers, and this melbench knows {RESULTS_VERSION}"
+                findings.append(Finding(path, "newer", f"{reason}: upgrade it"))
+    findings += [
+        Finding(path, "duplicate" if error.belongs_to in readable else error.kind, error.reason)
+        for path, error in strange
+    ]
+    counting = readable - {finding.path.name for finding in findings}
+    numbers = {name: sum(schema.kind_of(each) is kind for each in counting) for name, kind in schema.KINDS.items()}
+    return Inventory(numbers, tuple(sorted(findings, key=lambda finding: finding.path)))
+
+
+def _in_anothers_name(path: Path) -> Iterator[Untrusted]:
+    """What is said of a record whose name is no record's; of any other file nothing."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return
+    for kind in schema.KINDS.values():
+        try:
+            schema.read(path, kind)
+        except Untrusted as error:
+            if error.belongs_to:
+                yield error
+
+
+def tidy_up(folder: RecordFolder) -> tuple[Inventory, dict[Finding, Path]]:
+    """Looks, and moves what is amiss aside; says where to. Beside each file there, another of its name and `.txt` holds
+    the reason; none that is there already is overwritten.
+
+    Raises `InputError` if there is no such folder, if another process is at work in it, or if a link would lead the
+    files elsewhere.
+    """
+    found = look(folder.path)
+    if not found.findings:
+        return found, {}
+    with folder.locked():
+        found = look(folder.path)  # A sweep may have gone on until now.
+        homes = {finding: folder.path / ASIDE / finding.kind for finding in found.findings}
+        for path in (folder.path / ASIDE, *homes.values()):
+            if path.is_symlink():
+                raise InputError(f"{path} is a link, and nothing is moved out of {folder.path}: move the link away")
+        return found, {finding: _move(finding, home) for finding, home in homes.items()}
+
+
+def _move(finding: Finding, home: Path) -> Path:
+    make_folder(home)
+    name = finding.path.name.lstrip(".")  # so that nothing there is hidden
+    targets = (home / f"{name}{suffix}" for suffix in itertools.chain([""], (f".{n}" for n in itertools.count(2))))
+    target = next(target for target in targets if not os.path.lexists(target))
+    reason = escaping.visible(f"{finding.path} {finding.reason} ({finding.kind})")
+    # The reason first: a kill between the two leaves one without a file, and no file without a reason.
+    write_whole(target.with_name(f"{target.name}.txt"), lambda file: file.write(f"{reason}\n".encode()))
+    finding.path.rename(target)
+    return target
+
+
+def sheets(folder: Path, found: Inventory, moved: Mapping[Finding, Path]) -> list[Sheet]:
+    """The numbers, and a row for each finding. moved: where to; empty if nothing was."""
+    numbers = {f"{name}s": number for name, number in found.counting.items()}
+    about = {"folder": str(folder), **numbers, "findings": len(found.findings)}
+    rows = [
+        {
+            "file": finding.path.name,
+            "kind": finding.kind,
+            "reason": finding.reason,
+            "moved_to": str(moved.get(finding, "")),
+        }
+        for finding in found.findings
+    ]
+    said = (
+        f"moved into {folder / ASIDE}, each with its reason in a text file beside it" if moved else "nothing was moved"
+    )
+    return [sheet_of("records", [about], single=True), sheet_of("findings", rows, said, spare=["moved to"])]

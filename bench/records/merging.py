@@ -1,0 +1,143 @@
+"""Folders of records put into one: what is there is not overwritten, and times of different machines are not mixed.
+
+Accuracies may come from anywhere: each record says what it ran on.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cli.listings import sheet_of
+from bench.formats import escaping
+from bench.formats.render import Sheet
+from bench.records import schema
+from bench.records.schema import RecordFolder, TimingRecord, TrialRecord
+from bench.system.environment import Environment
+from melcnn.errors import InputError
+from melcnn.files import write_whole
+
+
+@dataclass(frozen=True)
+class Source:
+    """A record's file. kind: of `records.KINDS`. results: a hash of what a trial gave. environment: of a timing run."""
+
+    path: Path
+    kind: str
+    results: str | None = None
+    environment: Environment | None = None
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a folder gave: how many records, by kind as in `records.KINDS`, and how many of them were written."""
+
+    folder: Path
+    records: dict[str, int]
+    written: int
+
+
+def merge(
+    folders: Sequence[Path],
+    out: RecordFolder,
+    mix_timings: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Merged]:
+    """Puts the records of `folders` into `out`, which may be one of them. What is in `out` stays; of several timing
+    runs of the same works in the same environment, and of failures of the same trial, the first is taken, and note
+    hears of the others.
+
+    Everything is read before anything is written, and a merge that was cut short is simply done again. Raises
+    `InputError` for a folder without records, for a file that is none, for trials of one identity with different
+    results, and, unless `mix_timings`, for timing runs that would lie beside those of another environment for the first
+    time.
+    """
+    for folder in folders:
+        if not any(_files(folder)):
+            raise InputError(f"{folder} holds no records: name folders that --out of a sweep made")
+    with out.locked():
+        others = {folder.resolve(): folder for folder in folders if folder.resolve() != out.path.resolve()}
+        held = {folder: dict(_sources(folder)) for folder in (out.path, *others.values())}
+        chosen = _chosen(held.values(), note)
+        new = {name: source for name, source in chosen.items() if name not in held[out.path]}
+        if not mix_timings:
+            _check_environments(list(held[out.path].values()), list(new.values()))
+        for name, source in new.items():
+            content = source.path.read_bytes()
+            write_whole(out.path / name, lambda file, content=content: file.write(content))
+    return [_merged(folder, sources, new) for folder, sources in held.items() if sources]
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for kind in schema.KINDS:
+        for path in sorted(folder.glob(f"{kind}-*.json")):
+            yield kind, path
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, Source]]:
+    """The records of a folder by the names of their files, one in memory at a time."""
+    for kind, path in _files(folder):
+        record = schema.read(path, schema.KINDS[kind])
+        if isinstance(record, TrialRecord):
+            results = record.model_dump_json(include=schema.RESULTS)
+            yield path.name, Source(path, kind, results=hashlib.sha256(results.encode()).hexdigest())
+        else:
+            environment = record.environment if isinstance(record, TimingRecord) else None
+            yield path.name, Source(path, kind, environment=environment)
+
+
+def _chosen(held: Iterable[dict[str, Source]], note: Callable[[str], None]) -> dict[str, Source]:
+    chosen: dict[str, Source] = {}
+    clashes: list[tuple[Path, Path]] = []
+    for name, source in ((name, source) for sources in held for name, source in sources.items()):
+        first = chosen.setdefault(name, source)
+        if first.results != source.results:
+            clashes.append((first.path, source.path))
+        elif source.results is None and first.path.read_bytes() != source.path.read_bytes():
+            note(f"left out: {source.path}: {first.path} is of the same, and there already")
+    if clashes:
+        more = f", and {len(clashes) - 1} more pairs are like them" if len(clashes) > 1 else ""
+        raise InputError(
+            f"{clashes[0][0]} and {clashes[0][1]} are of the same configuration, data and seed and have different "
+            f"results{more}: move one of each away and merge again"
+        )
+    return chosen
+
+
+def _check_environments(present: Sequence[Source], new: Sequence[Source]) -> None:
+    """What lies side by side in `out` already may: a folder outlives a version of torch."""
+    timings = [source for source in new if source.environment]
+    beside = [source for source in present if source.environment] or timings[:1]
+    for source in timings:
+        if all(source.environment != other.environment for other in beside):
+            first = beside[0]
+            differing = escaping.visible(_differing(first.environment, source.environment))
+            raise InputError(
+                f"{first.path} and {source.path} are of different environments ({differing}), whose times are not "
+                "comparable: merge folders of one environment, or give --mix-timings"
+            )
+
+
+def _differing(one: Environment, other: Environment) -> str:
+    a, b = ({**environment.packages, **environment.model_dump(exclude={"packages"})} for environment in (one, other))
+    return ", ".join(f"{name}: {a.get(name)} and {b.get(name)}" for name in {**a, **b} if a.get(name) != b.get(name))
+
+
+def _merged(folder: Path, sources: dict[str, Source], new: dict[str, Source]) -> Merged:
+    counts = Counter(source.kind for source in sources.values())
+    written = sum(new.get(name) is source for name, source in sources.items())
+    return Merged(folder, {kind: counts[kind] for kind in schema.KINDS}, written)
+
+
+def sheet(merged: Sequence[Merged], out: Path) -> Sheet:
+    """A row for each folder; the first is `out` itself, as it was, if it held any records."""
+    rows = [
+        {
+            "folder": str(one.folder),
+            **{f"{kind}s": number for kind, number in one.records.items()},
+            "written": one.written,
+        }
+        for one in merged
+    ]
+    return sheet_of(f"merged into {out}", rows)

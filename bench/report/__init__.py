@@ -1,0 +1,1 @@
+"""`melbench report`: records into one page, figures and curves. Runs nothing."""

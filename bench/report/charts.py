@@ -1,0 +1,356 @@
+"""The figures of a report: points in, charts out. `bench.report.style` says how they look."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import altair as alt
+
+from bench.report.findings import AXES, CURVES, OUT_OF_FOLD, TEST, VALIDATION, Findings
+from bench.report.points import Point
+from bench.report.style import PHONE, STUDY, Keys, Style, drawn, keys, round_numbers, tooltip
+from bench.report.time_breakdown import FRONT_END, FUSED_BLOCK, PARTS, WHOLE
+
+# Marks that show a curve's values to who points at them, of all curves of a figure: more would slow a page down.
+MOST_TO_POINT_AT = 1500
+# Losses that fall further than by this factor are drawn over a logarithmic axis.
+FAR = 5
+# Points of equal MACs stand side by side, in at most so many times the size of letters.
+WIDEST = 2.5
+
+AXIS_TITLES = {"groups": "groups", "n_mels": "mel filters"}
+OF_THESE_CLIPS = "95% intervals of the mean over seeds, for these very clips"
+INTERVALS = {
+    OUT_OF_FOLD: "95% intervals for other speakers and other trainings like these",
+    VALIDATION: OF_THESE_CLIPS,
+    TEST: OF_THESE_CLIPS,
+}
+CURVE_TITLES = {
+    "train_loss": "Training loss",
+    "validation_loss": "Validation loss",
+    "validation_accuracy": "Validation accuracy",
+}
+# By field: the name of the figure's files, its title, the axis' title and format, the caption.
+COSTS = {
+    "params": ("params", "Parameters", "parameters", "~s", "Exact counts."),
+    "macs": (
+        "macs",
+        "Multiply-accumulates",
+        "MACs of one clip",
+        "~s",
+        "Exact counts, of convolution, linear and matmul.",
+    ),
+    "epoch_time_s": (
+        "epoch-time",
+        "Epoch time",
+        "epoch time in s",
+        "~g",
+        "The median of one training pass by one network.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """name: of its files, and of its place in a page. caption: what is drawn and how to read it. spec: for Vega-Lite.
+    points: what is drawn, one for each mark that carries a value."""
+
+    name: str
+    title: str
+    caption: str
+    spec: dict[str, Any]
+    points: Sequence[Point]
+
+
+def figures(found: Findings, style: Style) -> list[Figure]:
+    """All figures that these findings have points for; over an axis only what differs along it."""
+    measured = {point["measure"] for point in found.accuracies if point["configuration"] is not None}
+    measures = [measure for measure in dict.fromkeys((found.basis, TEST)) if measure in measured]
+    made = [_tradeoff(found, measure, style) for measure in measures]
+    accuracies = _accuracies(found, measures)
+    for axis in AXES:
+        if _varies(axis, [point for point in accuracies if point["configuration"] is not None]):
+            made.append(_accuracy_over(axis, accuracies, style))
+        for cost in COSTS:
+            if _varies(axis, points := [point for point in found.costs if point[cost] is not None]):
+                made.append(_cost_over(axis, cost, points, style))
+    for curve in CURVES:
+        if points := [point for point in found.curves if point["curve"] == curve]:
+            made.append(_curve(curve, points, not found.chapter.trials, style))
+    if found.confusion:
+        made.append(_confusion(found, style))
+    return made
+
+
+def _figure(name: str, title: str, caption: str, layers: list[alt.Chart], points: list[Point], style: Style) -> Figure:
+    return Figure(name, title, caption, drawn(layers, points, style, f"{title}. {caption}"), points)
+
+
+def _varies(axis: str, points: Sequence[Point]) -> bool:
+    return len({point[axis] for point in points}) > 1
+
+
+def _accuracies(found: Findings, measures: Sequence[str]) -> list[Point]:
+    """Those of these measures, and the study's."""
+    # The study has no out-of-fold predictions: its validation accuracies stand beside them.
+    studys = [VALIDATION if measure == OUT_OF_FOLD else measure for measure in measures]
+    return [p for p in found.accuracies if p["measure"] in (studys if p["configuration"] is None else measures)]
+
+
+def _told_by_measure(points: Sequence[Point], axis: str) -> tuple[list[Point], str]:
+    """The points with their series, which names the measure where there are several; and the title of their axis."""
+    measures = list(dict.fromkeys(point["measure"] for point in points))
+    if len(measures) == 1:
+        return [point | {"series": _series(point, axis)} for point in points], f"{measures[0]} accuracy"
+    return [point | {"series": f"{_series(point, axis)} ({point['measure']})"} for point in points], "accuracy"
+
+
+def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
+    """Accuracy against MACs; of the measure that decides with the Pareto front."""
+    decides = measure == found.basis
+    points, title = _told_by_measure(_accuracies(found, [measure]), "groups")
+    points = _side_by_side(points, style)
+    told = keys(points, "series", style)
+    x = alt.X("macs:Q", title="MACs of one clip", scale=alt.Scale(type="log", nice=False, padding=20))
+    x = x.axis(format="~s", values=round_numbers([point["macs"] for point in points]), grid=False)
+    tips = tooltip(configuration="", macs=",", accuracy=".4f", low=".4f", high=".4f")
+    aside = alt.ExprRef("datum.beside_px")
+    layers = _with_bars(points, x, title, told, tips, aside)
+    # One number for all points of the same MACs, above their intervals.
+    numbers = alt.Chart().mark_text(dy=-3, baseline="bottom", aria=False)
+    numbers = numbers.transform_calculate(end="isValid(datum.high) ? datum.high : datum.accuracy")
+    numbers = numbers.transform_aggregate(top="max(end)", groupby=["macs", "groups"])
+    layers.append(numbers.encode(x=x, y=_accuracy("top", title), text="groups:N"))
+    clauses = ["Numbers above the points are groups.", *_of_intervals(points)]
+    if any(point["beside_px"] for point in points):
+        clauses.append("Points of equal MACs stand side by side.")
+    if not decides:
+        clauses.append("The test split decides nothing.")
+    elif sum(point["on_front"] for point in points) > 1:
+        # Aside as its points are: where several are equal it goes through each, in the order in which they stand.
+        dotted = {"interpolate": "step-after", "strokeDash": [2, 3], "color": style.ink}
+        front = alt.Chart().mark_line(**dotted, xOffset=aside, aria=False)
+        front = front.transform_filter("datum.on_front === 'True'")
+        layers.insert(0, front.encode(x=x, y=_accuracy("accuracy", title), order="macs:Q"))
+        clauses.append("The dotted line is the Pareto front.")
+    return _figure(
+        name="accuracy-macs" if decides else "accuracy-macs-test",
+        title=f"{measure.capitalize()} accuracy against multiply-accumulates",
+        caption=" ".join(clauses),
+        layers=layers,
+        points=points,
+        style=style,
+    )
+
+
+def _side_by_side(points: Sequence[Point], style: Style) -> list[Point]:
+    """The points with `beside_px`, how far to the right of its MACs each is drawn: 0 for who is alone on the front.
+    Others of the same MACs, which are below, stand to the right of it: to the left the front's line may be as low."""
+    by_macs: dict[int, list[int]] = {}
+    for number, point in enumerate(points):
+        by_macs.setdefault(point["macs"], []).append(number)
+    step = min(1, WIDEST / max(map(len, by_macs.values()))) * style.font_size
+    beside = {}
+    for alike in by_macs.values():
+        best = [number for number in alike if points[number]["on_front"]]
+        # Around the MACs: equal ones on the front; where nobody is on it, all.
+        middle = (len(best or alike) - 1) / 2
+        for place, number in enumerate([*best, *(number for number in alike if number not in best)]):
+            beside[number] = round((place - middle) * step, 3)
+    return [point | {"beside_px": beside[number]} for number, point in enumerate(points)]
+
+
+def _of_intervals(points: Sequence[Point]) -> list[str]:
+    """What a caption says of the points' bars, and of points without."""
+    clauses = []
+    measured = {point["measure"] for point in points if point["low"] is not None}
+    barred = [measure for measure in INTERVALS if measure in measured]
+    texts = {INTERVALS[measure] for measure in barred}
+    if len(texts) == 1:
+        clauses.append(f"Bars are {texts.pop()}.")
+    else:
+        clauses += [f"Bars of {measure} accuracies are {INTERVALS[measure]}." for measure in barred]
+    single = [point for point in points if point["low"] is None]
+    if len(single) == len(points):
+        clauses.append("All are single runs, without intervals.")
+    elif any(point["configuration"] is not None for point in single):
+        clauses.append("Points without bars are single runs.")
+    elif single:
+        clauses.append("The study's points are single runs.")
+    return clauses
+
+
+def _accuracy_over(axis: str, accuracies: Sequence[Point], style: Style) -> Figure:
+    points, title = _told_by_measure(accuracies, axis)
+    told = keys(points, "series", style)
+    tips = tooltip(configuration="", measure="", accuracy=".4f", low=".4f", high=".4f")
+    apart = alt.XOffset("series:N", scale=alt.Scale(domain=list(told.names)))
+    return _figure(
+        name=f"{axis.replace('_', '-')}-accuracy",
+        title=f"Accuracy against {AXIS_TITLES[axis]}",
+        caption=" ".join(_of_intervals(points)),
+        layers=[layer.encode(xOffset=apart) for layer in _with_bars(points, _step(axis), title, told, tips)],
+        points=points,
+        style=style,
+    )
+
+
+def _cost_over(axis: str, cost: str, points: Sequence[Point], style: Style) -> Figure:
+    name, title, unit, format, caption = COSTS[cost]
+    points = [point | {"series": _series(point, axis)} for point in points]
+    if len({(point[axis], point[cost]) for point in points}) < len(points):
+        caption += " Of marks that lie on each other the last is seen."
+    told = keys(points, "series", style)
+    y = alt.Y(cost, type="quantitative", title=unit, scale=alt.Scale(zero=True), axis=_few_ticks(format))
+    line = alt.Chart().mark_line(aria=False).encode(x=_step(axis), y=y, color=told.colour)
+    tips = tooltip(configuration="", **{cost: ".4f" if cost.endswith("_s") else ","})
+    marks = alt.Chart().mark_point().encode(x=_step(axis), y=y, color=told.colour, shape=told.shape, tooltip=tips)
+    return _figure(
+        name=f"{axis.replace('_', '-')}-{name}",
+        title=f"{title} against {AXIS_TITLES[axis]}",
+        caption=caption,
+        layers=[line, marks],
+        points=points,
+        style=style,
+    )
+
+
+def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Figure:
+    told = keys(points, "configuration", style, lines=True)
+    lowest, highest = min(point["lowest"] for point in points), max(point["highest"] for point in points)
+    far = curve != "validation_accuracy" and lowest > 0 and highest / lowest > FAR
+    scale = alt.Scale(type="log", nice=False, padding=5) if far else alt.Scale(zero=False)
+    ticks = alt.Axis(values=round_numbers([lowest, highest])) if far else _few_ticks()
+    titled = {"title": CURVE_TITLES[curve].lower(), "axis": ticks, "scale": scale}
+    y, low = (alt.Y(name, type="quantitative", **titled) for name in ("mean", "lowest"))
+    x = alt.X("epoch:Q", axis=_few_ticks(), scale=alt.Scale(nice=False))
+    band = alt.Chart().mark_area(opacity=0.15, aria=False).encode(x=x, y=low, y2="highest:Q")
+    # Of a single epoch there is no line to see.
+    line = alt.Chart().mark_line(point=not _varies("epoch", points)).encode(x=x, y=y, strokeDash=told.dash)
+    layers = [band, line]
+    if style.width is None:  # A page has something to point at.
+        every = math.ceil(len(points) / MOST_TO_POINT_AT)
+        tips = tooltip(configuration="", epoch=",", mean=".4f", lowest=".4f", highest=".4f", networks=",")
+        marks = alt.Chart().mark_point(opacity=0, aria=False).encode(x=x, y=y, tooltip=tips)
+        layers.append(marks.transform_filter(f"(datum.epoch - 1) % {every} === 0"))
+    return _figure(
+        name=curve.replace("_", "-"),
+        title=f"{CURVE_TITLES[curve]} by epoch",
+        caption=_of_networks(points, of_folds),
+        layers=[layer.encode(color=told.colour) for layer in layers],
+        points=points,
+        style=style,
+    )
+
+
+def _of_networks(points: Sequence[Point], of_folds: bool) -> str:
+    """What a caption says of the networks that are in curves."""
+    if max(point["networks"] for point in points) == 1:
+        return "Each line is a single run."
+    met = {}
+    for point in points:
+        met.setdefault(point["configuration"], set()).add(point["networks"])
+    ended = any(len(numbers) > 1 for numbers in met.values())
+    all_of, one = ("seeds and folds", "network") if of_folds else ("seeds", "seed")
+    return f"Lines are means over {all_of}, bands reach from the lowest to the highest {one}" + (
+        f"; where a {one} stopped early, of the others." if ended else "."
+    )
+
+
+def _confusion(found: Findings, style: Style) -> Figure:
+    points = list(found.confusion)
+    words = dict.fromkeys(point["spoken"] for point in points)
+    # Letters, half as wide as high, that a cell has room for.
+    room = 0.7 * (style.width or PHONE) / len(words) / (0.55 * style.font_size)
+    flat = max(map(len, words)) <= room
+    limits = {"labelLimit": 12 * style.font_size}
+    x = alt.X("heard:N", sort=None, axis=alt.Axis(labelAngle=0 if flat else -90, orient="top", **limits))
+    y = alt.Y("spoken:N", sort=None, axis=alt.Axis(**limits))
+    shade = alt.FillOpacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 0.5]), legend=None)
+    tips = tooltip(spoken="", heard="", times=",", share=".4f")
+    layers = [alt.Chart().mark_rect(fill=style.series[0]).encode(x=x, y=y, fillOpacity=shade, tooltip=tips)]
+    digits = next((digits for digits in (2, 0) if room >= len(f"{100:.{digits}f}")), None)
+    if digits is not None:
+        texts = alt.Chart().mark_text(color=style.ink, fontSize=style.font_size, aria=False)
+        texts = texts.transform_calculate(percent="100 * datum.share")
+        layers.append(texts.encode(x=x, y=y, text=alt.Text("percent:Q", format=f".{digits}f")))
+    return _figure(
+        name="confusion",
+        title="Confusion on the test split" if found.chapter.trials else "Confusion on the folds held out",
+        caption=f"How often, in percent, each spoken word is heard as each, by {found.shown_in_confusion}, all "
+        f"{'seeds' if found.chapter.trials else 'seeds and folds'} together.",
+        layers=layers,
+        points=points,
+        style=replace(style, height=max(style.height, 1.5 * style.font_size * len(words))),
+    )
+
+
+def times(points: Sequence[Point], style: Style) -> list[Figure]:
+    """Where the time of one clip goes, by batch size; points: of `bench.report.time_breakdown`."""
+    return [
+        _times([point for point in points if point["batch_size"] == batch], batch, style)
+        for batch in dict.fromkeys(point["batch_size"] for point in points)
+    ]
+
+
+def _times(points: Sequence[Point], batch: int, style: Style) -> Figure:
+    told = keys(points, "part", style, every=PARTS)
+    ends: dict[str, float] = {}
+    placed = []
+    for point in points:
+        begin = ends.get(point["configuration"], 0.0)
+        ends[point["configuration"]] = end = begin + 1e3 * point["time_s"]
+        placed.append(point | {"from_ms": begin, "to_ms": end})
+    # Room for the words beside the longest bar.
+    scale = alt.Scale(domain=[0, 1.4 * max(ends.values())], nice=False)
+    y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=20 * style.font_size))
+    tips = tooltip(configuration="", part="", time_s=".3s", bound_by="")
+    bars = alt.Chart().mark_bar().encode(y=y, x2="to_ms:Q", color=told.colour, tooltip=tips)
+    bars = bars.encode(x=alt.X("from_ms:Q", title="ms for one clip", scale=scale, axis=_few_ticks("~g")))
+    bound = alt.Chart().mark_text(align="left", dx=4, aria=False).transform_filter(f"datum.part !== '{FRONT_END}'")
+    bound = bound.transform_aggregate(end="max(to_ms)", groupby=["configuration", "bound_by"])
+    clauses = ["Beside each bar stands what binds the network, the front-end aside, by the roofline model."]
+    if FUSED_BLOCK in told.names:
+        clauses.insert(0, "A fused block is a grouped convolution with ReLU, BatchNorm and pooling, in one call.")
+    if WHOLE not in told.names:
+        clauses.insert(0, "The network's time is split by the shares that the profiler sees.")
+    return _figure(
+        name=f"batch-{batch}",
+        title="One clip at a time" if batch == 1 else f"In batches of {batch}",
+        caption=" ".join(clauses),
+        layers=[bars, bound.encode(y=y, x="end:Q", text="bound_by:N")],
+        points=placed,
+        style=replace(style, height=min(style.height, style.height // 4 + 3 * style.font_size * len(ends))),
+    )
+
+
+def _series(point: Point, axis: str) -> str:
+    return STUDY if point["configuration"] is None else point[f"beside_{axis}"] or "melbench"
+
+
+def _step(axis: str) -> alt.X:
+    return alt.X(axis, type="ordinal", title=AXIS_TITLES[axis], axis=alt.Axis(labelAngle=0))
+
+
+def _accuracy(field: str, title: str) -> alt.Y:
+    return alt.Y(field, type="quantitative", title=title, scale=alt.Scale(zero=False, padding=15), axis=_few_ticks())
+
+
+def _few_ticks(format: str = "") -> alt.Axis:
+    # Nothing has no unit: "0", never "0k"; and a last number stays under its tick.
+    zero = {"format": format, "labelExpr": "datum.value === 0 ? '0' : datum.label"} if format else {}
+    return alt.Axis(tickCount=5, labelFlush=False, **zero)
+
+
+def _with_bars(
+    points: Sequence[Point], x: alt.X, title: str, told: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
+) -> list[alt.Chart]:
+    """Accuracies with the intervals that they have; aside: px to the right of where x says."""
+    # A low that is missing makes no mark.
+    bars = alt.Chart().mark_rule(aria=False, xOffset=aside)
+    bars = bars.encode(x=x, y=_accuracy("low", title), y2="high:Q", color=told.colour)
+    marks = alt.Chart().mark_point(xOffset=aside).encode(color=told.colour, shape=told.shape, tooltip=tips)
+    marks = marks.encode(x=x, y=_accuracy("accuracy", title))
+    # Of no marks at all the browser would complain.
+    return [bars, marks] if any(point["low"] is not None for point in points) else [marks]

@@ -1,0 +1,70 @@
+"""The figures of a report as files for papers: PNG, SVG and PDF, as wide as a column."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import vl_convert
+
+from bench.report import charts, time_breakdown
+from bench.report.charts import Figure
+from bench.report.findings import find
+from bench.report.folders import free
+from bench.report.load import Gathered
+from bench.report.style import PAPER
+from melcnn.errors import InputError
+from melcnn.files import make_folder, write_whole
+
+PIXELS_PER_INCH = 300
+
+
+def write_figures(gathered: Gathered, folder: Path) -> Iterator[Path]:
+    """Writes every figure, each file whole, and gives the files' paths. With several data sets or measurements, each
+    has a folder of its own. Raises `InputError` if there is nothing to draw, or nothing can be written there."""
+    sets: dict[Path, list[Figure]] = {}
+    for chapter in gathered.chapters:
+        name = f"{chapter.dataset}-{'-'.join(chapter.words)}"
+        sets[free(_plain(name), sets)] = charts.figures(find(chapter), PAPER)
+    for name, measurement in gathered.measurements.items():
+        sets[free(_plain(Path(name).stem), sets)] = charts.times(time_breakdown.points(measurement), PAPER)
+    sets = {name: figures for name, figures in sets.items() if figures}
+    if not sets:
+        raise InputError("these records have nothing to draw: name a folder of records, as --out of a sweep made it")
+    for name, figures in sets.items():
+        home = folder / name if len(sets) > 1 else folder
+        try:
+            make_folder(home)
+            for figure in figures:
+                for suffix in (".svg", ".png", ".pdf"):
+                    path, content = home / f"{figure.name}{suffix}", image(figure.spec, suffix)
+                    if suffix == ".svg":
+                        content = _told(content, figure)
+                    write_whole(path, lambda file, content=content: file.write(content))
+                    yield path
+        except OSError as error:
+            raise InputError(f"{home} cannot be written ({error.strerror}): choose another --figures") from None
+
+
+def _plain(name: str) -> Path:
+    """A folder's name made of letters, digits and dashes, which no program that sets papers stumbles over."""
+    return Path("".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "figures")
+
+
+def _told(svg: bytes, figure: Figure) -> bytes:
+    """`svg` with its title as its name and its caption as its description, for readers of the screen (SVG 2, 5.8)."""
+    root, end, rest = svg.partition(b">")
+    told = f"<title>{escape(figure.title)}</title><desc>{escape(figure.caption)}</desc>"
+    return root + b' role="graphics-document"' + end + told.encode() + rest
+
+
+def image(spec: dict[str, Any], suffix: str) -> bytes:
+    """A specification drawn as SVG, PNG or PDF, by the suffix of a file's name; a px is a point on paper. Raises
+    `InputError` for another suffix."""
+    if suffix == ".svg":
+        return vl_convert.vegalite_to_svg(spec).encode()
+    if suffix == ".png":
+        return vl_convert.vegalite_to_png(spec, ppi=PIXELS_PER_INCH)
+    if suffix == ".pdf":
+        return vl_convert.vegalite_to_pdf(spec)
+    raise InputError(f"there are no pictures of kind {suffix!r}: use .svg, .png or .pdf")

@@ -1,0 +1,343 @@
+"""What a report says of one data set: its tables, the recommendation, the points of its figures, what is amiss.
+
+Computed from records by the functions that the terminal's tables are made with, so that all numbers agree.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.analysis import recommendation, summary
+from bench.analysis.study import STUDY
+from bench.formats.render import Sheet
+from bench.records.schema import FailureRecord, Predictions, TimingRecord, TrialRecord
+from bench.report.caveats import amiss
+from bench.report.load import Chapter
+from bench.report.points import Point
+from bench.stats.intervals import significant
+from bench.stats.noninferiority import MARGIN, Recommendation, pareto
+from bench.sweep.crossval import OutOfFold, by_fold, in_all, joined, lacking, predictions
+from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, telling
+from melcnn.data.folds import fold_named
+
+VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
+
+# The study's two axes, which figures stand over.
+AXES = ("groups", "n_mels")
+CURVES = ("train_loss", "validation_loss", "validation_accuracy")
+
+# Of the clips that networks get wrong, as many as a person listens to.
+MOST_WRONG = 20
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one chapter. configurations: as text, each once. decided: the recommendation; basis: which predictions it
+    rests on; undecided: why there is none. answer: the configuration that is recommended, or else the best found, empty
+    where there is no choice. sheets: the tables, by name. curves, confusion and wrong are of the networks on the data
+    set's own splits, or where there are none, of those on folds.
+
+    Points are what figures draw, with raw values. Each names its `configuration` (None: it is the study's), its
+    `groups` and `n_mels`; ours also what else tells it apart, with groups aside and with n_mels aside
+    (`beside_groups`, `beside_n_mels`). shown_in_confusion: the configuration that `confusion` is of.
+    """
+
+    chapter: Chapter
+    configurations: tuple[str, ...]
+    decided: Recommendation | None
+    basis: str
+    undecided: str
+    answer: str
+    sheets: dict[str, Sheet]
+    accuracies: tuple[Point, ...]
+    costs: tuple[Point, ...]
+    curves: tuple[Point, ...]
+    confusion: tuple[Point, ...]
+    shown_in_confusion: str
+    wrong: Sheet | None
+    remarks: tuple[str, ...]
+
+
+def find(chapter: Chapter) -> Findings:
+    """Everything that is to be said of the records of one data set."""
+    groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
+    # Of seeds that a fold lacks nothing is shown.
+    complete = [parts for records in crossings if (parts := in_all(by_fold(records)))[0]]
+    folds = [joined(parts[0][0].trial, parts) for parts in complete]
+    own = [group[0].trial for group in groups]
+    trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
+    about = _about(trials)
+    timed = timing_of(groups, chapter.timings)
+    decided = summary.recommended([record for group in groups for record in group]) if groups else None
+    rows = summary.marked([summary.rows(group, timed.get(group[0].trial.canonical()))[0] for group in groups], decided)
+    sheets: dict[str, Sheet] = {}
+    if rows:
+        sheets["configurations"] = summary.sheet(rows, decided)
+    undecided = _not_by_folds(own, folds, crossings, chapter.failures)
+    basis, crossed = VALIDATION, []
+    if folds:
+        costs = {one.trial: recommendation.Cost(**one.complexity.model_dump()) for one in folds}
+        chosen, crossed = recommendation.choose(folds, costs, MARGIN)
+        sheets[OUT_OF_FOLD] = recommendation.sheet(chosen, crossed, chapter.dataset, not undecided)
+    if not undecided or not groups:
+        basis, decided = OUT_OF_FOLD, None if undecided else chosen
+    answer = _answer(decided, [one.trial for one in folds] if basis == OUT_OF_FOLD else own)
+    in_folds = [[record for part in parts for record in part] for parts in complete]
+    said = {group[0].trial: [record.test for record in group] for group in groups}
+    said = said or {parts[0][0].trial: predictions(parts) for parts in complete}
+    shown = answer if answer in said else next(iter(said), None)
+    return Findings(
+        chapter=chapter,
+        configurations=tuple(about[trial]["configuration"] for trial in trials),
+        decided=decided,
+        basis=basis,
+        undecided="" if decided else undecided if basis == OUT_OF_FOLD else _not_by_validation(groups),
+        answer=about[answer]["configuration"] if answer else "",
+        sheets=sheets,
+        accuracies=(
+            *_accuracies(groups, rows, crossed, basis, about),
+            *_of_the_study([*groups, *in_folds]),
+        ),
+        costs=tuple(_costs(groups, rows, folds, about)),
+        curves=tuple(point for group in groups or in_folds for point in _curves(group, about)),
+        confusion=tuple(_confusion(said.get(shown, []), chapter.words)),
+        shown_in_confusion=about[shown]["configuration"] if shown else "",
+        wrong=_most_wrong(
+            [one for networks in said.values() for one in networks],
+            chapter.words,
+            "test clips" if groups else "out-of-fold clips",
+        ),
+        remarks=(
+            *chapter.remarks,
+            *([f"validation decides: {undecided}"] if groups and crossings and undecided else []),
+            *amiss(groups, crossings, timed, chapter.failures),
+        ),
+    )
+
+
+def _not_by_folds(
+    own: Sequence[Trial],
+    folds: Sequence[OutOfFold],
+    crossings: Sequence[Sequence[TrialRecord]],
+    failures: Sequence[FailureRecord],
+) -> str:
+    """Why the cross-validation decides nothing; empty if it decides: of whoever might be chosen nobody is still to
+    come. own: the configurations that were trained on the data set's own splits; folds: those that have a seed in all
+    folds."""
+    candidates = {one.trial for one in folds}
+    begun = [records for records in crossings if records[0].trial not in candidates]
+    if any(lacking(records, {record.seed for record in records}, failures) for records in begun):
+        return "the cross-validation is unfinished"
+    failed = {failure.trial for failure in failures if fold_named(failure.dataset)}
+    if missing := [trial for trial in own if trial not in candidates | failed]:
+        return f"{len(missing)} of {len(own)} configurations were not cross-validated"
+    return "" if len(folds) > 1 else "a single configuration was cross-validated"
+
+
+def _not_by_validation(groups: Sequence[Sequence[TrialRecord]]) -> str:
+    """Why `tables.recommended` recommends nothing."""
+    if len(groups) == 1:
+        return "there is one configuration"
+    if len(groups) > summary.MOST_CANDIDATES:
+        return f"there are more than {summary.MOST_CANDIDATES} configurations"
+    if not groups[0][0].validation.names:
+        return "there are no validation clips"
+    return "the configurations were validated on different clips, or on those of one speaker"
+
+
+def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | None:
+    """The trial that is recommended, or else the best found; trials: in the order of the candidates."""
+    if decided is None:
+        return None
+    return trials[decided.standings.index(decided.chosen or decided.best)]
+
+
+def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
+    """By configuration, in the order of their settings; seeds rise."""
+
+    def place(group: Sequence[TrialRecord]) -> list:
+        # A setting may be None, which cannot be compared.
+        return [(value is not None, value) for value in settings_of(group[0].trial).values()]
+
+    groups = summary.by_configuration(sorted(records, key=lambda record: (record.dataset, record.seed)))
+    return sorted(groups.values(), key=place)
+
+
+def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
+    settings = [settings_of(trial) for trial in trials]
+    names = telling(settings) if settings else []
+    described = descriptions(trials)
+
+    def beside(axis: str, own: Mapping[str, Any]) -> str:
+        return " ".join(f"{name}={own[name]}" for name in names if name != axis)
+
+    return {
+        trial: {
+            "configuration": described[trial],
+            "groups": own["groups"],
+            "n_mels": own["n_mels"],
+            **{f"beside_{axis}": beside(axis, own) for axis in AXES},
+        }
+        for trial, own in zip(trials, settings, strict=True)
+    }
+
+
+def timing_of(groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
+    """The run that each configuration's epoch time is of, by the configuration's canonical text: one by the kernels
+    that trained it; of these the one that timed most of the configurations side by side; of runs alike the latest."""
+    wanted = {group[0].trial.canonical(): {record.kernels for record in group} for group in groups}
+    found = {}
+    for canonical, kernels in wanted.items():
+        runs = [timing for timing in timings if any(one.trial.canonical() == canonical for one in timing.timed)]
+
+        def worth(timing: TimingRecord, kernels: set[str] = kernels) -> tuple[bool, int, str]:
+            together = len(wanted.keys() & {one.trial.canonical() for one in timing.timed})
+            return timing.kernels in kernels, together, timing.finished_at
+
+        if runs:
+            found[canonical] = max(runs, key=worth)
+    return found
+
+
+def _accuracies(
+    groups: Sequence[Sequence[TrialRecord]],
+    rows: Sequence[summary.Row],
+    crossed: Sequence[recommendation.Row],
+    basis: str,
+    about: Mapping[Trial, Point],
+) -> list[Point]:
+    """A point for each configuration and measure, with the interval that its table has. on_front: nobody else is
+    cheaper and better, of the measure that decides."""
+    points = []
+    fronts = _front(rows) if basis == VALIDATION else [False] * len(rows)
+    for group, row, on_front in zip(groups, rows, fronts, strict=True):
+        for measure, accuracy, half in (
+            (VALIDATION, row.val_accuracy_max, row.val_accuracy_ci95),
+            (TEST, row.test_accuracy, row.test_accuracy_ci95),
+        ):
+            low, high = (None, None) if half is None else (accuracy - half, min(1.0, accuracy + half))
+            figures = {"accuracy": accuracy, "low": low, "high": high, "on_front": on_front and measure == VALIDATION}
+            points.append(about[group[0].trial] | {"measure": measure, "macs": row.macs} | figures)
+    for one in crossed:
+        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high}
+        figures["on_front"] = one.on_front and basis == OUT_OF_FOLD
+        points.append(about[one.found.trial] | {"measure": OUT_OF_FOLD, "macs": one.cost.macs} | figures)
+    return [
+        point | {name: None if point[name] is None else round(point[name], 6) for name in ("accuracy", "low", "high")}
+        for point in points
+        if not math.isnan(point["accuracy"])
+    ]
+
+
+def _front(rows: Sequence[summary.Row]) -> list[bool]:
+    """By validation, of those that have some."""
+    known = [row for row in rows if not math.isnan(row.val_accuracy_max)]
+    front = pareto([row.macs for row in known], [row.val_accuracy_max for row in known]) if known else []
+    best = [row for row, on_front in zip(known, front, strict=True) if on_front]
+    return [any(row is one for one in best) for row in rows]
+
+
+def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
+    """The study's accuracies, at the MACs of the same networks in these records."""
+    points = []
+    for first in (group[0] for group in groups):
+        trial = first.trial
+        study = STUDY.get((trial.front_end.n_mels, trial.model.groups))
+        same = trial.model == Model(groups=trial.model.groups) and trial.front_end.frames == FrontEnd().frames
+        if study is None or not same or trial.data != Data() or not first.dataset.startswith("speech_commands"):
+            continue
+        place = {"configuration": None, "groups": trial.model.groups, "n_mels": trial.front_end.n_mels}
+        place |= {f"beside_{axis}": "" for axis in AXES} | {"macs": first.complexity.macs, "on_front": False}
+        for measure, accuracy in ((VALIDATION, study.val_accuracy_max), (TEST, study.test_accuracy)):
+            point = place | {"measure": measure, "accuracy": accuracy, "low": None, "high": None}
+            if accuracy is not None and point not in points:
+                points.append(point)
+    return [point | {"accuracy": round(point["accuracy"], 6)} for point in points]
+
+
+def _costs(
+    groups: Sequence[Sequence[TrialRecord]],
+    rows: Sequence[summary.Row],
+    folds: Sequence[OutOfFold],
+    about: Mapping[Trial, Point],
+) -> list[Point]:
+    """Of all configurations; epoch times only of those that were timed, which folds alone are not."""
+    own = {group[0].trial for group in groups}
+    counted = [one for one in folds if one.trial not in own]
+    points = [
+        about[group[0].trial] | {"params": row.params, "macs": row.macs, "epoch_time_s": row.epoch_time_s}
+        for group, row in zip(groups, rows, strict=True)
+    ]
+    return points + [
+        about[one.trial] | {"params": one.complexity.params, "macs": one.complexity.macs, "epoch_time_s": None}
+        for one in counted
+    ]
+
+
+def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[Point]:
+    """A point for each epoch and curve: the mean over the networks that came so far, the lowest and the highest."""
+    points = []
+    for curve in CURVES:
+        for epoch in range(max(len(getattr(record, curve)) for record in group)):
+            values = [getattr(record, curve)[epoch] for record in group if epoch < len(getattr(record, curve))]
+            values = [value for value in values if math.isfinite(value)]
+            if values:
+                figures = (statistics.fmean(values), min(values), max(values))
+                named = zip(("mean", "lowest", "highest"), map(significant, figures), strict=True)
+                place = {"configuration": about[group[0].trial]["configuration"], "curve": curve, "epoch": epoch + 1}
+                points.append({**place, **dict(named), "networks": len(values)})
+    return points
+
+
+def _confusion(said: Sequence[Predictions], words: Sequence[str]) -> list[Point]:
+    """How often each word is heard as each, by all networks together."""
+    if not said:
+        return []
+    spoken = np.concatenate([one.labels for one in said])
+    heard = np.concatenate([np.argmax(one.logits, axis=1) for one in said])
+    counts = np.zeros((len(words), len(words)), int)
+    np.add.at(counts, (spoken, heard), 1)
+    return [
+        {"spoken": words[i], "heard": words[j], "times": int(counts[i, j]), "share": _share(counts[i, j], counts[i])}
+        for i in range(len(words))
+        for j in range(len(words))
+    ]
+
+
+def _share(part: int, whole: np.ndarray) -> float | None:
+    return round(float(part / whole.sum()), 6) if whole.sum() else None
+
+
+def _most_wrong(said: Sequence[Predictions], words: Sequence[str], which: str) -> Sheet | None:
+    """The clips that most networks get wrong, with who speaks and what is heard most often; None of no networks. said:
+    of the same clips; which: these are."""
+    if not said:
+        return None
+    first = said[0]
+    heard = np.stack([np.argmax(one.logits, axis=1) for one in said])
+    wrong = (heard != np.array(first.labels)).sum(0)
+    worst = [i for i in np.argsort(-wrong, kind="stable")[:MOST_WRONG] if wrong[i]]
+    lines = [
+        {
+            "clip": first.names[i],
+            "speaker": first.speakers[i],
+            "spoken": words[first.labels[i]],
+            "heard": words[Counter(h for h in heard[:, i].tolist() if h != first.labels[i]).most_common(1)[0][0]],
+            "wrong": int(wrong[i]),
+            "networks": len(said),
+        }
+        for i in worst
+    ]
+    right = int((wrong == 0).sum())
+    return Sheet(
+        title=f"{which} that are most often wrong",
+        headings=["clip", "speaker", "spoken", "heard as", "networks wrong"],
+        cells=[[*(line[n] for n in ("clip", "speaker", "spoken", "heard")), str(line["wrong"])] for line in lines],
+        records=lines,
+        note=f"each is heard by {len(said)} networks; {right} of {len(wrong)} {which} are heard right by all of them",
+    )

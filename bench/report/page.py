@@ -1,0 +1,272 @@
+"""The page: findings and figures into one HTML file that opens from disk and asks nobody for anything.
+
+Its template, style sheet and script are in `bench/page`; Vega-Embed, which draws, is put into it whole.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.formats.escaping import visible
+from bench.formats.render import Sheet, to_csv
+from bench.measurement import time_tables
+from bench.measurement.measurements import Measurement
+from bench.records.schema import TimingRecord, TrialRecord
+from bench.report import charts, shell_commands, time_breakdown
+from bench.report.caveats import speakers_known
+from bench.report.charts import Figure
+from bench.report.findings import OUT_OF_FOLD, TEST, Findings, find
+from bench.report.load import Gathered
+from bench.report.style import PAGE
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# Points of a figure that a person can read as a table; more are there as CSV.
+MOST_IN_TABLE = 60
+
+SPEECH_COMMANDS = (
+    "Speech Commands v0.02 is by Pete Warden and Google, licensed CC BY 4.0 (arXiv:1804.03209); clips are "
+    "named as its files are."
+)
+STUDY = "The study's figures are those of a log-mel keyword-spotting study on its yes and no; single runs."
+SYNTHETIC = "Synthetic words are spoken by eSpeak NG (GPL-3.0-or-later): not a measure of real speech."
+SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+
+DRAWN = (
+    "Figures are drawn by Vega, Vega-Lite and Vega-Embed, copyright University of Washington Interactive Data Lab, "
+    "3-clause BSD licence."
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the first screen says: a verdict, figures (name, value, what else there is to it), the evidence, and what
+    the figures' intervals hold for."""
+
+    verdict: str
+    figures: Sequence[tuple[str, str, str]]
+    evidence: str
+    intervals: str = ""
+
+
+def page(gathered: Gathered, command: str) -> str:
+    """The HTML. command: that makes it, which it shows. The same records make the same page."""
+    found = [find(chapter) for chapter in gathered.chapters]
+    parts = [_part(number, one) for number, one in enumerate(found, 1)]
+    times = [_times(number, name, one) for number, (name, one) in enumerate(gathered.measurements.items(), 1)]
+    figures = {f"{part['id']}-{figure.name}": figure for part in (*parts, *times) for figure in part["figures"]}
+    script = _script()
+    template = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        # What is no markup of ours: words, names of files.
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    ).get_template("page.html")
+    return template.render(
+        version=version("melbench"),
+        title=_title(found),
+        lead=_lead(found, gathered),
+        style=Markup(_file("page.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        parts=parts,
+        times=times,
+        remarks=_general_remarks(found, times),
+        environments=_environments(gathered),
+        commands=[*shell_commands.again(gathered.chapters), command],
+        attribution=_attribution(gathered),
+        specs=_packed({name: figure.spec for name, figure in figures.items()}),
+        most_in_table=MOST_IN_TABLE,
+        sort_value=sort_value,
+        csv_link=_csv_link,
+        numbers_of=_numbers,
+    )
+
+
+def _part(number: int, found: Findings) -> dict[str, Any]:
+    return {
+        "id": f"data-{number}",
+        "name": found.chapter.name,
+        "answer": answer(found),
+        "remarks": found.remarks,
+        "sheets": found.sheets,
+        "configurations": found.configurations,
+        "figures": charts.figures(found, PAGE),
+        "wrong": found.wrong if found.wrong and found.wrong.records else None,
+    }
+
+
+def _times(number: int, name: str, measurement: Measurement) -> dict[str, Any]:
+    return {
+        "id": f"times-{number}",
+        "name": Path(name).name,
+        "figures": charts.times(time_breakdown.points(measurement), PAGE),
+        "sheet": time_tables.times(measurement),
+        "remarks": time_tables.remarks(measurement),
+    }
+
+
+def answer(found: Findings) -> Answer:
+    """Of one data set: what is recommended, or why nothing can be."""
+    decided = found.decided
+    if decided is None:
+        return Answer("No recommendation", (), f"Nobody can choose: {found.undecided}.")
+    shown = decided.chosen or decided.best
+    figures = [] if decided.chosen else [("best found", shown.candidate.name, "")]
+    intervals: dict[str, list[str]] = {}
+    costs = next((point for point in found.costs if point["configuration"] == found.answer), {})
+    if costs:
+        figures.append(("parameters", f"{costs['params']:,}", ""))
+    times = max(standing.candidate.cost for standing in decided.standings) / shown.candidate.cost
+    dearest = f"the dearest takes {times:.1f} times as many" if times > 1 else ""
+    figures.append(("MACs of one clip", f"{shown.candidate.cost:,.0f}", dearest))
+    for measure in dict.fromkeys((found.basis, TEST)):
+        for point in found.accuracies:
+            if (point["configuration"], point["measure"]) == (found.answer, measure):
+                figures.append((f"{measure} accuracy", f"{point['accuracy']:.4f}", _interval(point)))
+                if point["low"] is not None:
+                    intervals.setdefault(charts.INTERVALS[measure], []).append(measure)
+    if costs.get("epoch_time_s") is not None:
+        figures.append(("epoch time", f"{costs['epoch_time_s']:.3g} s", ""))
+    evidence = decided.describe("MACs")
+    basis = (
+        f"Decided by out-of-fold predictions: every clip was heard by networks that never heard {_whom(found)}."
+        if found.basis == OUT_OF_FOLD
+        else "Decided by validation accuracy alone; 'melbench recommend' decides by cross-validation, which tells more."
+    )
+    return Answer(
+        verdict=shown.candidate.name if decided.chosen else "Nobody can tell yet",
+        figures=tuple(figures),
+        evidence=(
+            f"{evidence[0].upper()}{evidence[1:]}. Good enough is what is shown to be worse than the best by no more "
+            f"than the margin, {100 * decided.margin:g} points. {basis} The test split decided nothing."
+        ),
+        intervals=" ".join(
+            f"{' and '.join(measures).capitalize()} accuracy: {meaning}." for meaning, measures in intervals.items()
+        ),
+    )
+
+
+def _whom(found: Findings) -> str:
+    return "its speaker" if speakers_known(found.chapter.folds) else "it, while its speaker is unknown"
+
+
+def sort_value(cell: str) -> float | None:
+    """The number that a cell begins with, its unit of time counted in; None for text, be it one that begins with
+    digits, as names of speakers do."""
+    found = re.match(r"(?:x )?([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?!\S)(?: (ns|µs|ms|s)(?!\S))?", cell)
+    value = float(found[1].replace(",", "")) * SECONDS.get(found[2], 1.0) if found else math.inf
+    return value if math.isfinite(value) else None
+
+
+def _interval(point: Mapping[str, Any]) -> str:
+    return "" if point["low"] is None else f"{point['low']:.4f} to {point['high']:.4f} (95%)"
+
+
+def _title(found: Sequence[Findings]) -> str:
+    words = list(dict.fromkeys(one.chapter.words for one in found))
+    if not words:
+        return "Where time goes"
+    heard = f"{', '.join(words[0][:-1])} and {words[0][-1]}" if len(words) == 1 and len(words[0]) <= 6 else "the words"
+    return f"Which is the cheapest network that still hears {heard}?"
+
+
+def _lead(found: Sequence[Findings], gathered: Gathered) -> str:
+    records = [record for one in found for record in (*one.chapter.trials, *one.chapter.folds)]
+    if not records:
+        return _counted(len(gathered.measurements), "measurement") + " of time."
+    configurations = sum(len(one.configurations) for one in found)
+    dates = sorted({record.finished_at[:10] for record in records})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    clips = " / ".join(dict.fromkeys(f"{record.train_clips:,}" for one in found for record in one.chapter.trials[:1]))
+    trained = f", each trained on {clips} clips" if clips and not any(one.chapter.folds for one in found) else ""
+    return f"{_counted(len(records), 'network')} of {_counted(configurations, 'configuration')}{trained}; {when}."
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def _general_remarks(found: Sequence[Findings], times: Sequence[object]) -> list[str]:
+    remarks = []
+    if not found:
+        remarks.append("No records of trainings: no accuracies and no recommendation; name the folder of a sweep, too.")
+    if not times:
+        remarks.append(
+            "No measurement of where time goes: 'melbench time groups -o FILE' makes one, which this page takes beside "
+            "the records."
+        )
+    return remarks
+
+
+def _environments(gathered: Gathered) -> Sheet:
+    """Who computed what: each environment once, with how many records are of it."""
+    kinds: Counter[tuple[tuple[str, object], ...]] = Counter()
+    for record in _records(gathered):
+        own = record.environment.model_dump()
+        packages = own.pop("packages")
+        kinds[tuple((own | packages).items())] += 1
+    names = list(dict.fromkeys(name for kind in kinds for name, _ in kind))
+    records = [{"records": count, **{name: dict(kind).get(name) for name in names}} for kind, count in kinds.items()]
+    cells = [[_text(value) for value in record.values()] for record in records]
+    return Sheet("what ran where", list(records[0]), cells, records)
+
+
+def _records(gathered: Gathered) -> Iterable[TrialRecord | TimingRecord | Measurement]:
+    for chapter in gathered.chapters:
+        yield from (*chapter.trials, *chapter.folds, *chapter.timings)
+    yield from gathered.measurements.values()
+
+
+def _attribution(gathered: Gathered) -> list[str]:
+    data = {chapter.dataset for chapter in gathered.chapters}
+    lines = [(SPEECH_COMMANDS, "speech_commands"), (STUDY, "speech_commands"), (SYNTHETIC, "synthetic")]
+    return [*(text for text, name in lines if name in data), DRAWN]
+
+
+def _numbers(figure: Figure) -> Sheet:
+    """The points of a figure as a table."""
+    names = [name for name in figure.points[0] if not name.startswith("beside_")]
+    records = [{name: point[name] for name in names} for point in figure.points]
+    cells = [[_text(record[name]) for name in names] for record in records]
+    return Sheet(figure.title, [name.replace("_", " ") for name in names], cells, records)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _csv_link(sheet: Sheet) -> str:
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(to_csv(sheet).encode()).decode()}"
+
+
+def _file(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    bundle = vl_convert.javascript_bundle(_file("page.js"))
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _packed(content: object) -> str:
+    """JSON, compressed, as letters and digits: names of configurations repeat in each of thousands of points."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -1,0 +1,218 @@
+"""The cheapest configuration that is not worse than the best by more than a margin, and how sure that is.
+
+Arrays and numbers in, a decision out: no files, no records.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from bench.stats.clustered import Crossed, Differences, differences, summarise
+from bench.stats.intervals import holm
+
+MARGIN = 0.005
+CONFIDENCE = 0.95
+# Of the joint distribution of all differences: enough for a level of 0.05 to be known to 0.002.
+DRAWS = 10_000
+# More seeds of each configuration than this nobody trains.
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """cost: what "cheapest" is meant by, MACs for example. correct: (seeds, clips) of 0 and 1, each clip predicted by
+    a network that never heard its speaker; the clips are the same in all candidates."""
+
+    name: str
+    cost: float
+    correct: np.ndarray
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a candidate stands. Accuracies are fractions, means over seeds.
+
+    difference: to the candidate with the best accuracy; at_least: its lower bound, simultaneous over candidates, -inf
+    where either has a single seed. accepted: shown to be not worse than the best by more than the margin.
+    told_from_best: shown to be worse than the best at all.
+    """
+
+    candidate: Candidate
+    accuracy: float
+    difference: float
+    at_least: float
+    accepted: bool
+    told_from_best: bool
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """chosen: None if nobody can tell. best: by accuracy as found. more_seeds: how many more of each candidate should
+    let the best one at least be accepted if none is; None if no number would (or one is accepted)."""
+
+    chosen: Standing | None
+    best: Standing
+    standings: tuple[Standing, ...]
+    margin: float
+    confidence: float
+    clips: int
+    speakers: int
+    more_seeds: int | None
+
+    def describe(self, unit: str = "") -> str:
+        """One line for a person. unit: of the cost."""
+        counts = sorted({len(standing.candidate.correct) for standing in self.standings})
+        seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else _many(counts[0], "seed")
+        data = f"{self.clips} clips of {_many(self.speakers, 'speaker')}, {seeds}"
+        points = f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)}"
+        if self.chosen is None:
+            if counts[0] == 1:
+                missing = "a single seed does not tell how much trainings differ: train at least 1 more of each"
+            elif self.more_seeds:
+                missing = f"about {_many(self.more_seeds, 'more seed')} of each would"
+            else:
+                missing = "no number of seeds would: it takes more speakers or a larger margin"
+            return f"cannot tell: no candidate is shown to be within {points} of the best ({data}); {missing}"
+        cost = f"{self.chosen.candidate.cost:,.10g}"
+        name = f"recommended: {self.chosen.candidate.name} ({' '.join(part for part in (cost, unit) if part)})"
+        if len(self.standings) == 1:
+            return f"{name}: the only candidate ({data})"
+        if self.chosen is self.best:
+            return f"{name}: the best found, and not worse than any other by more than {points} ({data})"
+        return (
+            f"{name}: not worse than the best, {self.best.candidate.name}, by more than {points} (difference "
+            f"{100 * self.chosen.difference:+.2f}, {100 * self.confidence:g}% at least "
+            f"{100 * self.chosen.at_least:+.2f} points; {data})"
+        )
+
+
+def recommend(
+    candidates: Sequence[Candidate],
+    speakers: Sequence[str],
+    margin: float = MARGIN,
+    confidence: float = CONFIDENCE,
+) -> Recommendation:
+    """The cheapest candidate that is shown to be within `margin` of the best; of equally cheap ones the more accurate.
+
+    Whichever candidate is truly the best, call it j: all i are tested against j jointly (Dunnett's step-down, Dunnett
+    and Tamhane, Statistics in Medicine 10, 1991), so that with probability `confidence` none is accepted that is worse
+    by more than the margin. As j is unknown, i must pass with every j (intersection-union, Berger, Technometrics 24,
+    1982). So the chosen one is within the margin with that probability, over people and trainings like these, however
+    many candidates there are. It does not hold where one candidate's trainings alone differ by more than the margin:
+    few seeds do not show its rare bad ones (bench.studies.simulation). Raises ValueError for no candidate, a single speaker, or
+    matrices that do not fit.
+    """
+    if not candidates:
+        raise ValueError("no candidates, nothing to recommend")
+    found = summarise([candidate.correct for candidate in candidates], speakers)
+    apart, level = differences(found), 1 - confidence
+    by_chance = _by_chance(found)
+    accepted = _accepted(apart, by_chance, margin, level)
+    best = max(range(len(candidates)), key=lambda i: (found.accuracies[i], -candidates[i].cost))
+    # What is accepted is within the margin, even where the bound, which is for all at once, falls short of that.
+    at_least = apart.least(_joint_level(by_chance(best), level))[:, best]
+    at_least = np.where(accepted, np.maximum(at_least, -margin), at_least)
+    at_least[best] = 0.0
+    told = _told_from_best(apart, level)
+    standings = tuple(
+        Standing(candidate, float(a), float(d), float(low), bool(ok), bool(worse))
+        for candidate, a, d, low, ok, worse in zip(
+            candidates, found.accuracies, apart.difference[:, best], at_least, accepted, told, strict=True
+        )
+    )
+    return Recommendation(
+        chosen=min(
+            (standing for standing in standings if standing.accepted),
+            key=lambda standing: (standing.candidate.cost, -standing.accuracy),
+            default=None,
+        ),
+        best=standings[best],
+        standings=standings,
+        margin=margin,
+        confidence=confidence,
+        clips=int(found.clips.sum()),
+        speakers=len(found.clips),
+        more_seeds=None if accepted.any() else _more_seeds(found, by_chance, margin, level),
+    )
+
+
+def pareto(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
+    """Who is on the front: nobody else is as cheap and as accurate, and cheaper or more accurate. Equal ones are on
+    it together."""
+    cost, accuracy = np.asarray(costs, float), np.asarray(accuracies, float)
+    as_good = (cost[:, None] <= cost) & (accuracy[:, None] >= accuracy)
+    better = as_good & ((cost[:, None] < cost) | (accuracy[:, None] > accuracy))
+    return (~better.any(0)).tolist()
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def _accepted(apart: Differences, by_chance: Callable[[int], np.ndarray], margin: float, level: float) -> np.ndarray:
+    p = apart.p(margin)
+    accepted = np.ones(len(p), bool)
+    for j in range(len(p)):
+        if not accepted.any():
+            break
+        draws = by_chance(j)
+        left = np.arange(len(p)) != j
+        passed = ~left
+        while left.any():
+            new = left & (p[:, j] <= _joint_level(draws[:, left], level))
+            if not new.any():
+                break
+            passed |= new
+            left &= ~new
+        accepted &= passed
+    return accepted
+
+
+def _by_chance(found: Crossed) -> Callable[[int], np.ndarray]:
+    """For each candidate j (draws, m): all differences to j as chance would have them were there none, in standard
+    errors. Normal with the covariance over speakers, and trainings' own. The same draws each time."""
+    residuals = found.right - found.accuracies[:, None] * found.clips
+    training = np.nan_to_num((found.inflation - 1) * found.noise / found.seeds) * found.clips.sum() ** 2
+    covariance = residuals @ residuals.T + np.diag(training)
+    values, vectors = np.linalg.eigh(covariance)
+    normal = np.random.default_rng(0).standard_normal((DRAWS, len(values)))
+    moved = (normal * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    own = np.diag(covariance)
+    # Of two that were right on the same clips the difference is zero; anything will do for its error.
+    errors = np.sqrt(np.maximum(own + own[:, None] - 2 * covariance, 1e-9))
+    return lambda j: (moved - moved[:, [j]]) / errors[j]
+
+
+def _joint_level(draws: np.ndarray, level: float) -> float:
+    """The level for each single test at which one or more of all pass by chance with probability `level`."""
+    return float(ndtr(-np.quantile(draws.max(1), 1 - level)))
+
+
+def _told_from_best(apart: Differences, level: float) -> np.ndarray:
+    # Worse than any other: of m - 1 others the clearest (Bonferroni), and of m candidates all that pass (Holm).
+    m = len(apart.difference)
+    p = np.where(np.eye(m, dtype=bool), 1.0, apart.p(0.0).T)  # that row is as good as column
+    return np.array(holm(np.minimum(1, max(1, m - 1) * p.min(1)))) <= level
+
+
+def _more_seeds(found: Crossed, by_chance: Callable[[int], np.ndarray], margin: float, level: float) -> int | None:
+    def enough(more: float) -> bool:
+        return bool(_accepted(differences(found, found.seeds + more), by_chance, margin, level).any())
+
+    if np.isnan(found.noise).any():
+        # How much seeds differ is unknown where there is one: the second one tells.
+        return 1
+    if not enough(math.inf):
+        return None
+    low, high = 0, 1
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > MOST_SEEDS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

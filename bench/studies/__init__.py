@@ -1,0 +1,1 @@
+"""The project's proofs about itself. Nothing imports them, and the wheel leaves them out."""

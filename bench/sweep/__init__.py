@@ -1,0 +1,1 @@
+"""Trials to records: plans stacks of seeds, trains what is missing, times epochs."""

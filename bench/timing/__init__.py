@@ -1,0 +1,1 @@
+"""Times callables: clocks, interleaved rounds, verdicts. Knows no model."""

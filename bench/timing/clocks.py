@@ -1,0 +1,117 @@
+"""Clocks: what a call took on the host between synchronisations, on the device, and how long the device was busy.
+
+Host time is what a user waits. Device time comes from CUDA events: from the first kernel's start to the last
+one's end, gaps between launches included. Busy time is the union of the kernels' own times, as the profiler
+saw them; it alone can say that a device waits for launches.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from bench.system.monitor import run_queue_wait
+
+OVERHEAD_READINGS = 101  # of an empty call; odd, so that the median is a reading
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Seconds a call, the mean over the calls of one sample.
+
+    waited: seconds for which threads of this process were ready to run while another process had the core,
+    summed over threads. device: None without a device clock.
+    """
+
+    host: float
+    waited: float = 0.0
+    device: float | None = None
+
+
+class HostClock:
+    """Wall time on the host, from an idle device to an idle device.
+
+    synchronize: returns when the device has done everything it was given. now, waited: seconds.
+    """
+
+    def __init__(
+        self,
+        synchronize: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.perf_counter,
+        waited: Callable[[], float] = run_queue_wait,
+    ):
+        self.synchronize, self.now, self.waited = synchronize, now, waited
+
+    def read(self, call: Callable[[], object], calls: int = 1) -> Reading:
+        """Times `calls` calls in a row, as one sample."""
+        self.synchronize()
+        waited = self.waited()
+        start = self.now()
+        for _ in range(calls):
+            call()
+        self.synchronize()
+        seconds = self.now() - start
+        return Reading(seconds / calls, (self.waited() - waited) / calls)
+
+    def overhead(self) -> float:
+        """Seconds that reading the clock adds to a sample: the median for a call that does nothing."""
+        return statistics.median(self.read(_nothing).host for _ in range(OVERHEAD_READINGS))
+
+
+class CudaClock(HostClock):
+    """The host's clock, and CUDA events beside it."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter, waited: Callable[[], float] = run_queue_wait):
+        super().__init__(torch.cuda.synchronize, now, waited)
+
+    def read(self, call: Callable[[], object], calls: int = 1) -> Reading:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+        def between_events() -> None:
+            start.record()
+            for _ in range(calls):
+                call()
+            end.record()
+
+        reading = super().read(between_events)
+        return Reading(reading.host / calls, reading.waited / calls, start.elapsed_time(end) / 1e3 / calls)
+
+
+def clock_for(device: str) -> HostClock:
+    """The clock for work on `device`, "cpu" or "cuda"."""
+    return CudaClock() if device == "cuda" else HostClock()
+
+
+def busy_seconds(call: Callable[[], object], device: str) -> float | None:
+    """Seconds for which the device computed during one call, by torch's profiler; None on the CPU, where host and
+    device are one, and where the profiler sees no kernels. Measured apart from timed calls, which a profiler
+    would slow down."""
+    if device != "cuda":
+        return None
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=activities) as profiler:
+        call()
+        torch.cuda.synchronize()
+    # A user's annotation spans the gaps between its kernels.
+    kernels = [
+        (event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)
+    ]
+    return covered(kernels) / 1e6 if kernels else None
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of `intervals` (start, end): kernels on several streams count once."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,105 @@
+"""FASTER, SLOWER, SAME or UNCLEAR: the decision, from the interval of a ratio of times.
+
+Times are compared as logarithms of ratios taken within rounds, where a machine that drifts has hit both alike.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.stats.intervals import difference_interval, median_interval
+from bench.timing.timer import Series
+
+# The smallest effect of interest: a ratio within 1 / 1.02 to 1.02 is the same speed.
+EFFECT = 0.02
+
+FASTER, SLOWER, SAME, UNCLEAR = "FASTER", "SLOWER", "SAME", "UNCLEAR"
+
+# Processes differ by more than their rounds do: where memory lies, which kernels were chosen.
+FEWEST_LAUNCHES = 5
+
+# A round in which a thread waited for a core for longer than this share of the call was disturbed by
+# another process. Such rounds are left out while enough others remain.
+DISTURBED = 0.01
+FEWEST_UNDISTURBED = 20
+# Beyond this share of disturbed rounds the machine was busy. What others compute beside us then slows different
+# work by different amounts, for minutes at a time: a ratio to reference work was seen to move by 6%.
+BUSY = 0.10
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How long B takes for each second of A: the ratio with its 95% interval, and what is decided."""
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+
+
+def decide(low: float, high: float, effect: float = EFFECT) -> str:
+    """What the interval (low, high) of the ratio time of B / time of A says.
+
+    SLOWER: all of it is above 1 + effect. FASTER: all of it is below 1 / (1 + effect). SAME: all of it lies
+    between the two. UNCLEAR: none of these. So SLOWER is not said of a slowdown that may be smaller than `effect`.
+    """
+    most = 1 + effect
+    if low > most:
+        return SLOWER
+    if high < 1 / most:
+        return FASTER
+    return SAME if low >= 1 / most and high <= most else UNCLEAR
+
+
+# A and B in one run, and where a run holds several of each, A and B each time.
+Pair = tuple[Series, Series]
+
+
+def compare_rounds(pairs: Sequence[Pair], effect: float = EFFECT) -> Comparison:
+    """B against A in one interleaved run: the median over rounds of the ratio within a round, with an interval
+    that assumes no distribution."""
+    median, low, high = median_interval(log_ratios(pairs))
+    return _comparison(median, low, high, effect)
+
+
+def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFFECT) -> Comparison:
+    """B against A, each given as one logarithm a process launch (`Samples.log_to_reference`).
+
+    Launches are independent, rounds within one are not: the interval is Student's t over launches (Welch's).
+    With fewer than `FEWEST_LAUNCHES` of either the verdict is UNCLEAR.
+    """
+    difference, low, high = difference_interval(a, b)
+    found = _comparison(difference, low, high, effect)
+    if min(len(a), len(b)) < FEWEST_LAUNCHES:
+        return Comparison(found.ratio, found.low, found.high, UNCLEAR)
+    return found
+
+
+def log_ratios(pairs: Sequence[Pair]) -> list[float]:
+    """log(time of B / time of A), round by round and the mean over pairs, without disturbed rounds if enough others
+    remain."""
+    calm = ~np.any([disturbed(one) for pair in pairs for one in pair], axis=0)
+    times = np.array([[one.seconds for one in pair] for pair in pairs])  # (pairs, 2, rounds)
+    if not times.all():
+        raise ValueError("a time of zero has no ratio: the clock is too coarse for these calls")
+    if calm.sum() >= FEWEST_UNDISTURBED:
+        times = times[..., calm]
+    return np.log(times[:, 1] / times[:, 0]).mean(0).tolist()
+
+
+def disturbed(one: Series) -> np.ndarray:
+    """Which rounds another process disturbed."""
+    return np.asarray(one.waited) > DISTURBED * np.asarray(one.seconds)
+
+
+def ratio_precision(pairs: Sequence[Pair]) -> float:
+    """How precisely the ratio is known: the half-width of its 95% interval, relative to it."""
+    _, low, high = median_interval(log_ratios(pairs))
+    return math.expm1((high - low) / 2) if math.isfinite(high) else math.inf
+
+
+def _comparison(middle: float, low: float, high: float, effect: float) -> Comparison:
+    ratio, low, high = (math.exp(value) if value < math.inf else math.inf for value in (middle, low, high))
+    return Comparison(ratio, low, high, decide(low, high, effect))
