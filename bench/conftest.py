@@ -1,7 +1,8 @@
 """What ran where, in the JSON files of the suite. Here and not in the suite, because pytest-benchmark asks before
 it collects."""
 
-from bench.measurement import suite_json
+from bench.measurement import reader
+from bench.suite import benchmark_json
 from bench.system import environment, monitor
 
 DEVICE = environment.pick_device("auto")
@@ -9,8 +10,8 @@ BEFORE = monitor.conditions(DEVICE)
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    machine_info.update(suite_json.machine_info(environment.collect(DEVICE), DEVICE))
+    machine_info.update(benchmark_json.machine_info(environment.collect(DEVICE), DEVICE))
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    output_json[suite_json.KEY] = suite_json.of_run(environment.collect(DEVICE), DEVICE, BEFORE)
+    output_json[reader.KEY] = benchmark_json.of_run(environment.collect(DEVICE), DEVICE, BEFORE)

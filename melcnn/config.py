@@ -288,3 +288,12 @@ def descriptions(trials: Iterable[Trial]) -> dict[Trial, str]:
         shown = shown or {"groups": trial.model.groups}
         found[trial] = " ".join(f"{name}={value}" for name, value in shown.items())
     return found
+
+
+def short_names(trials: Sequence[Trial]) -> dict[Trial, str]:
+    """Each configuration's name among `trials`, such as `groups=4 n_mels=80`."""
+    settings = {trial: settings_of(trial) for trial in trials}
+    shown = telling(list(settings.values())) if trials else []
+    if not shown:
+        return descriptions(trials)
+    return {trial: " ".join(f"{name}={own[name]}" for name in shown) for trial, own in settings.items()}

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 # What a terminal obeys instead of showing: controls, separators of lines, changes of the direction of writing; and
 # halves of surrogate pairs, which no encoding knows.
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Characters of a message, of which the end says what to do; what is quoted between may be of any length.
 LONGEST = 480
@@ -19,7 +19,7 @@ MOST_PROBLEMS = 100
 
 def visible(text: str) -> str:
     """`text` as one line that shows all and commands nothing: control characters as `\\n`, `\\x1b` or `\\u202e`."""
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _message(text: str) -> str:

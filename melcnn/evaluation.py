@@ -6,36 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
 from melcnn.kernels.log_mel import log_mel
-from melcnn.model import MelCNN
 
 if TYPE_CHECKING:
     from melcnn.checkpoint import Checkpoint
-
-CLIPS_PER_BATCH = 256
-
-
-@torch.no_grad()
-def logits(network: MelCNN, x: Tensor) -> Tensor:
-    """Logits `(replicas, clips, n_classes)` in evaluation mode; every replica sees the same `x`.
-
-    x: features `(clips, n_mels, frames)`. The network's mode is as before afterwards.
-    """
-    training = network.training
-    network.eval()
-    clips = torch.arange(len(x), device=x.device)[:, None].expand(-1, network.replicas)
-    outputs = [network(x, batch) for batch in clips.split(CLIPS_PER_BATCH)]
-    network.train(training)
-    return torch.cat(outputs).unflatten(1, (network.replicas, -1)).transpose(0, 1)
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The fraction of clips whose largest logit is the label's: `(..., clips, n_classes), (clips,) -> (...)`."""
-    return (logits.argmax(-1) == labels).double().mean(-1)
+from melcnn.inference import logits
 
 
 def predict(checkpoint: "Checkpoint", waveforms: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:

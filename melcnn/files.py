@@ -5,12 +5,15 @@ Whoever can write to a file or folder decides what is read there: that is at mos
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
 
 from melcnn.errors import InputError
 
@@ -78,3 +81,53 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def cache_folder() -> Path:
+    """`MELBENCH_CACHE` if set, else the user's cache folder for melbench."""
+    return Path(os.environ.get("MELBENCH_CACHE") or platformdirs.user_cache_dir("melbench"))
+
+
+# The longest record of Speech Commands, of all 35 words, has 8 MB: 20,986 clips with 35 logits of eleven characters.
+MAX_JSON_BYTES = 2**26
+# Of an object: the largest of ours name a dozen packages or forty settings.
+MAX_JSON_KEYS = 1000
+# A whole number of more is no count of anything, and floating point could not hold it.
+MAX_JSON_DIGITS = 18
+
+
+def read_json(path: Path) -> object:
+    """What the JSON file holds.
+
+    Raises OSError as the file system does and for what is no regular file, and ValueError for what is no whole JSON,
+    too large, nested too deeply, with half a character (a lone surrogate), or with numbers or objects beyond the
+    limits.
+    """
+    with open_file(path) as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"longer than {MAX_JSON_BYTES:,} bytes")
+    try:
+        found = json.loads(content.decode(), parse_int=_whole_number, object_pairs_hook=_object)
+        if b"\\u" in content:
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError:  # Only an escape can write it, and nobody could write it again.
+        raise ValueError("half a character") from None
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_JSON_DIGITS:
+        raise ValueError(f"a number of more than {MAX_JSON_DIGITS} digits")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(pairs) > MAX_JSON_KEYS:
+        raise ValueError(f"an object of more than {MAX_JSON_KEYS} keys")
+    found = dict(pairs)
+    if len(found) < len(pairs):  # Of which others would read another one.
+        raise ValueError("an object with a key twice")
+    return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from melcnn import evaluation
+from melcnn import inference
 from melcnn.config import Training, Trial
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.features import Features
@@ -87,10 +87,10 @@ def fit(
         figures = [stacked.epoch(train_x, train_labels).double()]
         with stacked.averaged() as network:
             if len(validation_labels):
-                logits = evaluation.logits(network, validation_x)
+                logits = inference.logits(network, validation_x)
                 spoken = validation_labels.expand(len(seeds), -1)
                 loss = cross_entropy(logits.transpose(1, 2), spoken, reduction="none").mean(1)
-                figures += [loss.double(), evaluation.accuracy(logits, validation_labels)]
+                figures += [loss.double(), inference.accuracy(logits, validation_labels)]
             state = network.state_dict()
             # The epoch's one synchronisation: losses and accuracies go to the host, which decides.
             for index, (replica, figure) in enumerate(zip(replicas, torch.stack(figures).T.tolist(), strict=True)):
@@ -106,8 +106,8 @@ def fit(
     # Training is over: from here on the host waits for each result that it takes.
     stacked.network.load_state_dict(kept)
     stacked.network.eval()
-    validation_logits = evaluation.logits(stacked.network, validation_x)
-    test_logits = evaluation.logits(stacked.network, test_x)
+    validation_logits = inference.logits(stacked.network, validation_x)
+    test_logits = inference.logits(stacked.network, test_x)
     runs = [
         Run(
             seed=seed,
@@ -117,8 +117,8 @@ def fit(
             kept_epoch=replica.kept_epoch,
             validation_logits=validation_logits[index].cpu(),
             test_logits=test_logits[index].cpu(),
-            validation_accuracy=float(evaluation.accuracy(validation_logits[index], validation_labels)),
-            test_accuracy=float(evaluation.accuracy(test_logits[index], test_labels)),
+            validation_accuracy=float(inference.accuracy(validation_logits[index], validation_labels)),
+            test_accuracy=float(inference.accuracy(test_logits[index], test_labels)),
         )
         for index, (seed, replica) in enumerate(zip(seeds, replicas, strict=True))
         if replica.kept_epoch

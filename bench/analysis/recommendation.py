@@ -1,29 +1,18 @@
 """What `melbench recommend` decides from: configurations under a budget, out-of-fold predictions, the front."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from bench.analysis import summary
-from bench.counting import profile
-from bench.formats.render import Sheet
-from bench.measurement.workloads import Work, build
+from bench.counting.profile import Cost
+from bench.formats import Sheet
+from bench.records.folds import OutOfFold
 from bench.stats.clustered import crossed_interval
-from bench.stats.intervals import significant
 from bench.stats.noninferiority import Candidate, Recommendation, Standing, pareto, recommend
-from bench.sweep.crossval import OutOfFold
-from bench.timing import timer
-from bench.timing.clocks import clock_for
 from melcnn.config import Trial, descriptions, settings_of
 from melcnn.errors import InputError
-from melcnn.model import MelCNN
-
-# Calls of each network after the warm-up: enough for a median that a budget can be held against.
-LATENCY_ROUNDS = 101
 
 
 @dataclass(frozen=True)
@@ -34,36 +23,6 @@ class Budget:
     macs: int | None = None
     weight_bytes: int | None = None
     latency_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one clip costs a configuration; latency_ms: None where nobody asked."""
-
-    params: int
-    macs: int
-    macs_all_layers: int
-    weight_bytes: int | None = None
-    latency_ms: float | None = None
-
-
-def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, Cost]:
-    """What each configuration costs. latency: measure it too, all configurations interleaved, batch of one clip."""
-    found = {}
-    for trial in trials:
-        shape = (1, trial.front_end.n_mels, trial.front_end.frames)
-        counted = profile.profile(MelCNN.of(trial), [torch.zeros(shape)], training=False)
-        names = ("params", "macs", "macs_all_layers", "weight_bytes")
-        found[trial] = Cost(**{name: counted.total(name) for name in names})
-    if latency:
-        calls = {
-            t.canonical(): build(Work(what="latency", clips=1, batch_size=1, trial=t), device).call for t in trials
-        }
-        run = timer.interleave(calls, timer.fixed(LATENCY_ROUNDS), clock_for(device), singly=True)
-        for trial, cost in found.items():
-            median = statistics.median(run.series[trial.canonical()].seconds)
-            found[trial] = Cost(**{**vars(cost), "latency_ms": significant(1000 * median)})
-    return found
 
 
 def within(budget: Budget, costs: Mapping[Trial, Cost], note: Callable[[str], None]) -> list[Trial]:

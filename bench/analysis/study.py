@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.analysis import summary
-from bench.formats.render import Sheet
-from bench.records.schema import TimingRecord, TrialRecord
+from bench.formats import Sheet
+from bench.records import TimingRecord, TrialRecord
 from bench.stats.intervals import difference_interval, median_interval, prediction_interval, significant
 
 

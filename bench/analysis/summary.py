@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from bench.formats.render import Sheet
-from bench.records.schema import TimingRecord, TrialRecord
+from bench.formats import Sheet
+from bench.records import TimingRecord, TrialRecord
 from bench.stats.intervals import mean_interval
 from bench.stats.noninferiority import Candidate, Recommendation, recommend
 from melcnn.config import SETTINGS, descriptions, settings_of, telling, usual

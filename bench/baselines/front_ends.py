@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from bench.formats.render import Sheet
+from bench.formats import Sheet
 from bench.stats.intervals import median_interval, significant
 from bench.timing import timer
 from bench.timing.clocks import clock_for

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from bench.baselines import BASELINES
 from bench.baselines.loop import Files, Settings
 from bench.executors.jobs import prepare
-from bench.formats.render import Sheet
+from bench.formats import Sheet
+from bench.grid import check_seeds
+from bench.records import RecordFolder
 from bench.records.failures import as_error
-from bench.records.schema import RecordFolder
 from bench.stats.intervals import mean_interval, significant
-from bench.sweep.run import check_seeds, sweep
-from bench.sweep.schedule import Listener
+from bench.sweep.events import Listener
+from bench.sweep.run import sweep
 from bench.timing import timer
 from bench.timing.clocks import HostClock, clock_for
 from melcnn.config import Trial

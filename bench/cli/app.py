@@ -96,9 +96,8 @@ def sweep(
         check_writable(csv)
     from bench.analysis import summary
     from bench.cli.progress import SweepProgress
-    from bench.records import failures
-    from bench.records.schema import RecordFolder
-    from bench.sweep.run import parse_axes, plan
+    from bench.grid import parse_axes, plan
+    from bench.records import RecordFolder, failures
     from bench.sweep.run import sweep as run_sweep
     from melcnn.data.loading import load_clips
 

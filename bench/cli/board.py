@@ -13,9 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bench.naming import names
-from bench.sweep.schedule import Standing, Status
-from melcnn.config import Trial
+from bench.sweep.events import Standing, Status
+from melcnn.config import Trial, short_names
 
 # What a configuration can be, the most telling first, and how it is shown.
 STYLES = {"training": "bold", "waiting": "dim", "finished": "green"}
@@ -67,7 +66,7 @@ class Board:
     """All configurations of a sweep that begins at `now` (seconds)."""
 
     def __init__(self, standings: Sequence[Standing], now: float):
-        named = names([one.trial for one in standings])
+        named = short_names([one.trial for one in standings])
         self.rows = {one.trial: Row(one.trial, named[one.trial], one.networks, dict(one.finished)) for one in standings}
         self.fold = ""
         self.begun = self.heard = now

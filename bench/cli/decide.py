@@ -69,10 +69,10 @@ def recommend(
         check_writable(csv)
     from bench.analysis import recommendation
     from bench.cli.progress import SweepProgress
-    from bench.records import failures
-    from bench.records.schema import RecordFolder
+    from bench.grid import check_seeds, parse_axes, plan
+    from bench.measurement import side_by_side
+    from bench.records import RecordFolder, failures
     from bench.sweep.crossval import out_of_fold
-    from bench.sweep.run import check_seeds, parse_axes, plan
     from bench.system.environment import pick_device
     from melcnn.data.loading import load_clips
 
@@ -86,7 +86,7 @@ def recommend(
     budget = recommendation.Budget(max_params, max_macs, max_weight_bytes, max_latency_ms)
     # Latency is of this machine, wherever networks are trained.
     latency = max_latency_ms is not None
-    costs = recommendation.costs(trials, pick_device(device) if latency else "cpu", latency)
+    costs = side_by_side.costs(trials, pick_device(device) if latency else "cpu", latency)
     kept = recommendation.within(budget, costs, note)
     with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
         found, failed = out_of_fold(kept, seeds, clips, folder, opened, listener, retry_failed)
@@ -125,9 +125,9 @@ def reproduce(
         check_writable(csv)
     from bench.analysis import study
     from bench.cli.progress import SweepProgress
-    from bench.records import failures
-    from bench.records.schema import RecordFolder
-    from bench.sweep.run import parse_axes, plan, sweep
+    from bench.grid import parse_axes, plan
+    from bench.records import RecordFolder, failures
+    from bench.sweep.run import sweep
     from melcnn.data.loading import load_clips
 
     if seeds < 2:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.formats.render import Sheet
+from bench.formats import Sheet, sheet_of
 from bench.stats.intervals import accuracy_interval
 from melcnn.config import Trial
 from melcnn.data.clips import SPLITS, ClipSet
@@ -16,26 +16,6 @@ from melcnn.training import Run
 
 # A clip whose loudest sample stays under a hundredth of full scale looks like one without a word.
 NEARLY_SILENT = 327
-
-
-def sheet_of(
-    title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
-) -> Sheet:
-    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas.
-
-    single: of one record, which people read from top to bottom.
-    """
-    if single:
-        return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, note, single=True)
-    cells = [[_cell(value) for value in record.values()] for record in records]
-    headings = [name.replace("_", " ") for name in records[0]] if records else []
-    return Sheet(title, headings, cells, records, note, spare)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def contents(clips: ClipSet) -> list[Sheet]:

@@ -11,7 +11,7 @@ import typer
 from melcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.executors.threads import Executor
+    from bench.executors.base import Executor
 
 Data = Annotated[
     str,

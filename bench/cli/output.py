@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli.terminal import note
-from bench.formats.render import Sheet, show, to_csv, to_markdown
+from bench.formats import Sheet, show, to_csv, to_markdown
 from melcnn.files import write_whole
 
 

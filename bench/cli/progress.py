@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from bench.cli.board import Board, view
-from bench.formats.escaping import visible
-from bench.sweep.schedule import Listener, Standing, Status
+from bench.sweep.events import Listener, Standing, Status
+from melcnn.errors import visible
 
 # Seconds between two drawings: drawing takes milliseconds, and so may an epoch.
 REDRAW_SECONDS = 0.25

@@ -30,8 +30,7 @@ def check(
       melbench results check runs
     """
     format = chosen_format(format, json)
-    from bench.records import audit
-    from bench.records.schema import RecordFolder
+    from bench.records import RecordFolder, audit
 
     found, moved = (audit.look(folder), {}) if dry_run else audit.tidy_up(RecordFolder(folder))
     deliver(audit.sheets(folder, found, moved), format, main="findings")
@@ -58,7 +57,6 @@ def merge(
       melbench results merge runs-a runs-b --out runs
     """
     format = chosen_format(format, json)
-    from bench.records import merging
-    from bench.records.schema import RecordFolder
+    from bench.records import RecordFolder, merging
 
     deliver([merging.sheet(merging.merge(folders, RecordFolder(out), mix_timings, note), out)], format)

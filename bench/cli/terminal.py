@@ -12,9 +12,8 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from bench.formats.escaping import visible
-from bench.formats.render import FORMATS
-from melcnn.errors import Failed, InputError
+from bench.formats import FORMATS
+from melcnn.errors import Failed, InputError, visible
 
 # Standard output carries the result alone.
 stderr = Console(stderr=True)

@@ -10,12 +10,11 @@ from rich.text import Text
 from bench.cli import options
 from bench.cli.output import deliver
 from bench.cli.terminal import chosen_format, note, resumable, split_words, stderr
-from bench.formats.escaping import visible
-from melcnn.errors import Failed, InputError
+from melcnn.errors import Failed, InputError, visible
 from melcnn.files import check_writable
 
 if TYPE_CHECKING:
-    from bench.formats.render import Sheet
+    from bench.formats import Sheet
     from bench.measurement.comparison import Compared
     from melcnn.config import Trial
 
@@ -85,9 +84,9 @@ def time(
         if path:
             check_writable(path)
     from bench.counting.cost_tables import parse_shape
+    from bench.grid import parse_axes, plan
     from bench.measurement import measurements, time_tables, workloads
     from bench.measurement.launcher import measure
-    from bench.sweep.run import parse_axes, plan
     from bench.system import environment
     from bench.timing.verdicts import FEWEST_LAUNCHES
     from melcnn.config import SETTINGS
@@ -210,7 +209,7 @@ def _against(
 ) -> "Sheet":
     """The table of melbench beside the baselines: of trainings, of the front-end, or of convolutions."""
     from bench.baselines import convolutions, front_ends, race
-    from bench.sweep.run import check_seeds
+    from bench.grid import check_seeds
     from bench.system import environment
     from melcnn.data.loading import load_clips
 
@@ -248,7 +247,7 @@ def _side_by_side(
     a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str
 ) -> tuple[list["Compared"], Failed | None]:
     """The comparisons, and the failure that cut them short if one did."""
-    from bench.measurement import comparison, diagnostics, workloads
+    from bench.measurement import diagnostics, side_by_side, workloads
     from bench.measurement.measurements import samples_of
     from bench.system import monitor
     from bench.system.environment import pick_device
@@ -259,7 +258,7 @@ def _side_by_side(
     before = monitor.conditions(on)
     for one, two in zip(*sides, strict=True):
         try:
-            compared, run = comparison.side_by_side(one, two, on, effect, max_time)
+            compared, run = side_by_side.side_by_side(one, two, on, effect, max_time)
         except Failed as failure:
             return found, failure
         found.append(compared)
@@ -275,7 +274,7 @@ def _side_by_side(
 
 
 def _configuration(text: str):
-    from bench.sweep.run import parse_axes
+    from bench.grid import parse_axes
     from melcnn.config import configure
 
     settings = parse_axes(text.replace(",", " ").split())

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bench.cli.listings import sheet_of
 from bench.counting import lint
 from bench.counting.profile import Layer, Profile, make_inputs, profile
 from bench.counting.reconcile import Missing, Reconciled, reconcile
-from bench.formats.render import Sheet
+from bench.formats import Sheet, sheet_of
 from melcnn.config import Trial
 from melcnn.errors import InputError, first_line
 from melcnn.frontend import LogMelFilterBanks

@@ -300,3 +300,14 @@ def _own_parameters(model: nn.Module) -> dict[str, Layer]:
             weight_bytes=sum(p.numel() * p.element_size() for p in own),
         )
     return layers
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one clip costs a configuration; latency_ms: None where nobody asked."""
+
+    params: int
+    macs: int
+    macs_all_layers: int
+    weight_bytes: int | None = None
+    latency_ms: float | None = None

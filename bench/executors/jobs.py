@@ -14,12 +14,11 @@ from itertools import zip_longest
 
 import torch
 
-from bench.formats.escaping import visible
-from bench.records.schema import FailureKind
+from bench.records import FailureKind
 from bench.system.environment import Environment
 from melcnn.config import FrontEnd, Trial
 from melcnn.data.clips import ClipSet
-from melcnn.errors import InputError, TrainingDiverged, first_line
+from melcnn.errors import InputError, TrainingDiverged, first_line, visible
 from melcnn.features import Features, extract
 from melcnn.training import Curves, Epoch, Run, fit
 

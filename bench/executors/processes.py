@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import torch
 
+from bench.executors.base import Audience, Room
 from bench.executors.jobs import Job, Latest, Outcome, Work, do
 from bench.executors.retry import Heard, Lost, dispatch, sent
-from bench.executors.threads import Audience, Room
 from bench.system import environment, monitor
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line

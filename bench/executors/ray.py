@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import torch
 
 from bench.executors import ray_worker
+from bench.executors.base import Audience, Room
 from bench.executors.jobs import Job, Outcome, Work, do
 from bench.executors.ray_mailbox import Ears
 from bench.executors.retry import Heard, Lost, dispatch
-from bench.executors.threads import Audience, Room
-from bench.records.schema import RESULTS_VERSION
+from bench.records import RESULTS_VERSION
 from melcnn import native
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line

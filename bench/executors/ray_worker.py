@@ -15,7 +15,7 @@ import torch
 
 from bench.executors.jobs import Job, Latest, Outcome, Work
 from bench.executors.retry import WAIT_SECONDS, sent
-from bench.records.schema import RESULTS_VERSION
+from bench.records import RESULTS_VERSION
 from bench.system import environment, monitor
 from bench.system.environment import Environment
 from melcnn import native

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
+from bench.executors.base import Audience
 from bench.executors.jobs import LONGEST_LOG, Failure, Job, Outcome
-from bench.executors.threads import Audience
-from bench.naming import names
-from bench.records.schema import FailureKind
-from melcnn.config import Trial
+from bench.records import FailureKind
+from melcnn.config import Trial, short_names
 from melcnn.training import Epoch, Run
 
 # Between two looks at whether an interruption came.
@@ -99,7 +98,7 @@ def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.E
     going: dict[Hashable, _Try] = {}
     epochs: dict[Hashable, int] = {}  # The last one that was heard of.
     begun: set[Hashable] = set()
-    named = functools.cache(lambda: names([job.trial for job in jobs]))
+    named = functools.cache(lambda: short_names([job.trial for job in jobs]))
 
     def begin(key: Hashable) -> None:
         if key not in begun:

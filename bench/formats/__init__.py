@@ -1,1 +1,17 @@
 """One table and the formats it is printed in: terminal, CSV, JSON, Markdown, LaTeX."""
+
+from bench.formats.render import FORMATS, show, to_csv, to_json, to_latex, to_markdown, to_table
+from bench.formats.sheet import Point, Sheet, sheet_of
+
+__all__ = [
+    "FORMATS",
+    "Point",
+    "Sheet",
+    "sheet_of",
+    "show",
+    "to_csv",
+    "to_json",
+    "to_latex",
+    "to_markdown",
+    "to_table",
+]

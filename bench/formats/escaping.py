@@ -2,15 +2,7 @@
 
 import re
 
-# What a terminal obeys instead of showing: controls, separators of lines, changes of the direction of writing; and
-# halves of surrogate pairs, which no encoding knows.
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """`text` as one line that shows all and commands nothing: control characters as `\\n`, `\\x1b` or `\\u202e`."""
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
+from melcnn.errors import OBEYED, visible
 
 # A sign alone is none. Some spreadsheets take a semicolon for the end of a cell.
 _FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[-=+@＝＋－＠].)")
@@ -25,7 +17,7 @@ def spreadsheet(text: str) -> str:
 def json_text(text: str) -> str:
     """JSON that equals the JSON `text`, with what a terminal obeys as `\\u001b`."""
     # Ends of lines are the layout's own: within strings JSON has escaped them.
-    return re.sub(f"(?!\n){_OBEYED.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(f"(?!\n){OBEYED.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 # The entities rather than backslashes, which not every renderer takes before an angle bracket.

@@ -6,7 +6,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from bench.formats.escaping import visible
+from melcnn.errors import visible
 
 # How many characters of a table a line of the class article holds in each size of type, by estimate: a table that is
 # wider after all stands out on both sides alike.

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -16,30 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.formats import escaping, latex
+from bench.formats.sheet import Sheet
+from melcnn import errors
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table: `headings` and `cells` for a person, `records` (equal keys, raw values) for a program.
-
-    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it. key: the sheet's
-    name in JSON beside others, its title unless given.
-    """
-
-    title: str
-    headings: Sequence[str]
-    cells: Sequence[Sequence[str]]
-    records: Sequence[dict[str, Any]]
-    note: str = ""
-    spare: Sequence[str] = ()
-    single: bool = False
-    key: str = ""
-
-    @property
-    def name(self) -> str:
-        return (self.key or self.title).replace(" ", "_")
 
 
 def show(sheets: Sequence[Sheet], format: str) -> None:
@@ -93,7 +73,7 @@ def _narrow(sheet: Sheet, more: str) -> Sheet:
 
 
 def _text(text: str) -> Text:
-    return Text(escaping.visible(text))
+    return Text(errors.visible(text))
 
 
 def _numeric(sheet: Sheet) -> list[bool]:

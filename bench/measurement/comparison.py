@@ -1,30 +1,20 @@
 """Is B faster or slower than A? Two works side by side now, or two stored measurements of the same works."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.measurement import reference, workloads
 from bench.measurement.measurements import Measurement, Samples
-from bench.measurement.workloads import Work
 from bench.system.environment import Environment
-from bench.timing import timer
-from bench.timing.clocks import clock_for
-from bench.timing.timer import Rule, Run, Series
 from bench.timing.verdicts import (
     EFFECT,
     FEWEST_LAUNCHES,
     UNCLEAR,
     Comparison,
     compare_launches,
-    compare_rounds,
-    ratio_precision,
 )
 from melcnn.errors import InputError
-
-# Seconds for a comparison side by side unless the user says otherwise.
-MOST_SECONDS = 10.0
-FEWEST_ROUNDS = 25
 
 
 @dataclass(frozen=True)
@@ -35,36 +25,6 @@ class Compared:
     comparison: Comparison
     time_a: float
     time_b: float
-
-
-def side_by_side(
-    a: Work, b: Work, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
-) -> tuple[Compared, Run]:
-    """Times A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
-
-    Raises `InputError` if a call of A and one of B process different numbers of clips.
-    """
-    if a.clips != b.clips:
-        raise InputError(
-            f"a {a.what} of A has {a.clips} clips and one of B {b.clips}: compare epochs, or equal batches"
-        )
-    # Where a work lies in memory, which depends on what was made before it, can change its speed by half a percent:
-    # both are made twice, A B B A, so that neither is favoured.
-    made = {name: workloads.build(work, device).call for name, work in (("A1", a), ("B1", b), ("B2", b), ("A2", a))}
-
-    def pairs(series: Mapping[str, Series]) -> list[tuple[Series, Series]]:
-        return [(series["A1"], series["B1"]), (series["A2"], series["B2"])]
-
-    rule = Rule(
-        effect / 2,
-        min_rounds=FEWEST_ROUNDS,
-        max_seconds=max_seconds or MOST_SECONDS,
-        figures=lambda series: {"the ratio": ratio_precision(pairs(series))},
-    )
-    run = timer.interleave(made, rule, clock_for(device), seed, singly=a.what == "latency")
-    label = " / ".join(workloads.labels([a, b]))
-    times = [statistics.median(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
-    return Compared(label, compare_rounds(pairs(run.series), effect), *times), run
 
 
 def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] = ()) -> list[Compared]:

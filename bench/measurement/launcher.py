@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from bench.measurement.builders import facts
 from bench.measurement.measurements import Launch, Measurement, Samples
 from bench.measurement.peaks import ceilings
 from bench.measurement.worker import Answer, Job
-from bench.measurement.workloads import Work, facts
+from bench.measurement.workloads import Work
 from bench.stats.intervals import mean_interval
 from bench.system.environment import Environment
 from bench.timing import verdicts

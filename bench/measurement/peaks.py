@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.system.environment import Environment
 from bench.timing.clocks import HostClock, clock_for
-from melcnn.data.clips import cache_folder
-from melcnn.files import make_folder, write_whole
+from melcnn.files import cache_folder, make_folder, write_whole
 
 # Raise when they are measured differently: kept ceilings are then measured anew.
 VERSION = 1

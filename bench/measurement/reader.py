@@ -1,13 +1,13 @@
 """Reads measurements: files of `melbench time -o`, and JSON files of the benchmark suite, alone or in a folder."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from bench.json_reading import read_json
-from bench.measurement import suite_json
 from bench.measurement.measurements import FORMAT_VERSION, Measurement
 from melcnn.errors import InputError, first_problem
+from melcnn.files import read_json
 
 AGAIN = "make it again with 'melbench time -o FILE' or 'pytest bench --benchmark-only --benchmark-json FILE'"
 
@@ -47,7 +47,7 @@ def _read_file(path: Path) -> Measurement:
     of_suite = isinstance(content, dict) and "benchmarks" in content
     if of_suite:
         try:
-            content = suite_json.to_measurement(content)
+            content = to_measurement(content)
         except (KeyError, IndexError, TypeError, AttributeError):
             raise InputError(f"{path} holds no benchmarks of melbench's suite with their samples: {AGAIN}") from None
     if not isinstance(content, dict) or "works" not in content:
@@ -83,3 +83,36 @@ def _contradiction(measurement: Measurement, of_suite: bool) -> str:
             if rounds.setdefault((work.what, work.batch_size), len(one.seconds)) != len(one.seconds) and not of_suite:
                 return "works of one kind that were timed side by side differ in number of rounds"
     return ""
+
+
+KEY = "melbench"
+
+
+def to_measurement(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a JSON file of pytest-benchmark as that of a measurement, still unchecked.
+
+    Raises KeyError, IndexError, TypeError or AttributeError for a file without our benchmarks or their samples.
+    """
+    here = content[KEY]
+    ours = [(one["stats"]["data"], one["extra_info"][KEY]) for one in content["benchmarks"] if KEY in one["extra_info"]]
+    samples = [
+        {
+            "cold_seconds": data[0],
+            "seconds": data,
+            "waited": [0.0] * len(data),
+            "reference_seconds": extra["reference_seconds"],
+            "reference_waited": [0.0] * len(extra["reference_seconds"]),
+        }
+        for data, extra in ours
+    ]
+    return {
+        "format_version": here["format_version"],
+        "reference_version": here["reference_version"],
+        "works": [extra["work"] for _, extra in ours],
+        "facts": [extra["facts"] for _, extra in ours],
+        "ceilings": here["ceilings"],
+        "launches": [{"samples": samples, "before": here["before"], "after": here["after"]}],
+        "kernels": here.get("kernels", "torch"),
+        "environment": here["environment"],
+        "finished_at": content["datetime"],
+    }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from bench.formats.render import Sheet
+from bench.formats import Sheet
 from bench.measurement import diagnostics, profiler, roofline, workloads
 from bench.measurement.comparison import Compared
 from bench.measurement.measurements import Measurement, Samples

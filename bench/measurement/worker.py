@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.measurement import profiler, workloads
+from bench.measurement import builders, profiler, workloads
+from bench.measurement.builders import Built
 from bench.measurement.measurements import Samples, samples_of
-from bench.measurement.workloads import Built, Work
+from bench.measurement.workloads import Work
 from bench.system import monitor
 from bench.system.monitor import Conditions
 from bench.timing import timer
@@ -87,12 +88,12 @@ def _kind(work: Work) -> tuple[str, int]:
 def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[Answer]:
     """Times works of one kind side by side."""
     labels = dict(zip(chosen, workloads.labels(list(chosen.values())), strict=True))
-    built = {i: workloads.build(work, job.device) for i, work in chosen.items()}
+    built = {i: builders.build(work, job.device) for i, work in chosen.items()}
     candidates = {labels[i]: built[i].call for i in chosen}
     blocks = []
     if job.referenced:
         for i, work in chosen.items():
-            candidates[_beside(labels[i])] = workloads.build_reference(work, job.device)
+            candidates[_beside(labels[i])] = builders.build_reference(work, job.device)
             blocks.append([labels[i], _beside(labels[i])])
     peaks: dict[str, int | None] = {}
 
@@ -161,7 +162,7 @@ def _shares(work: Work, built: Built, seconds: float, device: str, clock: HostCl
         return profiler.of_call(built.call, clock, device, seconds)
     # An epoch goes where its steps go; captured, neither has operators.
     clips = min(work.batch_size, work.clips)
-    step = workloads.build(work.model_copy(update={"clips": clips}), device, in_steps=True)
+    step = builders.build(work.model_copy(update={"clips": clips}), device, in_steps=True)
     return profiler.of_call(step.call, clock, device, seconds * clips / work.clips)
 
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cli.listings import sheet_of
-from bench.formats import escaping
-from bench.formats.render import Sheet
-from bench.records import schema
-from bench.records.schema import RESULTS_VERSION, RecordFolder, Untrusted
+from bench import records
+from bench.formats import Sheet, sheet_of
+from bench.records import RESULTS_VERSION, RecordFolder, Untrusted
+from melcnn import errors
 from melcnn.errors import InputError
 from melcnn.files import make_folder, write_whole
 
@@ -22,7 +21,7 @@ from melcnn.files import make_folder, write_whole
 ASIDE = "aside"
 
 # As `melcnn.files.write_whole` names a record that it has not finished.
-_LEFTOVER = re.compile(rf"\.({'|'.join(schema.KINDS)})-.+\.json\.[0-9a-f]+\.tmp")
+_LEFTOVER = re.compile(rf"\.({'|'.join(records.KINDS)})-.+\.json\.[0-9a-f]+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def look(folder: Path) -> Inventory:
     strange: list[tuple[Path, Untrusted]] = []
     findings: list[Finding] = []
     for path in sorted(folder.iterdir()):
-        kind = schema.kind_of(path.name)
+        kind = folder.kind_of(path.name)
         if _LEFTOVER.fullmatch(path.name):
             findings.append(Finding(path, "leftover", "is of a write that was cut short"))
         elif kind is None:
@@ -64,7 +63,7 @@ def look(folder: Path) -> Inventory:
             findings.append(Finding(path, "unreadable", "is no file"))
         else:
             try:
-                record = schema.read(path, kind)
+                record = folder.read(path, kind)
             except Untrusted as error:
                 strange.append((path, error))
                 continue
@@ -80,7 +79,7 @@ def look(folder: Path) -> Inventory:
         for path, error in strange
     ]
     counting = readable - {finding.path.name for finding in findings}
-    numbers = {name: sum(schema.kind_of(each) is kind for each in counting) for name, kind in schema.KINDS.items()}
+    numbers = {name: sum(folder.kind_of(each) is kind for each in counting) for name, kind in folder.KINDS.items()}
     return Inventory(numbers, tuple(sorted(findings, key=lambda finding: finding.path)))
 
 
@@ -88,9 +87,9 @@ def _in_anothers_name(path: Path) -> Iterator[Untrusted]:
     """What is said of a record whose name is no record's; of any other file nothing."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return
-    for kind in schema.KINDS.values():
+    for kind in records.KINDS.values():
         try:
-            schema.read(path, kind)
+            records.read(path, kind)
         except Untrusted as error:
             if error.belongs_to:
                 yield error
@@ -120,7 +119,7 @@ def _move(finding: Finding, home: Path) -> Path:
     name = finding.path.name.lstrip(".")  # so that nothing there is hidden
     targets = (home / f"{name}{suffix}" for suffix in itertools.chain([""], (f".{n}" for n in itertools.count(2))))
     target = next(target for target in targets if not os.path.lexists(target))
-    reason = escaping.visible(f"{finding.path} {finding.reason} ({finding.kind})")
+    reason = errors.visible(f"{finding.path} {finding.reason} ({finding.kind})")
     # The reason first: a kill between the two leaves one without a file, and no file without a reason.
     write_whole(target.with_name(f"{target.name}.txt"), lambda file: file.write(f"{reason}\n".encode()))
     finding.path.rename(target)

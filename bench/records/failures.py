@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.formats.render import Sheet
-from bench.naming import names
+from bench.formats.sheet import Sheet
 from bench.records.schema import FailureRecord
-from melcnn.config import Trial
+from melcnn.config import Trial, short_names
 from melcnn.data.folds import fold_named
 from melcnn.errors import Failed
 
@@ -18,7 +17,7 @@ NAMED = 4
 def told(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> list[str]:
     """A text for each configuration, such as `groups=16 seeds 0, 3 (out of memory), seed 2 (diverged)`; trials: all
     that the sweep is of."""
-    named = names(trials)
+    named = short_names(trials)
     by_trial: dict[Trial, list[FailureRecord]] = {}
     for failure in failures:
         by_trial.setdefault(failure.trial, []).append(failure)
@@ -52,7 +51,7 @@ def told_to(
 
 def _first(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> str:
     first = failures[0]
-    return f"{names(trials)[first.trial]} seed {first.seed}: {first.message}"
+    return f"{short_names(trials)[first.trial]} seed {first.seed}: {first.message}"
 
 
 def _what_to_do(folder: Path) -> str:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cli.listings import sheet_of
-from bench.formats import escaping
-from bench.formats.render import Sheet
-from bench.records import schema
-from bench.records.schema import RecordFolder, TimingRecord, TrialRecord
+from bench import records
+from bench.formats import Sheet, sheet_of
+from bench.records import RecordFolder, TimingRecord, TrialRecord
 from bench.system.environment import Environment
+from melcnn import errors
 from melcnn.errors import InputError
 from melcnn.files import write_whole
 
@@ -70,7 +69,7 @@ def merge(
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for kind in schema.KINDS:
+    for kind in folder.KINDS:
         for path in sorted(folder.glob(f"{kind}-*.json")):
             yield kind, path
 
@@ -78,9 +77,9 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _sources(folder: Path) -> Iterator[tuple[str, Source]]:
     """The records of a folder by the names of their files, one in memory at a time."""
     for kind, path in _files(folder):
-        record = schema.read(path, schema.KINDS[kind])
+        record = folder.read(path, folder.KINDS[kind])
         if isinstance(record, TrialRecord):
-            results = record.model_dump_json(include=schema.RESULTS)
+            results = record.model_dump_json(include=records.RESULTS)
             yield path.name, Source(path, kind, results=hashlib.sha256(results.encode()).hexdigest())
         else:
             environment = record.environment if isinstance(record, TimingRecord) else None
@@ -112,7 +111,7 @@ def _check_environments(present: Sequence[Source], new: Sequence[Source]) -> Non
     for source in timings:
         if all(source.environment != other.environment for other in beside):
             first = beside[0]
-            differing = escaping.visible(_differing(first.environment, source.environment))
+            differing = errors.visible(_differing(first.environment, source.environment))
             raise InputError(
                 f"{first.path} and {source.path} are of different environments ({differing}), whose times are not "
                 "comparable: merge folders of one environment, or give --mix-timings"
@@ -127,7 +126,7 @@ def _differing(one: Environment, other: Environment) -> str:
 def _merged(folder: Path, sources: dict[str, Source], new: dict[str, Source]) -> Merged:
     counts = Counter(source.kind for source in sources.values())
     written = sum(new.get(name) is source for name, source in sources.items())
-    return Merged(folder, {kind: counts[kind] for kind in schema.KINDS}, written)
+    return Merged(folder, {kind: counts[kind] for kind in folder.KINDS}, written)
 
 
 def sheet(merged: Sequence[Merged], out: Path) -> Sheet:

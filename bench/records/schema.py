@@ -6,35 +6,21 @@ interleaved run of candidates.
 
 import hashlib
 import math
-import os
-import shlex
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.counting.profile import Complexity
-from bench.json_reading import read_json
 from bench.records.arrays import FloatRows, Floats, SharedIntegers, SharedStrings
 from bench.system.environment import Environment
 from bench.system.monitor import Conditions
-from melcnn import locking
 from melcnn.config import Trial
-from melcnn.errors import InputError, first_problem
-from melcnn.files import make_folder, write_whole
 
 # Raise when the same configuration, data and seed give other numbers: older records are then not reused.
 RESULTS_VERSION = 3
 # Raise when the shape of the files changes; older files stay readable.
 FORMAT_VERSION = 1
-
-# Of a few records: a disk without that much room is full before the training, not after.
-PROBE_BYTES = 1 << 20
 
 
 class _Record(BaseModel):
@@ -203,191 +189,3 @@ def timing_identity(
 
 def _hash(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
-
-
-Record = TypeVar("Record", TrialRecord, FailureRecord, TimingRecord)
-
-AnyRecord = TrialRecord | FailureRecord | TimingRecord
-# By how the names of their files begin.
-KINDS: dict[str, type[AnyRecord]] = {"trial": TrialRecord, "failure": FailureRecord, "timing": TimingRecord}
-
-
-def kind_of(name: str) -> type[AnyRecord] | None:
-    """What a file of this name holds; None if it is no record's."""
-    return KINDS.get(name.partition("-")[0]) if "-" in name and name.endswith(".json") else None
-
-
-class Untrusted(InputError):
-    """A file that is no record to rely on. kind: "unreadable", "truncated" or "foreign". reason: what is wrong with it,
-    after its name. belongs_to: the file that its content belongs into, if it is a record in another's name."""
-
-    def __init__(self, path: Path, kind: str, reason: str, advice: str = "", belongs_to: str = ""):
-        check = shlex.join(["melbench", "results", "check", str(path.parent)])
-        super().__init__(f"{path} {reason}: {advice or f'{check!r} moves it aside, and its sweep makes it again'}")
-        self.kind, self.reason, self.belongs_to = kind, reason, belongs_to
-
-
-class RecordFolder:
-    """The folder that holds the records of one or more sweeps."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        # Within `locked`: what is undone at its end, and the folder, opened, so that another one in its place is known.
-        self._held: ExitStack | None = None
-        self._opened: int | None = None
-        self._written: list[AnyRecord] = []
-        self._left_behind = False
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """A context in which no other process trains, times or tidies up here; it may be entered again within itself.
-        Makes the folder.
-
-        Raises `InputError` if the folder cannot be made or locked, or another process is at work in it.
-        """
-        if self._held is not None:
-            yield
-            return
-        with ExitStack() as held:
-            try:
-                make_folder(self.path)
-                self._lock(held)
-            except OSError as error:
-                raise self._not_writable(error) from None
-            self._held = held
-            try:
-                yield
-            finally:
-                self._held = self._opened = None
-
-    def _lock(self, held: ExitStack) -> None:
-        held.enter_context(locking.held(self.path, "choose another folder with --out"))
-        self._opened = os.open(self.path, os.O_RDONLY)
-        held.callback(os.close, self._opened)
-
-    def prepare(self) -> None:
-        """Makes the folder. Raises `InputError` if records cannot be written in it, or another process is at work in
-        it."""
-        with self.locked():
-            try:
-                with tempfile.TemporaryFile(dir=self.path) as probe:
-                    probe.write(bytes(PROBE_BYTES))
-            except OSError as error:
-                raise self._not_writable(error) from None
-
-    def _not_writable(self, error: OSError) -> InputError:
-        return InputError(
-            f"the output folder {self.path} cannot be written ({error.strerror}): choose another with --out"
-        )
-
-    def trials(self) -> dict[str, TrialRecord]:
-        """All trial records by identity. Raises `Untrusted` for a file that is none."""
-        records = [read(path, TrialRecord) for path in sorted(self.path.glob("trial-*.json"))]
-        return {record.identity: record for record in records}
-
-    def failures(self) -> dict[str, FailureRecord]:
-        """The last failure of each trial, by identity. Raises `Untrusted` for a file that is none."""
-        records = [read(path, FailureRecord) for path in sorted(self.path.glob("failure-*.json"))]
-        return {record.identity: record for record in sorted(records, key=lambda record: record.attempt)}
-
-    def timings(self) -> dict[str, TimingRecord]:
-        """All timing records by file name. Raises `Untrusted` for a file that is none."""
-        records = [read(path, TimingRecord) for path in sorted(self.path.glob("timing-*.json"))]
-        return {record.file_name: record for record in records}
-
-    def write(self, record: AnyRecord) -> None:
-        """Writes one file, whole or not at all.
-
-        If the folder is gone, or another one is in its place, what was written to it from here is written again. What
-        fails is tried once more. Raises `InputError` if that fails too, or if another process is at work in the folder
-        by then.
-        """
-        try:
-            self._follow()
-            self._write(record)
-        except OSError:
-            try:
-                self._follow()
-                self._write(record)
-            except OSError as error:
-                raise InputError(
-                    f"{self.path / record.file_name} cannot be written ({error.strerror or error}): what was still in "
-                    "training is lost, what is in the folder is kept; once it can be written the same command goes on"
-                ) from None
-        self._written.append(record)
-
-    def _follow(self) -> None:
-        if not self._is_in_place():
-            make_folder(self.path)
-            if self._held is not None:
-                self._lock(self._held)
-            self._left_behind = True
-        if not self._left_behind:
-            return
-        for record in self._written:
-            self._write(record)
-        self._left_behind = False
-        warnings.warn(
-            f"{self.path} was gone and is there again, with the {len(self._written)} records of this run; older ones "
-            "are missing from it",
-            stacklevel=3,
-        )
-
-    def _is_in_place(self) -> bool:
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            return False
-        return self._opened is None or os.path.samestat(found, os.fstat(self._opened))
-
-    def _write(self, record: AnyRecord) -> None:
-        write_whole(self.path / record.file_name, lambda file: file.write(record.model_dump_json().encode()))
-
-
-def read(path: Path, kind: type[Record]) -> Record:
-    """The record of this kind in a file. Raises `Untrusted`."""
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise Untrusted(path, "unreadable", f"cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        # Our own limits say what they are; of the library's complaints the kind is enough.
-        reason = error if type(error) is ValueError else type(error).__name__
-        raise Untrusted(path, "truncated", f"is not a whole melbench record ({reason})") from None
-    try:
-        written_by = content["format_version"]
-    except (KeyError, TypeError):
-        raise Untrusted(path, "foreign", "is no melbench record (it has no format_version)") from None
-    if not isinstance(written_by, int) or not 1 <= written_by <= FORMAT_VERSION:
-        raise Untrusted(
-            path,
-            "foreign",
-            f"has record format {written_by!r:.60}, and this melbench reads up to {FORMAT_VERSION}",
-            "upgrade melbench or choose another --out",
-        )
-    try:
-        record = kind.model_validate(content)
-    except ValidationError as error:
-        raise Untrusted(path, "foreign", f"is no melbench {kind.__name__} ({first_problem(error):.260})") from None
-    if isinstance(record, TrialRecord) and (reason := _contradiction(record)):
-        raise Untrusted(path, "foreign", f"contradicts itself ({reason})")
-    if record.file_name != path.name:
-        reason = f"holds what belongs into {record.file_name}: it was changed or renamed"
-        raise Untrusted(path, "foreign", reason, belongs_to=record.file_name)
-    return record
-
-
-def _contradiction(record: TrialRecord) -> str:
-    """What a record says that cannot be, where others rely on it; empty if nothing."""
-    epochs, words = len(record.train_loss), len(record.trial.data.words)
-    # Without validation clips there are no curves of them.
-    if {*map(len, (record.validation_loss, record.validation_accuracy, record.elapsed_seconds))} - {0, epochs}:
-        return "its curves are of different numbers of epochs"
-    if any(said.labels and len(said.logits[0]) != words for said in (record.validation, record.test)):
-        return f"it has other logits than one for each of {words} words"
-    if not record.test.labels:
-        return "it has no test clips"
-    # Logarithms are taken of them, and ratios made; a network of ours has a convolution.
-    if min(record.complexity.model_dump().values()) < 1:
-        return "its network has no parameters or does nothing"
-    return ""

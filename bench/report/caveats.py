@@ -4,9 +4,9 @@ where it is not."""
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from bench.records import FailureRecord, TimingRecord, TrialRecord
 from bench.records.failures import told
-from bench.records.schema import FailureRecord, TimingRecord, TrialRecord
-from bench.sweep.crossval import lacking
+from bench.records.folds import lacking
 from bench.system.environment import Environment
 from melcnn.config import Trial, descriptions
 from melcnn.data.folds import fold_named

@@ -7,8 +7,8 @@ from typing import Any
 
 import altair as alt
 
+from bench.formats import Point
 from bench.report.findings import AXES, CURVES, OUT_OF_FOLD, TEST, VALIDATION, Findings
-from bench.report.points import Point
 from bench.report.style import PHONE, STUDY, Keys, Style, drawn, keys, round_numbers, tooltip
 from bench.report.time_breakdown import FRONT_END, FUSED_BLOCK, PARTS, WHOLE
 

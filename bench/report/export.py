@@ -1,6 +1,7 @@
 """The figures of a report as files for papers: PNG, SVG and PDF, as wide as a column."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -10,7 +11,6 @@ import vl_convert
 from bench.report import charts, time_breakdown
 from bench.report.charts import Figure
 from bench.report.findings import find
-from bench.report.folders import free
 from bench.report.load import Gathered
 from bench.report.style import PAPER
 from melcnn.errors import InputError
@@ -68,3 +68,11 @@ def image(spec: dict[str, Any], suffix: str) -> bytes:
     if suffix == ".pdf":
         return vl_convert.vegalite_to_pdf(spec)
     raise InputError(f"there are no pictures of kind {suffix!r}: use .svg, .png or .pdf")
+
+
+def free(home: Path, taken: Collection[Path]) -> Path:
+    """`home`, numbered if it is taken: texts that differ may make one name, and upper and lower case are one to some
+    file systems."""
+    names = {str(path).casefold() for path in taken}
+    numbered = (home.with_name(f"{home.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([home], numbered) if str(path).casefold() not in names)

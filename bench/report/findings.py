@@ -14,14 +14,14 @@ import numpy as np
 
 from bench.analysis import recommendation, summary
 from bench.analysis.study import STUDY
-from bench.formats.render import Sheet
-from bench.records.schema import FailureRecord, Predictions, TimingRecord, TrialRecord
+from bench.counting import profile
+from bench.formats import Point, Sheet
+from bench.records import FailureRecord, Predictions, TimingRecord, TrialRecord
+from bench.records.folds import OutOfFold, by_fold, in_all, joined, lacking, predictions
 from bench.report.caveats import amiss
 from bench.report.load import Chapter
-from bench.report.points import Point
 from bench.stats.intervals import significant
 from bench.stats.noninferiority import MARGIN, Recommendation, pareto
-from bench.sweep.crossval import OutOfFold, by_fold, in_all, joined, lacking, predictions
 from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, telling
 from melcnn.data.folds import fold_named
 
@@ -81,7 +81,7 @@ def find(chapter: Chapter) -> Findings:
     undecided = _not_by_folds(own, folds, crossings, chapter.failures)
     basis, crossed = VALIDATION, []
     if folds:
-        costs = {one.trial: recommendation.Cost(**one.complexity.model_dump()) for one in folds}
+        costs = {one.trial: profile.Cost(**one.complexity.model_dump()) for one in folds}
         chosen, crossed = recommendation.choose(folds, costs, MARGIN)
         sheets[OUT_OF_FOLD] = recommendation.sheet(chosen, crossed, chapter.dataset, not undecided)
     if not undecided or not groups:

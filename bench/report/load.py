@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.measurement import reader
 from bench.measurement.measurements import Measurement
-from bench.records.schema import RESULTS, FailureRecord, RecordFolder, TimingRecord, TrialRecord
+from bench.records import RESULTS, FailureRecord, RecordFolder, TimingRecord, TrialRecord
 from melcnn.data.folds import fold_named
 from melcnn.errors import InputError
 

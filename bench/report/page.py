@@ -20,17 +20,17 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.formats.escaping import visible
-from bench.formats.render import Sheet, to_csv
+from bench.formats import Sheet, to_csv
 from bench.measurement import time_tables
 from bench.measurement.measurements import Measurement
-from bench.records.schema import TimingRecord, TrialRecord
+from bench.records import TimingRecord, TrialRecord
 from bench.report import charts, shell_commands, time_breakdown
 from bench.report.caveats import speakers_known
 from bench.report.charts import Figure
 from bench.report.findings import OUT_OF_FOLD, TEST, Findings, find
 from bench.report.load import Gathered
 from bench.report.style import PAGE
+from melcnn.errors import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.records.schema import TrialRecord
+from bench.grid import parse_axes, plan
+from bench.records import TrialRecord
 from bench.report.load import Chapter
-from bench.sweep.run import parse_axes, plan
 from melcnn.config import SETTINGS, Data, Trial, settings_of, telling, usual
 from melcnn.errors import InputError
 

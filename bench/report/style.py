@@ -10,8 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from bench.formats.render import Sheet, to_csv
-from bench.report.points import Point
+from bench.formats import Point, Sheet, to_csv
 
 # What the study's series are called in every figure; more may follow, as in "the study (validation)".
 STUDY = "the study"

@@ -1,10 +1,10 @@
 """Where the time of one clip goes: front-end, kinds of operators, Python between them, and what binds each."""
 
+from bench.formats import Point
 from bench.measurement import profiler, time_tables
 from bench.measurement.measurements import Measurement
 from bench.measurement.time_tables import TimeRow
 from bench.measurement.workloads import FRONT_END_BATCHES
-from bench.report.points import Point
 from bench.stats.intervals import significant
 from melcnn.config import descriptions
 

@@ -23,10 +23,9 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from bench.cli.listings import sheet_of
 from bench.cli.terminal import finish
-from bench.formats.render import Sheet, show
-from bench.measurement import comparison, launcher, measurements, workloads
+from bench.formats import Sheet, sheet_of, show
+from bench.measurement import comparison, launcher, measurements, side_by_side, workloads
 from bench.measurement.workloads import Work
 from bench.stats.intervals import accuracy_interval
 from bench.system import environment
@@ -103,7 +102,7 @@ def interleaved(unit: int) -> Iterator[Line]:
     for work in side_by_side_works():
         for slowdown in slowdowns("interleaved", unit):
             slowed = work.model_copy(update={"slowdown": slowdown})
-            found, run = comparison.side_by_side(work, slowed, "cpu", EFFECT, seed=unit)
+            found, run = side_by_side.side_by_side(work, slowed, "cpu", EFFECT, seed=unit)
             means = [statistics.mean(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
             yield _line("interleaved", unit, work, slowdown, found.comparison, means[1] / means[0])
 

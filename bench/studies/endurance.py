@@ -24,10 +24,9 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from bench.cli.listings import sheet_of
 from bench.cli.output import keep
 from bench.cli.terminal import finish, note
-from bench.formats.render import Sheet, show
+from bench.formats import Sheet, sheet_of, show
 from bench.studies import faults, forked_runs
 from bench.studies.faults import DISK, DISK_KILOBYTES, Whole
 from bench.system import environment

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 
 from bench.analysis import summary
+from bench.executors.base import Audience, Executor, Room
 from bench.executors.jobs import Hear, Job, Outcome, Source, Trained, prepare
 from bench.executors.processes import Processes
-from bench.executors.threads import Audience, Executor, Room, Threads
-from bench.records.schema import RecordFolder
+from bench.executors.threads import Threads
+from bench.grid import plan
+from bench.records import RecordFolder
 from bench.stats.intervals import significant
-from bench.sweep.run import plan, trained
-from bench.sweep.schedule import Listener
+from bench.sweep.events import Listener
+from bench.sweep.run import trained
 from bench.system import environment, monitor
 from bench.system.environment import Environment
 from melcnn.config import Trial

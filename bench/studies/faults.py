@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench.records import audit
-from bench.records.schema import RESULTS, RecordFolder
+from bench.records import RESULTS, RecordFolder, audit
 from bench.studies import forked_runs
 from bench.studies.forked_runs import Run
 from melcnn import locking

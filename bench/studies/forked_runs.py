@@ -20,8 +20,8 @@ import soundfile
 import torch._dynamo  # noqa: F401 - as a sweep does when it trains
 
 # What a sweep imports when it begins.
-import bench.analysis.summary  # noqa: F401
-import bench.cli.progress  # noqa: F401
+import bench.analysis.summary
+import bench.cli.progress
 import bench.sweep.run  # noqa: F401
 import melcnn.data.loading  # noqa: F401
 from melcnn.data import audio

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from bench.analysis import summary
 from bench.counting.profile import Complexity
-from bench.formats.render import to_csv, to_json
-from bench.records import audit, merging
-from bench.records.schema import (
+from bench.formats import to_csv, to_json
+from bench.records import (
     AnyRecord,
     FailureRecord,
     Predictions,
@@ -21,6 +20,8 @@ from bench.records.schema import (
     TimedTrial,
     TimingRecord,
     TrialRecord,
+    audit,
+    merging,
 )
 from bench.report.findings import find
 from bench.report.load import gather

@@ -18,17 +18,18 @@ import numpy as np
 import soundfile
 import torch
 
+from bench import grid
 from bench.baselines import convolutions
 from bench.baselines.convolutions import ConvolutionRow
-from bench.formats.render import to_csv
+from bench.formats import to_csv
 from bench.measurement import comparison, reader, time_tables
 from bench.measurement.measurements import Launch, Measurement, Samples
 from bench.measurement.peaks import Ceilings
+from bench.measurement.reader import KEY
 from bench.measurement.roofline import Floor
-from bench.measurement.suite_json import KEY
 from bench.measurement.workloads import Facts, of_trial
-from bench.records.schema import FailureRecord, TimingRecord, TrialRecord
-from bench.studies import mutators
+from bench.records import FailureRecord, TimingRecord, TrialRecord
+from bench.studies import convolution_grid, mutators
 from bench.studies.fuzz_record_targets import (
     ENVIRONMENT,
     WORDS,
@@ -41,7 +42,6 @@ from bench.studies.fuzz_record_targets import (
     read_trial,
     timing,
 )
-from bench.sweep import run
 from bench.system.monitor import Conditions
 from melcnn import checkpoint
 from melcnn.config import Trial, configure, descriptions
@@ -283,7 +283,7 @@ def _rows(rng: random.Random) -> bytes:
 
 
 def _read_rows(path: Path) -> object:
-    return convolutions.sheet(convolutions.read(path))
+    return convolutions.sheet(convolution_grid.read(path))
 
 
 def _configuration() -> dict:
@@ -325,10 +325,10 @@ def _axes(rng: random.Random) -> bytes:
 
 
 def _planned(path: Path) -> object:
-    axes = run.parse_axes(path.read_bytes().decode(errors="replace").split())
+    axes = grid.parse_axes(path.read_bytes().decode(errors="replace").split())
     if math.prod(map(len, axes.values())) > _MOST_CONFIGURATIONS:
         return axes
-    return run.plan(axes, lambda text: None, words=WORDS)
+    return grid.plan(axes, lambda text: None, words=WORDS)
 
 
 KINDS = {

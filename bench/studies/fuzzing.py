@@ -27,10 +27,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cli.listings import sheet_of
 from bench.cli.output import keep
 from bench.cli.terminal import finish, note
-from bench.formats.render import Sheet, show
+from bench.formats import Sheet, sheet_of, show
 from bench.studies.mutators import CANARY
 from melcnn.errors import Failed, InputError, first_line
 from melcnn.files import make_folder, opener

@@ -20,9 +20,9 @@ from bench.cli import options
 from bench.cli.output import keep
 from bench.cli.progress import SweepProgress
 from bench.cli.terminal import finish, note, split_words, stderr
-from bench.formats.render import Sheet, show
+from bench.formats import Sheet, show
+from bench.records import RecordFolder
 from bench.records.failures import as_error
-from bench.records.schema import RecordFolder
 from bench.stats.clustered import paired_interval
 from bench.stats.intervals import mean_interval
 from bench.sweep.crossval import out_of_fold

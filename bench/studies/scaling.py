@@ -13,7 +13,7 @@ import typer
 
 from bench.cli.output import keep
 from bench.cli.terminal import finish
-from bench.formats.render import Sheet, show
+from bench.formats import Sheet, show
 from bench.studies.fake_training import GROUPS, SEEDS, measured
 from melcnn.errors import InputError
 from melcnn.files import check_writable

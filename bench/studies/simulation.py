@@ -19,9 +19,8 @@ from rich.console import Console
 from scipy.optimize import brentq
 from scipy.special import expit, stdtrit
 
-from bench.cli.listings import sheet_of
 from bench.cli.terminal import finish
-from bench.formats.render import Sheet, show, to_csv
+from bench.formats import Sheet, sheet_of, show, to_csv
 from bench.stats.clustered import crossed_interval, paired_interval
 from bench.stats.intervals import accuracy_interval
 from bench.stats.noninferiority import MARGIN, Candidate, recommend

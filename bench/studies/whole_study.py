@@ -21,13 +21,14 @@ from bench.baselines import convolutions, front_ends, race
 from bench.cli import options
 from bench.cli.output import keep
 from bench.cli.terminal import finish, note
-from bench.formats.render import Sheet, show
+from bench.formats import Sheet, show
+from bench.grid import parse_axes, plan
 from bench.measurement.workloads import EPOCH_CLIPS
+from bench.records import RecordFolder
 from bench.records.failures import as_error
-from bench.records.schema import RecordFolder
 from bench.stats.intervals import median_interval, significant
-from bench.sweep.run import parse_axes, plan, sweep
-from bench.sweep.schedule import Listener
+from bench.sweep.events import Listener
+from bench.sweep.run import sweep
 from bench.system import environment
 from bench.timing import timer
 from bench.timing.clocks import HostClock, clock_for

@@ -6,9 +6,10 @@ import time
 import pytest
 
 from bench.conftest import DEVICE
-from bench.measurement import suite_json, workloads
+from bench.measurement import builders
 from bench.measurement.peaks import ceilings
 from bench.measurement.workloads import Work
+from bench.suite import benchmark_json
 from bench.system import environment
 from bench.timing.clocks import clock_for
 
@@ -35,7 +36,7 @@ def time_work(benchmark, top):
     """Times a work: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
 
     def run(work: Work) -> None:
-        call, beside = workloads.build(work, DEVICE).call, workloads.build_reference(work, DEVICE)
+        call, beside = builders.build(work, DEVICE).call, builders.build_reference(work, DEVICE)
         CLOCK.read(call)
         CLOCK.read(beside)
         warm = statistics.median(CLOCK.read(call).host + CLOCK.read(beside).host for _ in range(FEWEST_ROUNDS))
@@ -44,6 +45,8 @@ def time_work(benchmark, top):
         benchmark.pedantic(
             call, setup=lambda: reference_seconds.append(CLOCK.read(beside).host), rounds=rounds, iterations=1
         )
-        benchmark.extra_info.update(suite_json.extra_info(work, workloads.facts(work, DEVICE, top), reference_seconds))
+        benchmark.extra_info.update(
+            benchmark_json.extra_info(work, builders.facts(work, DEVICE, top), reference_seconds)
+        )
 
     return run

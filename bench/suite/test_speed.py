@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.grid import PRESETS
 from bench.measurement import workloads
 from bench.suite.conftest import timer
-from bench.sweep.run import PRESETS
 from melcnn.config import configure
 
 pytestmark = pytest.mark.benchmark(timer=timer, disable_gc=True)

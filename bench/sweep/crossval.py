@@ -1,33 +1,19 @@
 """Out-of-fold predictions: each clip that is not for testing is heard by networks that never heard its speaker."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from bench.counting.profile import Complexity
-from bench.executors.threads import Executor
+from bench.executors.base import Executor
+from bench.grid import check_seeds
+from bench.records import FailureRecord, RecordFolder, TrialRecord
 from bench.records.failures import as_error
-from bench.records.schema import FailureRecord, Predictions, RecordFolder, TrialRecord
-from bench.sweep.run import check_seeds, standing, trained
-from bench.sweep.schedule import Listener, Standing, Status
+from bench.records.folds import OutOfFold, whole
+from bench.sweep.events import Listener, Standing, Status
+from bench.sweep.run import standing, trained
 from bench.sweep.store import Held, held
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
-from melcnn.data.folds import FOLDS, fold_named, held_out
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """A configuration's out-of-fold predictions. correct: bool `(seeds, clips)`; speakers: who speaks in each clip.
-    train_clips: of one fold's training, on average. devices: on which it was trained."""
-
-    trial: Trial
-    complexity: Complexity
-    correct: np.ndarray
-    speakers: tuple[str, ...]
-    train_clips: float
-    devices: tuple[str, ...] = ()
+from melcnn.data.folds import FOLDS, held_out
 
 
 def out_of_fold(
@@ -92,62 +78,3 @@ def _of_fold(listener: Listener, fold: str) -> Listener:
         listener.status(replace(now, fold=fold))
 
     return Listener(note=lambda text: listener.note(f"{fold}: {text}"), status=status, stage=listener.stage)
-
-
-def by_fold(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """One configuration's records by fold, from the first; a fold without one is empty."""
-    found: list[list[TrialRecord]] = [[] for _ in range(fold_named(records[0].dataset)[2])]
-    for record in records:
-        found[fold_named(record.dataset)[1]].append(record)
-    return found
-
-
-def lacking(
-    records: Sequence[TrialRecord], seeds: Collection[int], failures: Sequence[FailureRecord]
-) -> set[tuple[int, int]]:
-    """The folds and seeds, of `seeds`, of which one configuration has no record, and that have not failed either."""
-    trial = records[0].trial
-    failed = {(fold[1], f.seed) for f in failures if f.trial == trial and (fold := fold_named(f.dataset))}
-    wanted = {(fold, seed) for fold, _ in enumerate(by_fold(records)) for seed in seeds}
-    return wanted - failed - {(fold_named(record.dataset)[1], record.seed) for record in records}
-
-
-def in_all(folds: Sequence[Sequence[TrialRecord]]) -> list[list[TrialRecord]]:
-    """One configuration's records by fold, of the seeds that all folds have, which rise."""
-    seeds = sorted(set.intersection(*({record.seed for record in records} for records in folds)))
-    of_seed = [{record.seed: record for record in records} for records in folds]
-    return [[records[seed] for seed in seeds] for records in of_seed]
-
-
-def whole(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
-    """Of the seeds that all folds have; None: there is none."""
-    found = in_all(folds)
-    return joined(trial, found) if found[0] else None
-
-
-def predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
-    """Of each seed, what its networks said of the clips that they were not trained on: of all clips, fold by fold."""
-
-    def all_of(name: str, records: Sequence[TrialRecord]) -> list:
-        return [one for record in records for one in getattr(record.test, name)]
-
-    return [
-        Predictions.model_construct(
-            **{name: all_of(name, records) for name in ("names", "speakers", "labels")},
-            logits=np.concatenate([record.test.logits for record in records]),
-        )
-        for records in zip(*folds, strict=True)
-    ]
-
-
-def joined(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
-    """Of one configuration's records by fold, of the same seeds in each."""
-    first, said = [records[0] for records in by_fold], predictions(by_fold)
-    return OutOfFold(
-        trial=trial,
-        complexity=first[0].complexity,
-        correct=np.stack([one.correct for one in said]),
-        speakers=tuple(said[0].speakers),
-        train_clips=float(np.mean([record.train_clips for record in first])),
-        devices=tuple(sorted({record.environment.device for records in by_fold for record in records})),
-    )

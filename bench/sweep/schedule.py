@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bench.executors.base import Audience, Executor, Room
 from bench.executors.jobs import Job, Outcome
-from bench.executors.threads import Audience, Executor, Room
-from bench.records.schema import FailureRecord, TrialRecord
+from bench.records import FailureRecord, TrialRecord
+from bench.sweep.events import Listener, Status
 from melcnn.config import Training, Trial
 from melcnn.data.clips import ClipSet
 from melcnn.steps import bytes_to_train
@@ -22,47 +23,6 @@ MOST_IN_A_STACK = {"cpu": 16, "cuda": 64}
 STACKS_PER_CORE = 2
 # The share of the free memory which stacks may fill.
 MEMORY_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A configuration before training begins: the networks wanted of it, and the validation accuracies (NaN without
-    validation clips) of those that are finished already, by fold ("" where there are none) and seed."""
-
-    trial: Trial
-    networks: int
-    finished: Mapping[tuple[str, int], float]
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a stack is: epochs done, and the best validation accuracies so far, by seed (NaN without validation clips).
-
-    ended: it is trained and its results are kept; the accuracies are those of what is kept, NaN for the seeds that
-    failed. fold: as `Standing` says.
-    """
-
-    trial: Trial
-    seeds: tuple[int, ...]
-    epoch: int
-    accuracies: tuple[float, ...]
-    ended: bool = False
-    fold: str = ""
-    failed: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Whom a sweep tells what it does, one call at a time but from several threads.
-
-    note hears one-line notices; begin, all configurations before any is trained; status, each stack as it begins, after
-    each epoch or now and then, and as it ends; stage, what is done instead of training.
-    """
-
-    note: Callable[[str], None] = lambda text: None
-    begin: Callable[[Sequence[Standing]], None] = lambda standings: None
-    status: Callable[[Status], None] = lambda status: None
-    stage: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)

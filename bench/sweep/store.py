@@ -9,7 +9,7 @@ import torch
 
 from bench.counting.profile import Complexity
 from bench.executors.jobs import Failure, Job, Outcome, Trained
-from bench.records.schema import FailureRecord, Predictions, RecordFolder, TrialRecord, trial_identity
+from bench.records import FailureRecord, Predictions, RecordFolder, TrialRecord, trial_identity
 from bench.stats.intervals import significant
 from bench.system.environment import Environment
 from melcnn.config import Trial

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from melcnn.config import Training
 from melcnn.data.audio import fit_length
 from melcnn.errors import InputError
-from melcnn.files import make_folder, write_whole
+from melcnn.files import cache_folder, make_folder, write_whole
 
 SPLITS = ("train", "validation", "test")
 
@@ -118,11 +117,6 @@ def assemble(
         lengths=np.array([len(c.waveform) if c.length is None else c.length for c in ordered], np.int64),
         **remarks,
     )
-
-
-def cache_folder() -> Path:
-    """`MELBENCH_CACHE` if set, else the user's cache folder for melbench."""
-    return Path(os.environ.get("MELBENCH_CACHE") or platformdirs.user_cache_dir("melbench"))
 
 
 def cached(key: str, make: Callable[[], ClipSet], warn: Callable[[str], None]) -> ClipSet:

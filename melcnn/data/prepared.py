@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from melcnn import locking
-from melcnn.data.clips import cache_folder
 from melcnn.data.download import SPEECH_COMMANDS, fetch
 from melcnn.data.source import LISTS, NOISE, members, printable
 from melcnn.errors import InputError
-from melcnn.files import FOLDER_MODE, make_folder, opener
+from melcnn.files import FOLDER_MODE, cache_folder, make_folder, opener
 
 # Where the prepared words came from, beside them.
 ORIGIN = ".origin"

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from melcnn import files, native
-from melcnn.data.clips import cache_folder
 from melcnn.errors import first_line
+from melcnn.files import cache_folder
 
 # The time of a way to that of the first, above which the first is kept.
 MARGIN = 0.95

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, regist
 
 from melcnn import native
 from melcnn.kernels import autotune
+from melcnn.kernels.shapes import output_length
 
 KINDS = {"cpu": {torch.float32: "float", torch.float64: "double"}, "cuda": {torch.float32: "float"}}
 MOST_TAPS = 64
@@ -231,11 +232,6 @@ def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, 
     t_out = output_length(x, weight, stride, padding, dilation)
     threads = torch.get_num_threads()
     return _Sizes(clips, groups, c_in, outputs // groups, length, t_out, taps, stride, padding, dilation, threads)
-
-
-def output_length(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> int:
-    """How long the convolution of x `(..., length)` with weight `(..., taps)` is."""
-    return (x.shape[2] + 2 * padding - dilation * (weight.shape[2] - 1) - 1) // stride + 1
 
 
 def _call(name: str, sizes: _Sizes, *tensors: Tensor | None) -> None:

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from melcnn.kernels.grouped_conv import output_length
+from melcnn.kernels.shapes import output_length
 
 BLOCK = 128  # positions along time
 MOST_ROWS = 16  # channels of a group that one program computes

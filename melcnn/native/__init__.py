@@ -22,8 +22,7 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from melcnn.data.clips import cache_folder
-from melcnn.files import make_folder
+from melcnn.files import cache_folder, make_folder
 
 SOURCES = ("log_mel.c", "trunk.c", "grouped_conv.c", "grouped_conv_double.c")
 HEADERS = ("lanes.h", "rows.h", "trunk.h")

@@ -1,0 +1,51 @@
+"""Sheets: one table, its cells for people and its records for programs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table: `headings` and `cells` for a person, `records` (equal keys, raw values) for a program.
+
+    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it. key: the sheet's
+    name in JSON beside others, its title unless given.
+    """
+
+    title: str
+    headings: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    records: Sequence[dict[str, Any]]
+    note: str = ""
+    spare: Sequence[str] = ()
+    single: bool = False
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        return (self.key or self.title).replace(" ", "_")
+
+
+def sheet_of(
+    title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
+) -> Sheet:
+    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas.
+
+    single: of one record, which people read from top to bottom.
+    """
+    if single:
+        return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, note, single=True)
+    cells = [[_cell(value) for value in record.values()] for record in records]
+    headings = [name.replace("_", " ") for name in records[0]] if records else []
+    return Sheet(title, headings, cells, records, note, spare)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# By the names of its fields raw values: text, numbers, truth values or None. All points of a figure have equal fields.
+Point = dict[str, Any]

@@ -1,0 +1,80 @@
+"""Configurations timed side by side now: two that are compared, or all candidates of a recommendation."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from bench.counting.profile import Cost, profile
+from bench.measurement import builders, workloads
+from bench.measurement.comparison import Compared
+from bench.measurement.workloads import Work
+from bench.stats.intervals import significant
+from bench.timing import timer
+from bench.timing.clocks import clock_for
+from bench.timing.timer import Rule, Run, Series
+from bench.timing.verdicts import (
+    compare_rounds,
+    ratio_precision,
+)
+from melcnn.config import Trial
+from melcnn.errors import InputError
+from melcnn.model import MelCNN
+
+# Calls of each network after the warm-up: enough for a median that a budget can be held against.
+LATENCY_ROUNDS = 101
+
+
+def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, Cost]:
+    """What each configuration costs. latency: measure it too, all configurations interleaved, batch of one clip."""
+    found = {}
+    for trial in trials:
+        shape = (1, trial.front_end.n_mels, trial.front_end.frames)
+        counted = profile(MelCNN.of(trial), [torch.zeros(shape)], training=False)
+        names = ("params", "macs", "macs_all_layers", "weight_bytes")
+        found[trial] = Cost(**{name: counted.total(name) for name in names})
+    if latency:
+        calls = {
+            t.canonical(): builders.build(Work(what="latency", clips=1, batch_size=1, trial=t), device).call
+            for t in trials
+        }
+        run = timer.interleave(calls, timer.fixed(LATENCY_ROUNDS), clock_for(device), singly=True)
+        for trial, cost in found.items():
+            median = statistics.median(run.series[trial.canonical()].seconds)
+            found[trial] = Cost(**{**vars(cost), "latency_ms": significant(1000 * median)})
+    return found
+
+
+# Seconds for a comparison side by side unless the user says otherwise.
+MOST_SECONDS = 10.0
+FEWEST_ROUNDS = 25
+
+
+def side_by_side(
+    a: Work, b: Work, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
+) -> tuple[Compared, Run]:
+    """Times A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
+
+    Raises `InputError` if a call of A and one of B process different numbers of clips.
+    """
+    if a.clips != b.clips:
+        raise InputError(
+            f"a {a.what} of A has {a.clips} clips and one of B {b.clips}: compare epochs, or equal batches"
+        )
+    # Where a work lies in memory, which depends on what was made before it, can change its speed by half a percent:
+    # both are made twice, A B B A, so that neither is favoured.
+    made = {name: builders.build(work, device).call for name, work in (("A1", a), ("B1", b), ("B2", b), ("A2", a))}
+
+    def pairs(series: Mapping[str, Series]) -> list[tuple[Series, Series]]:
+        return [(series["A1"], series["B1"]), (series["A2"], series["B2"])]
+
+    rule = Rule(
+        effect / 2,
+        min_rounds=FEWEST_ROUNDS,
+        max_seconds=max_seconds or MOST_SECONDS,
+        figures=lambda series: {"the ratio": ratio_precision(pairs(series))},
+    )
+    run = timer.interleave(made, rule, clock_for(device), seed, singly=a.what == "latency")
+    label = " / ".join(workloads.labels([a, b]))
+    times = [statistics.median(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
+    return Compared(label, compare_rounds(pairs(run.series), effect), *times), run

@@ -1,0 +1,45 @@
+"""What the benchmark suite adds to pytest-benchmark's JSON; `bench.measurement.reader` reads it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.measurement import reference
+from bench.measurement.measurements import FORMAT_VERSION
+from bench.measurement.peaks import ceilings
+from bench.measurement.reader import KEY
+from bench.measurement.workloads import Facts, Work
+from bench.system import monitor
+from bench.system.environment import Environment
+from bench.system.monitor import Conditions
+from melcnn.kernels import grouped_conv
+
+
+def machine_info(env: Environment, device: str) -> dict[str, Any]:
+    """What ran where, for `machine_info`; pytest-benchmark warns of files in which it differs."""
+    return {"gpu": env.device if device == "cuda" else None, "versions": env.packages | {"cuda": env.cuda}}
+
+
+def of_run(env: Environment, device: str, before: Conditions) -> dict[str, Any]:
+    """What is of this run alone, for the file's own key `melbench`."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "reference_version": reference.VERSION,
+        "kernels": grouped_conv.kernels(device),
+        "environment": env.model_dump(mode="json"),
+        "ceilings": ceilings(env, device).model_dump(mode="json"),
+        "before": before.model_dump(mode="json"),
+        "after": monitor.conditions(device).model_dump(mode="json"),
+    }
+
+
+def extra_info(work: Work, facts: Facts, reference_seconds: Sequence[float]) -> dict[str, Any]:
+    """What a benchmark carries beside pytest-benchmark's own figures, for `extra_info`."""
+    return {
+        "params": facts.params,
+        "macs": facts.macs,
+        KEY: {
+            "work": work.model_dump(mode="json"),
+            "facts": facts.model_dump(mode="json"),
+            "reference_seconds": list(reference_seconds),
+        },
+    }

@@ -1,0 +1,143 @@
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from bench import formats
+from bench.analysis import summary
+from bench.records import Predictions
+from bench.system.environment import collect
+from melcnn import configure
+from tests.records.test_folder import timing_record, trial_record
+
+COLUMNS = (
+    "dataset,words,n_mels,groups,channels,variant,recipe,batch_size,seeds,train_clips,test_clips,params,macs,"
+    "macs_all_layers,val_accuracy_max,val_accuracy_ci95,test_accuracy,test_accuracy_ci95,epochs,epoch_time_s,"
+    "kernels,device"
+)
+
+
+@pytest.fixture
+def rows():
+    one, two = configure(), configure(groups=2)
+    records = [
+        trial_record(0, trial=one, kept_epoch=2),
+        trial_record(1, trial=one, kept_epoch=5, logits=[[0.9, 0.1], [0.7, 0.3]]),
+        trial_record(0, trial=two),
+    ]
+    return summary.rows(records, timing_record(one, two))
+
+
+def test_rows_by_hand(rows):
+    first, second = rows
+    assert (first.groups, first.seeds, second.groups, second.seeds) == (1, 2, 2, 1)
+    # accuracies 1 and 0.5: mean 0.75, half-width t(0.975; 1) sqrt(1/8) / sqrt(2) = 12.7062 / 4
+    assert first.test_accuracy == 0.75 and first.test_accuracy_ci95 == pytest.approx(12.7062 / 4, rel=1e-5)
+    assert first.epochs == 3.5 and first.epoch_time_s == 2.0
+    assert second.test_accuracy_ci95 is None
+
+
+def test_csv_columns_are_the_contract_and_only_ever_added(rows):
+    text = formats.to_csv(summary.sheet(rows))
+    assert text.startswith(COLUMNS)
+    first, second = csv.DictReader(io.StringIO(text))
+    assert first["words"] == "yes,no" and first["epoch_time_s"] == "2.0" and second["val_accuracy_ci95"] == ""
+
+
+def test_the_device_names_what_trained_and_what_timed():
+    elsewhere = collect("cpu").model_copy(update={"device": "Some GPU"})
+    (row,) = summary.rows([trial_record(environment=elsewhere)], timing_record(configure()))
+    assert row.device == " + ".join(sorted(["Some GPU", collect("cpu").device]))
+
+
+def test_settings_that_are_not_the_defaults_are_named():
+    sheet = summary.sheet(summary.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
+    assert (
+        ", n_fft=512, batch_size=32, max_epochs=2, " in sheet.title and sheet.headings[0] == "groups" and not sheet.note
+    )
+    assert "1 seed," in sheet.title
+
+
+def test_most_epochs_as_an_axis_tell_rows_apart():
+    short, long = configure(epochs=5), configure(epochs=50)
+    sheet = summary.sheet(summary.rows([trial_record(trial=short), trial_record(trial=long)]))
+    assert sheet.headings[0] == "max_epochs" and [cells[0] for cells in sheet.cells] == ["5", "50"]
+    assert [record["max_epochs"] for record in sheet.records] == [5, 50]
+
+
+def test_a_trial_that_was_not_timed_has_no_time():
+    (row,) = summary.rows([trial_record()], timing_record(configure(groups=2)))
+    assert row.epoch_time_s is None
+    assert formats.to_markdown(summary.sheet([row])).count("|  |") == 1
+
+
+def test_json_holds_the_rows(rows):
+    assert [summary.Row(**row) for row in json.loads(formats.to_json(summary.sheet(rows)))] == rows
+
+
+def test_markdown(rows):
+    lines = formats.to_markdown(summary.sheet(rows)).splitlines()
+    assert lines[0].startswith("speech_commands: yes,no (20 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
+    assert lines[2:6] == [
+        "| groups | params | MACs | MACs, all layers | max val accuracy | test accuracy | epochs | epoch time |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| 1 | 1 | 2 | 3 | 0.7500 ±3.1766 | 0.7500 ±3.1766 | 3.5 | 2.000 s |",
+        "| 2 | 1 | 2 | 3 | 1.0000 | 1.0000 | 1.0 | 2.000 s |",
+    ]
+
+
+def test_latex(rows):
+    lines = formats.to_latex(summary.sheet(rows)).splitlines()
+    assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
+    assert lines[2].startswith(r"\caption{speech\_commands: yes,no (20 training and 2 test clips)")
+    assert lines[4] == r"\begin{tabular}{rrrrrrrr}"
+    assert lines[8] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
+
+
+@pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])
+def test_the_table_fits_the_terminal(rows, width, second_convention):
+    out = io.StringIO()
+    Console(file=out, width=width).print(formats.to_table(summary.sheet(rows), width))
+    assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
+    text = " ".join(out.getvalue().split())
+    assert ("a wider terminal, and --format json, show MACs, all layers too" in text) != second_convention
+    assert ("MACs, all layers max val accuracy" in text) == second_convention
+    assert max(map(len, out.getvalue().splitlines())) <= width
+
+
+def test_time_to_a_validation_accuracy_by_hand():
+    curves = {"train_loss": [0.5] * 3, "validation_loss": [0.4] * 3, "elapsed_seconds": [1.5, 3.0, 4.5]}
+    early = trial_record(0, validation_accuracy=[0.9, 0.97, 0.98], **curves)
+    late = trial_record(1, validation_accuracy=[0.5, 0.9, 0.99], **curves)
+    never = trial_record(2, validation_accuracy=[0.5, 0.6, 0.7], **curves)
+    (row,) = summary.rows([early, late, never], target=0.97)
+    # 3.0 s and 4.5 s; the third does not get there.
+    assert (row.target, row.reached_target, row.time_to_target_s) == (0.97, 2, 3.75)
+    sheet = summary.sheet([row])
+    assert sheet.headings[-1] == "time to 0.97" and sheet.cells[0][-1] == "3.75 s (2 of 3)"
+    (all_reach,) = summary.rows([early, late], target=0.97)
+    assert summary.sheet([all_reach]).cells[0][-1] == "3.75 s"
+    (none,) = summary.rows([never], target=0.97)
+    assert (none.reached_target, none.time_to_target_s) == (0, None)
+    assert summary.sheet([none]).cells[0][-1] == "never (0 of 1)"
+
+
+def test_records_that_tell_no_times_reach_no_target():
+    (row,) = summary.rows([trial_record()], target=0.5)
+    assert (row.target, row.reached_target, row.time_to_target_s) == (0.5, None, None)
+    assert summary.sheet([row]).cells[0][-1] == ""
+    (unasked,) = summary.rows([trial_record()])
+    assert "time to" not in " ".join(summary.sheet([unasked]).headings)
+
+
+def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
+    records = [trial_record(trial=configure(learning_rate=1e-4 * (1 + number))) for number in range(3)]
+    said = {"names": ["a.wav", "b.wav"], "speakers": ["a", "b"], "labels": [1, 0], "logits": [[0, 1], [1, 0]]}
+    records = [record.model_copy(update={"validation": Predictions(**said)}) for record in records]
+    decided = summary.recommended(records)
+    assert decided and "no recommendation" not in summary.sheet(summary.rows(records), decided).note
+    monkeypatch.setattr(summary, "MOST_CANDIDATES", 2)
+    assert summary.recommended(records) is None
+    assert "no recommendation among more than 2 configurations" in summary.sheet(summary.rows(records)).note

@@ -1,0 +1,211 @@
+"""Which seeds are trained side by side, how many stacks at once."""
+
+import functools
+import math
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench.executors import jobs
+from bench.executors.base import Room
+from bench.executors.threads import Threads
+from bench.sweep import schedule
+from bench.sweep.events import Listener
+from bench.sweep.schedule import MOST_IN_A_STACK, plan, stacks_to_train
+from bench.system import monitor
+from melcnn import configure
+from melcnn.steps import bytes_to_train
+from melcnn.training import Epoch
+from tests.executors.test_thread_pool import interrupt
+from tests.helpers.records import trial_record
+from tests.helpers.stand_ins import run_of
+
+TRIALS = [configure(groups=groups) for groups in (1, 4)]
+PLENTY, CLIPS = 10**12, 1328
+TWO_CORES = Room("cpu", 2, PLENTY)
+
+
+def planned(seeds, trials=TRIALS, present=lambda trial: {}, room=TWO_CORES, again=lambda trial: ()):
+    return plan(trials, seeds, CLIPS, present, room, again)
+
+
+def test_stacks_of_one_configuration():
+    assert stacks_to_train(3, 16, {}) == [[0, 1, 2]]
+    assert stacks_to_train(3, 16, {s: trial_record(s, stack=[0, 1, 2]) for s in range(3)}) == []
+    # more seeds later are a stack of their own
+    assert stacks_to_train(5, 16, {s: trial_record(s, stack=[0, 1]) for s in range(2)}) == [[2, 3, 4]]
+    # a stack whose writing was cut short is trained as it was planned
+    assert stacks_to_train(6, 16, {0: trial_record(0, stack=[0, 1, 2])}) == [[0, 1, 2], [3, 4, 5]]
+    assert stacks_to_train(5, 2, {}) == [[0], [1, 2], [3, 4]]
+
+
+def test_what_is_present_changes_no_stack_of_what_is_missing():
+    whole = stacks_to_train(11, 3, {})
+    for done in whole:
+        rest = stacks_to_train(11, 3, {s: trial_record(s, stack=done) for s in done})
+        assert rest == [stack for stack in whole if stack != done]
+
+
+def test_a_seed_that_failed_is_trained_without_its_neighbours():
+    stack = [0, 1, 2, 3]
+    present = {seed: trial_record(seed, stack=stack) for seed in (0, 1, 3)}
+    # Its failure was written, and with it all of the stack; unless some other seed's record is missing.
+    assert stacks_to_train(4, 16, present, again=[2]) == [[2]]
+    assert stacks_to_train(4, 16, {0: present[0], 1: present[1]}, again=[2]) == [stack]
+
+
+def test_every_core_has_work_and_the_longest_begin():
+    # 2 x 5 trainings on two cores, two stacks for each core: ceil(10 / 4) = 3 seeds at the most.
+    found = planned(5)
+    assert [(trial.model.groups, seeds) for trial, seeds in found.stacks] == [
+        (1, [2, 3, 4]), (4, [2, 3, 4]), (1, [0, 1]), (4, [0, 1]),
+    ]  # fmt: skip
+    assert found.at_once == 2
+    assert found.bytes == 3 * bytes_to_train(TRIALS[0], CLIPS) + 3 * bytes_to_train(TRIALS[1], CLIPS)
+    assert "training 10 networks in 4 stacks of at most 3, 2 at a time (about 0." in found.describe()
+    assert planned(1, TRIALS[:1]).describe().startswith("training 1 networks in one stack (about")
+    largest = max(len(seeds) for _, seeds in planned(1000).stacks)
+    assert largest <= MOST_IN_A_STACK["cpu"]
+
+
+def test_one_stack_after_another_on_a_gpu():
+    found = planned(32, room=Room("cuda", 1, PLENTY))
+    assert found.at_once == 1 and [len(seeds) for _, seeds in found.stacks] == [32, 32]
+
+
+def test_every_gpu_has_work():
+    # 2 x 32 trainings on eight, two stacks for each: ceil(64 / 16) = 4 seeds.
+    found = planned(32, room=Room("cuda", 8, PLENTY))
+    assert found.at_once == 8 and {len(seeds) for _, seeds in found.stacks} == {4}
+
+
+def test_stacks_are_split_when_the_memory_is_small():
+    # Half of what is free for a core holds two replicas of groups 1 and somewhat more of groups 4.
+    free = int(2.5 * bytes_to_train(TRIALS[0], CLIPS) / schedule.MEMORY_SHARE)
+    assert max(len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, free)).stacks) == 2
+    # One replica is always tried.
+    assert {len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, 1)).stacks} == {1}
+
+
+def test_bytes_to_train_by_hand():
+    # At groups 1, batch 64: autograd keeps for each clip, in floats: input 80 x 101, ReLU 32 x 101, BatchNorm's input
+    # (the same), its output 32 x 101, pooled 32 x 50 with int64 indices, and so on with 50 and 25 frames: about 20,000
+    # floats, 80 kB; twice, times 64, is about 11 MB.
+    assert 8e6 < bytes_to_train(configure(), CLIPS) < 16e6
+    assert bytes_to_train(configure(batch_size=128), CLIPS) == pytest.approx(
+        2 * bytes_to_train(configure(), CLIPS), rel=0.05
+    )
+    # A batch holds no more clips than there are.
+    assert bytes_to_train(configure(batch_size=10_000), 64) == bytes_to_train(configure(), 64)
+
+
+def test_times_are_kept_by_epoch(clips):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
+    now, kept = iter(range(100)), []
+    executor = Threads("cpu", functools.partial(jobs.do, now=lambda: float(next(now))))
+    schedule.train(planned(1, trials), clips, executor, Listener(), lambda *a: kept.append(a))
+    ((job, outcome),) = kept
+    (trained,) = outcome.trained
+    assert trained.elapsed == [1.0, 2.0] and job.seeds == trained.stack == (0,)
+    assert [run.seed for run in trained.runs] == [0] and not outcome.failures
+
+
+def test_what_is_told_of_a_stack(clips):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
+    one, events = replace(planned(2, trials), stacks=[(trials[0], [0, 1])], at_once=1), []
+
+    def keep(job, outcome):
+        events.append([run.validation_accuracy for run in outcome.trained[0].runs])
+
+    schedule.train(one, clips, Threads("cpu"), Listener(status=events.append), keep)
+    begun, first, second, kept, ended = events
+    assert all((s.trial, s.seeds, s.fold) == (trials[0], (0, 1), "") for s in (begun, first, second, ended))
+    assert [(s.epoch, s.ended) for s in (begun, first, second, ended)] == [
+        (0, False),
+        (1, False),
+        (2, False),
+        (2, True),
+    ]
+    assert all(math.isnan(accuracy) for accuracy in begun.accuracies)
+    # The recipe plain keeps the best epoch: what is kept is the best that was heard of. It is told when it is kept.
+    assert list(ended.accuracies) == list(second.accuracies) == kept
+
+
+@pytest.mark.parametrize("stopped_early", [False, True])
+def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, stopped_early):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=3) for g in (1, 2)]
+    interrupted, kept, lost = threading.Event(), [], []
+    in_training = threading.Barrier(2, timeout=300)
+
+    def fit(trial, features, seeds, on_epoch, kernels):
+        in_training.wait()
+        if trial == trials[0]:
+            interrupt()
+        assert interrupted.wait(300)
+        try:
+            # One has done its last epoch when the interruption is heard of, the other has not.
+            last = trial == trials[0]
+            on_epoch(Epoch(2 if stopped_early or not last else 3, [0.5], [not (stopped_early and last)]))
+        except BaseException:
+            lost.append(trial)
+            raise
+        return [run_of(seeds[0])]
+
+    monkeypatch.setattr(jobs, "fit", fit)
+    both = replace(planned(1, trials), at_once=2)
+    listener = Listener(stage=lambda text: interrupted.set())
+    with pytest.raises(KeyboardInterrupt):
+        schedule.train(both, clips, Threads("cpu"), listener, lambda job, outcome: kept.append(job.trial))
+    assert kept == trials[:1] and lost == trials[1:]
+
+
+def test_how_many_run_at_once_does_not_change_a_result(clips):
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=2) for g in (1, 2)]
+
+    def logits(at_once):
+        found = {}
+
+        def keep(job, outcome):
+            (trained,) = outcome.trained
+            found[job.trial, trained.stack] = [run.test_logits for run in trained.runs]
+
+        schedule.train(replace(planned(2, trials), at_once=at_once), clips, Threads("cpu"), Listener(), keep)
+        return found
+
+    # One at a time has all of torch's threads, whose sums may differ in the last bits; several have one each.
+    two, four = logits(2), logits(4)
+    assert two.keys() == four.keys()
+    for key in two:
+        assert all(torch.equal(a, b) for a, b in zip(two[key], four[key], strict=True))
+
+
+def test_what_is_present_changes_not_how_many_run_at_once():
+    rest = planned(5, present=lambda trial: {s: trial_record(s, stack=[s]) for s in range(4)})
+    assert len(rest.stacks) == 2 and rest.at_once == planned(5).at_once == 2
+    last = planned(5, present=lambda t: {s: trial_record(s, stack=[s]) for s in range(5 - (t == TRIALS[0]))})
+    assert len(last.stacks) == 1 and last.at_once == 2
+
+
+def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path):
+    from bench.records import RecordFolder
+    from bench.sweep.run import sweep
+
+    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=1) for g in (1, 2, 4)]
+    found = [sweep(trials, 4, clips, RecordFolder(tmp_path / str(i)), "cpu", Listener()).trials for i in range(3)]
+    for first, *others in zip(*found, strict=True):
+        assert all(other.test.logits == first.test.logits for other in others)
+
+
+def test_free_memory_by_hand(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
+    monkeypatch.setattr(monitor, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(monitor, "CONTROL_GROUP", tmp_path)
+    assert monitor.free_bytes("cpu") == 50 * 1024
+    # A container's limit of 40 kB, 30 used, of which 10 are files that can be let go.
+    for name, text in (("max", "40960"), ("current", "30720"), ("stat", "anon 20480\ninactive_file 10240\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert monitor.free_bytes("cpu") == 20 * 1024
+    (tmp_path / "memory.max").write_text("max\n")  # none
+    assert monitor.free_bytes("cpu") == 50 * 1024
