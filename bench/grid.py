@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 
-from melcnn.config import EXCHANGING, SETTINGS, Trial, configure, descriptions
+from melcnn.config import SETTINGS, SHUFFLING_VARIANTS, Trial, configure, descriptions
 from melcnn.errors import InputError
 
 # The study's two axes, by the names that the command line knows them by.
@@ -61,7 +61,7 @@ def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list
     if len({trial.canonical() for trial in trials}) < len(trials):
         raise InputError("the axes name a configuration twice, such as groups=1,01: name each once")
     # What is exchanged between groups needs two of them.
-    same = [t for t in trials if t.model.groups == 1 and t.model.variant in EXCHANGING and _plain(t) in trials]
+    same = [t for t in trials if t.model.groups == 1 and t.model.variant in SHUFFLING_VARIANTS and _plain(t) in trials]
     named = descriptions(trials) if same else {}
     for trial in same:
         note(f"left out {named[trial]}: of one group it is the plain network")

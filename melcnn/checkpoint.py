@@ -16,7 +16,7 @@ from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError, first_line, one_line
 from melcnn.files import open_file, write_whole
 from melcnn.model import MelCNN
-from melcnn.training import Run
+from melcnn.training import TrainedNetwork
 
 # Raise when the meaning of a checkpoint changes; older ones stay readable.
 FORMAT_VERSION = 1
@@ -41,7 +41,7 @@ class Checkpoint:
     test_accuracy: float
 
 
-def checkpoint_of(run: Run, trial: Trial, clips: ClipSet) -> Checkpoint:
+def checkpoint_of(run: TrainedNetwork, trial: Trial, clips: ClipSet) -> Checkpoint:
     """The checkpoint of one result of `melcnn.fit`, trained as `trial` on `clips`."""
     return Checkpoint(
         trial=trial,

@@ -100,7 +100,7 @@ class FrontEnd(Config):
 
 VARIANTS = ("plain", "interleaved", "shuffle", "separable")
 # Those that let groups exchange what they hear: of one group they are the plain network.
-EXCHANGING = ("interleaved", "shuffle")
+SHUFFLING_VARIANTS = ("interleaved", "shuffle")
 
 
 class Model(Config):
@@ -261,14 +261,14 @@ def settings_of(trial: Trial) -> dict[str, Any]:
     return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
 
 
-def usual(recipe: str) -> dict[str, Any]:
+def recipe_settings(recipe: str) -> dict[str, Any]:
     """The settings of a recipe where nobody says otherwise."""
     return settings_of(configure(recipe=recipe))
 
 
-def telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def varying_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the settings that tell configurations apart: those that vary, but for what follows from recipes."""
-    expected = {recipe: usual(recipe) for recipe in {each["recipe"] for each in settings}}
+    expected = {recipe: recipe_settings(recipe) for recipe in {each["recipe"] for each in settings}}
 
     def follows(name: str) -> bool:
         return name != "recipe" and all(each[name] == expected[each["recipe"]][name] for each in settings)
@@ -279,8 +279,8 @@ def telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def descriptions(trials: Iterable[Trial]) -> dict[Trial, str]:
     """Each trial by the settings in which it differs from others or from its recipe's, as `groups=4 n_mels=80`."""
     settings = {trial: settings_of(trial) for trial in trials}
-    names = {*telling(list(settings.values()))} if settings else set()
-    expected = {recipe: usual(recipe) for recipe in {own["recipe"] for own in settings.values()}}
+    names = {*varying_settings(list(settings.values()))} if settings else set()
+    expected = {recipe: recipe_settings(recipe) for recipe in {own["recipe"] for own in settings.values()}}
     found = {}
     for trial, own in settings.items():
         plain = expected[own["recipe"]]
@@ -293,7 +293,7 @@ def descriptions(trials: Iterable[Trial]) -> dict[Trial, str]:
 def short_names(trials: Sequence[Trial]) -> dict[Trial, str]:
     """Each configuration's name among `trials`, such as `groups=4 n_mels=80`."""
     settings = {trial: settings_of(trial) for trial in trials}
-    shown = telling(list(settings.values())) if trials else []
+    shown = varying_settings(list(settings.values())) if trials else []
     if not shown:
         return descriptions(trials)
     return {trial: " ".join(f"{name}={own[name]}" for name in shown) for trial, own in settings.items()}

@@ -40,8 +40,8 @@ class Features:
             return x, labels
         with self._making:  # Trainings side by side ask for the same.
             if asked not in self._made:
-                others = [renditions.respoken(waveforms, 1 + sign * asked[0]) for sign in (-1, 1) if asked[0]]
-                others += [renditions.noisy(waveforms, noise)] if asked[1] else []
+                others = [renditions.change_speed(waveforms, 1 + sign * asked[0]) for sign in (-1, 1) if asked[0]]
+                others += [renditions.add_noise(waveforms, noise)] if asked[1] else []
                 made = [log_mel(other, self.front_end, self.x.device) for other in others]
                 self._made[asked] = torch.cat([x, *made])
         return self._made[asked], labels

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from melcnn import augmentation
-from melcnn.config import EXCHANGING, VARIANTS, Trial, check_groups
+from melcnn.config import SHUFFLING_VARIANTS, VARIANTS, Trial, check_groups
 from melcnn.errors import InputError
 from melcnn.kernels import grouped_conv, trunk
 from melcnn.shuffle import ChannelShuffle
@@ -91,7 +91,7 @@ class MelCNN(nn.Module):
                 layers.append(ChannelShuffle(groups, r))
             return nn.Sequential(*layers)
 
-        interleaving = variant in EXCHANGING and groups > 1
+        interleaving = variant in SHUFFLING_VARIANTS and groups > 1
         self.interleaving = ChannelShuffle(n_mels // groups, r) if interleaving else None
 
         self.blocks = nn.Sequential(

@@ -30,7 +30,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedNetwork:
     """One seed's result.
 
     kept_epoch: counted from 1, the epoch that `network` (plain, on the CPU, in evaluation mode) and the logits (clips,
@@ -64,7 +64,7 @@ def fit(
     seeds: Sequence[int] = (0,),
     on_epoch: Callable[[Epoch], None] | None = None,
     kernels: str | None = None,
-) -> list[Run]:
+) -> list[TrainedNetwork]:
     """Trains one network a seed to convergence, all side by side on the features' device.
 
     What is kept, and when a network stops while the others go on, `trial.training` says; a recipe that keeps the last
@@ -109,7 +109,7 @@ def fit(
     validation_logits = inference.logits(stacked.network, validation_x)
     test_logits = inference.logits(stacked.network, test_x)
     runs = [
-        Run(
+        TrainedNetwork(
             seed=seed,
             kernels=stacked.network.kernels or grouped_conv.kernels(str(features.x.device)),
             network=stacked.network.replica(index),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis import summary
-from bench.counting.profile import Cost
+from bench.counting.profile import NetworkCost
 from bench.formats import Sheet
 from bench.records.folds import OutOfFold
 from bench.stats.clustered import crossed_interval
-from bench.stats.noninferiority import Candidate, Recommendation, Standing, pareto, recommend
+from bench.stats.noninferiority import Candidate, CandidateResult, Recommendation, pareto, recommend
 from melcnn.config import Trial, descriptions, settings_of
 from melcnn.errors import InputError
 
@@ -25,7 +25,7 @@ class Budget:
     latency_ms: float | None = None
 
 
-def within(budget: Budget, costs: Mapping[Trial, Cost], note: Callable[[str], None]) -> list[Trial]:
+def within(budget: Budget, costs: Mapping[Trial, NetworkCost], note: Callable[[str], None]) -> list[Trial]:
     """The configurations that cost no more than `budget`. Raises `InputError`, with the least, if none does."""
     limits = {name: most for name, most in vars(budget).items() if most is not None}
     kept = [trial for trial, cost in costs.items() if all(getattr(cost, n) <= most for n, most in limits.items())]
@@ -38,19 +38,21 @@ def within(budget: Budget, costs: Mapping[Trial, Cost], note: Callable[[str], No
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateRow:
     """One candidate. low, high: the 95% interval of its accuracy, for other speakers and other trainings like these;
     None for a single seed. on_front: no other candidate costs fewer MACs and is as accurate, or as many and is more."""
 
     found: OutOfFold
-    cost: Cost
-    standing: Standing
+    cost: NetworkCost
+    standing: CandidateResult
     low: float | None
     high: float | None
     on_front: bool
 
 
-def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: float) -> tuple[Recommendation, list[Row]]:
+def choose(
+    found: Sequence[OutOfFold], costs: Mapping[Trial, NetworkCost], margin: float
+) -> tuple[Recommendation, list[CandidateRow]]:
     """The cheapest configuration, in MACs, that is not worse than the best by more than `margin` (a fraction)."""
     named, speakers = descriptions(one.trial for one in found), found[0].speakers
     candidates = [Candidate(named[one.trial], costs[one.trial].macs, one.correct) for one in found]
@@ -58,12 +60,12 @@ def choose(found: Sequence[OutOfFold], costs: Mapping[Trial, Cost], margin: floa
     front = pareto([c.cost for c in candidates], [standing.accuracy for standing in decided.standings])
     intervals = [crossed_interval(one.correct, speakers) or (None, None) for one in found]
     return decided, [
-        Row(one, costs[one.trial], standing, *interval, on_front)
+        CandidateRow(one, costs[one.trial], standing, *interval, on_front)
         for one, standing, interval, on_front in zip(found, decided.standings, intervals, front, strict=True)
     ]
 
 
-def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, decides: bool = True) -> Sheet:
+def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, decides: bool = True) -> Sheet:
     """The candidates from the cheapest to the dearest, and the recommendation under them; docs/columns.md describes the
     columns. decides: whether there is one; without, it is a table of accuracies."""
     rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
@@ -72,7 +74,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, decides: b
     first = rows[0].found
     timed = rows[0].cost.latency_ms is not None
 
-    def record(row: Row, own: dict[str, Any]) -> dict[str, Any]:
+    def record(row: CandidateRow, own: dict[str, Any]) -> dict[str, Any]:
         standing = row.standing
         return {
             "dataset": dataset,
@@ -96,7 +98,7 @@ def sheet(decided: Recommendation, rows: Sequence[Row], dataset: str, decides: b
             "device": " / ".join(row.found.devices),
         }
 
-    def cells(row: Row, own: dict[str, Any]) -> list[str]:
+    def cells(row: CandidateRow, own: dict[str, Any]) -> list[str]:
         standing = row.standing
         interval = "" if row.low is None else f" ({row.low:.4f} to {row.high:.4f})"
         bounded = standing is not decided.best and math.isfinite(standing.at_least)

@@ -11,14 +11,14 @@ from bench.formats import Sheet
 from bench.records import TimingRecord, TrialRecord
 from bench.stats.intervals import mean_interval
 from bench.stats.noninferiority import Candidate, Recommendation, recommend
-from melcnn.config import SETTINGS, descriptions, settings_of, telling, usual
+from melcnn.config import SETTINGS, descriptions, recipe_settings, settings_of, varying_settings
 
 # Of a recommendation: each is compared with every other, and of twice as many that takes four times as long and as much
 # memory. 320 take 22 s and 375 MB.
 MOST_CANDIDATES = 200
 
 
-class Row(BaseModel):
+class SummaryRow(BaseModel):
     """One configuration's summary; the fields are the CSV's columns, in order, and are only ever added.
 
     Accuracies are fractions, means over seeds; `_ci95` is the half-width of Student's t interval of that
@@ -110,7 +110,7 @@ def rows(
     timing: TimingRecord | None = None,
     target: float | None = None,
     decided: Recommendation | None = None,
-) -> list[Row]:
+) -> list[SummaryRow]:
     """A row for each configuration, in the order in which the configurations first appear. target: a validation
     accuracy, to which rows then tell the time. decided: by `recommended`, on these records."""
     times = {t.trial.canonical(): statistics.median(t.epoch_seconds) for t in timing.timed} if timing else {}
@@ -120,7 +120,7 @@ def rows(
     return marked(found, decided)
 
 
-def marked(rows: Sequence[Row], decided: Recommendation | None) -> list[Row]:
+def marked(rows: Sequence[SummaryRow], decided: Recommendation | None) -> list[SummaryRow]:
     """The rows, with who is told from the best by `decided`, which was made from them in this order."""
     if decided is None:
         return list(rows)
@@ -128,14 +128,16 @@ def marked(rows: Sequence[Row], decided: Recommendation | None) -> list[Row]:
     return [row.model_copy(update={"told_from_best": standing.told_from_best}) for row, standing in standings]
 
 
-def _row(records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str], target: float | None) -> Row:
+def _row(
+    records: Sequence[TrialRecord], epoch_time: float | None, timed_on: set[str], target: float | None
+) -> SummaryRow:
     first = records[0]
     trial = first.trial
     validation, validation_ci = mean_interval([r.validation.accuracy for r in records])
     test, test_ci = mean_interval([r.test.accuracy for r in records])
     to_target = [s for r in records if target is not None and (s := r.seconds_to(target)) is not None]
     clocked = target is not None and all(r.elapsed_seconds for r in records)
-    return Row(
+    return SummaryRow(
         dataset=first.dataset,
         words=",".join(trial.data.words),
         **{name: value for name, value in settings_of(trial).items() if name != "epochs"},
@@ -183,7 +185,7 @@ def _with_interval(mean: float, half_width: float | None) -> str:
     return f"{mean:.4f}" if half_width is None else f"{mean:.4f} ±{half_width:.4f}"
 
 
-def _to_target(row: Row) -> str:
+def _to_target(row: SummaryRow) -> str:
     if row.reached_target is None:  # of records that tell no times
         return ""
     time = "never" if row.time_to_target_s is None else f"{row.time_to_target_s:.2f} s"
@@ -193,8 +195,8 @@ def _to_target(row: Row) -> str:
 def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """The names of the settings that tell configurations apart, which are columns, and of those that are not the
     recipe's, which must be said."""
-    varying = telling(settings) or ["groups"]
-    expected = {recipe: usual(recipe) for recipe in {each["recipe"] for each in settings}}
+    varying = varying_settings(settings) or ["groups"]
+    expected = {recipe: recipe_settings(recipe) for recipe in {each["recipe"] for each in settings}}
     fixed = [
         name
         for name in SETTINGS
@@ -203,7 +205,7 @@ def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], li
     return varying, fixed
 
 
-def sheet(rows: Sequence[Row], decided: Recommendation | None = None) -> Sheet:
+def sheet(rows: Sequence[SummaryRow], decided: Recommendation | None = None) -> Sheet:
     """The rows as a sheet: the settings that vary, then the figures. What all rows share is in the title, and
     so are settings that are not the defaults. decided: the recommendation that is said under it."""
     # The column `epochs` is the mean epoch kept.

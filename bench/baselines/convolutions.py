@@ -15,7 +15,7 @@ from torch.nn.functional import conv1d
 
 from bench.formats import Sheet
 from bench.measurement import roofline
-from bench.measurement.peaks import Ceilings, ceilings
+from bench.measurement.peaks import Peaks, device_peaks
 from bench.stats.intervals import median_interval, significant
 from bench.system import environment
 from bench.timing import timer
@@ -108,7 +108,7 @@ def measure(shapes: Sequence[Shape], device: str, progress: Callable[[str], None
             "there are no kernels of melbench's here to compare: install a C compiler, and give no --kernels"
         )
     env = environment.collect(device)
-    top = ceilings(env, device)
+    top = device_peaks(env, device)
     rows = []
     for shape, direction in itertools.product(shapes, (FORWARD, TRAINING)):
         progress(f"layer {shape.layer}, groups {shape.groups}, batch {shape.batch_size}, {direction}")
@@ -116,7 +116,7 @@ def measure(shapes: Sequence[Shape], device: str, progress: Callable[[str], None
     return rows
 
 
-def _row(shape: Shape, direction: str, device: str, name: str, top: Ceilings, clock: HostClock) -> ConvolutionRow:
+def _row(shape: Shape, direction: str, device: str, name: str, top: Peaks, clock: HostClock) -> ConvolutionRow:
     ways = {"torch": conv1d, "melbench": grouped_conv.ours}
     calls = {way: _call(shape, direction, device, convolution) for way, convolution in ways.items()}
     floor = roofline.floor(roofline.operations(calls["torch"]), top).seconds

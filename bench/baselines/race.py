@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.baselines import BASELINES
 from bench.baselines.loop import Files, Settings
-from bench.executors.jobs import prepare
+from bench.executors.jobs import import_compiler
 from bench.formats import Sheet
 from bench.grid import check_seeds
 from bench.records import RecordFolder
@@ -63,7 +63,7 @@ def race(
     if len({(trial.training.batch_size, trial.training.epochs) for trial in trials}) > 1:
         raise InputError("--against baseline takes one batch size and one number of epochs: compare them in turn")
     trials = [_to_the_end(trial) for trial in trials]
-    prepare()
+    import_compiler()
     with tempfile.TemporaryDirectory(prefix="melbench-race-") as temporary:
         folder = Path(temporary)
         files = write_recordings(clips, folder / "data")

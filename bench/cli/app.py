@@ -111,8 +111,8 @@ def sweep(
         result = run_sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
     decided = summary.recommended(result.trials)
     sheet = summary.sheet(summary.rows(result.trials, result.timing, target, decided), decided)
-    deliver([failures.remarked(sheet, result.failures, trials)], format, csv)
-    return max(failures.told_to(note, result.failures, trials, out), int(result.timing is None))
+    deliver([failures.with_failures(sheet, result.failures, trials)], format, csv)
+    return max(failures.report_failures(note, result.failures, trials, out), int(result.timing is None))
 
 
 @app.command()

@@ -24,7 +24,7 @@ MOST_LISTED = 6
 
 
 @dataclass(eq=False)
-class Row:
+class BoardRow:
     """A configuration: the networks wanted of it, the accuracies of those finished by fold and seed, those that failed,
     and what was heard last of its stacks in training by fold and seeds."""
 
@@ -67,7 +67,9 @@ class Board:
 
     def __init__(self, standings: Sequence[Standing], now: float):
         named = short_names([one.trial for one in standings])
-        self.rows = {one.trial: Row(one.trial, named[one.trial], one.networks, dict(one.finished)) for one in standings}
+        self.rows = {
+            one.trial: BoardRow(one.trial, named[one.trial], one.networks, dict(one.finished)) for one in standings
+        }
         self.fold = ""
         self.begun = self.heard = now
         self.epochs = sum(row.epochs for row in self.rows.values())
@@ -153,7 +155,7 @@ def view(board: Board, width: int, lines: int, stage: str) -> RenderableType:
     return Group(_table(rows, shown, width), *([_line(f"and {rest}", "dim")] if rest else []), below)
 
 
-def _first(rows: Sequence[Row], count: int) -> list[Row]:
+def _first(rows: Sequence[BoardRow], count: int) -> list[BoardRow]:
     """At most `count` rows in their order: those in training, then those that come next."""
     order = list(STYLES)
     first = sorted(rows, key=lambda row: order.index(row.state))[: max(count, 0)]
@@ -174,7 +176,7 @@ def _bar(board: Board, width: int) -> RenderableType:
     return grid
 
 
-def _table(rows: Sequence[Row], shown: Sequence[Row], width: int) -> Table:
+def _table(rows: Sequence[BoardRow], shown: Sequence[BoardRow], width: int) -> Table:
     # By all rows, so that no column comes and goes with the rows that are shown.
     cells = {row: _cells(row) for row in rows}
     widths = {name: max(len(each[name]) for each in cells.values()) for name in cells[rows[0]]}
@@ -190,7 +192,7 @@ def _table(rows: Sequence[Row], shown: Sequence[Row], width: int) -> Table:
     return table
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: BoardRow) -> dict[str, str]:
     going = list(row.training.values())
     reached = sorted({now.epoch for now in going})
     between = "-".join(map(str, dict.fromkeys(reached[:1] + reached[-1:])))

@@ -91,8 +91,8 @@ def recommend(
     with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
         found, failed = out_of_fold(kept, seeds, clips, folder, opened, listener, retry_failed)
     sheet = recommendation.sheet(*recommendation.choose(found, costs, margin), clips.dataset)
-    deliver([failures.remarked(sheet, failed, kept)], format, csv)
-    return failures.told_to(note, failed, kept, out)
+    deliver([failures.with_failures(sheet, failed, kept)], format, csv)
+    return failures.report_failures(note, failed, kept, out)
 
 
 @choosing_app.command()
@@ -141,4 +141,4 @@ def reproduce(
     with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
         found = sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
     deliver(study.sheets(found.trials, found.timing), format, csv, main="claims")
-    return max(failures.told_to(note, found.failures, trials, out), int(found.timing is None))
+    return max(failures.report_failures(note, found.failures, trials, out), int(found.timing is None))

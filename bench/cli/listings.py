@@ -12,7 +12,7 @@ from melcnn.config import Trial
 from melcnn.data.clips import SPLITS, ClipSet
 from melcnn.evaluation import Evaluation
 from melcnn.model import n_params
-from melcnn.training import Run
+from melcnn.training import TrainedNetwork
 
 # A clip whose loudest sample stays under a hundredth of full scale looks like one without a word.
 NEARLY_SILENT = 327
@@ -69,7 +69,7 @@ def _across_splits(clips: ClipSet) -> list[str]:
     return twice
 
 
-def trained(runs: Sequence[Run], kept: Run, trial: Trial, dataset: str, path: Path) -> Sheet:
+def trained(runs: Sequence[TrainedNetwork], kept: TrainedNetwork, trial: Trial, dataset: str, path: Path) -> Sheet:
     """The networks that were trained, and which one was kept."""
     records = [
         {

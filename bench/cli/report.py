@@ -43,9 +43,9 @@ def report(
         output = Path("report.html")
     if output:
         check_writable(output)
-    from bench.report.load import gather
+    from bench.report.load import load_report
 
-    gathered = gather(runs, note)
+    gathered = load_report(runs, note)
     if output:
         from bench.report import shell_commands
         from bench.report.page import page

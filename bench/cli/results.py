@@ -32,7 +32,7 @@ def check(
     format = chosen_format(format, json)
     from bench.records import RecordFolder, audit
 
-    found, moved = (audit.look(folder), {}) if dry_run else audit.tidy_up(RecordFolder(folder))
+    found, moved = (audit.inspect(folder), {}) if dry_run else audit.move_aside(RecordFolder(folder))
     deliver(audit.sheets(folder, found, moved), format, main="findings")
     if found.findings:
         raise typer.Exit(1)

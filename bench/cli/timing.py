@@ -15,7 +15,6 @@ from melcnn.files import check_writable
 
 if TYPE_CHECKING:
     from bench.formats import Sheet
-    from bench.measurement.comparison import Compared
     from melcnn.config import Trial
 
 timing_app = typer.Typer()
@@ -124,7 +123,7 @@ def time(
 
     def keep(measurement: measurements.Measurement) -> None:
         if output:
-            measurements.write(measurement, output)
+            measurements.write_measurement(measurement, output)
             done = len(measurement.launches)
             note(f"{done} launch{' is' if done == 1 else 'es are'} kept in {output}")
 
@@ -245,7 +244,7 @@ def _against(
 
 def _side_by_side(
     a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str
-) -> tuple[list["Compared"], Failed | None]:
+) -> tuple[list["ComparedWorkload"], Failed | None]:
     """The comparisons, and the failure that cut them short if one did."""
     from bench.measurement import diagnostics, side_by_side, workloads
     from bench.measurement.measurements import samples_of

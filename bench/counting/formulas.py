@@ -17,7 +17,7 @@ KINDS = ("convolution", "linear/matmul", "normalisation", "activation", "pooling
 
 
 @dataclass(frozen=True)
-class Cost:
+class OperatorCost:
     """One call of an operator.
 
     macs: multiply-accumulates of convolution, linear and matmul. bias: additions of a bias. elementary: what
@@ -51,62 +51,64 @@ def _first(out: Any) -> Tensor:
     return out if isinstance(out, Tensor) else out[0]
 
 
-def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *, out) -> Cost:
+def _convolution(
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *, out
+) -> OperatorCost:
     # Each output element (for a transposed convolution: each input element) meets one kernel of its group:
     # kernel size x channels of the group, which are the weight's dimensions after the first. Padding is
     # computed like data.
     meetings = x.numel() if transposed else out.numel()
     macs = meetings * math.prod(weight.shape[1:])
-    return Cost("convolution", macs=macs, bias=out.numel() if bias is not None else 0)
+    return OperatorCost("convolution", macs=macs, bias=out.numel() if bias is not None else 0)
 
 
 def _convolution_backward(
     grad, x, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, output_mask, *, out
-) -> Cost:
+) -> OperatorCost:
     # The gradient of the input, and that of the weight, each pair every forward multiply-accumulate with one
     # of their own, groups included; output_mask says which of input, weight and bias are wanted.
     meetings = x.numel() if transposed else grad.numel()
     forward = meetings * math.prod(weight.shape[1:])
     wanted = bool(output_mask[0]) + bool(output_mask[1])
-    return Cost("convolution", macs=forward * wanted, bias=grad.numel() if output_mask[2] else 0)
+    return OperatorCost("convolution", macs=forward * wanted, bias=grad.numel() if output_mask[2] else 0)
 
 
-def _grouped_conv1d(x, weight, bias, stride, padding, dilation, groups, *, out) -> Cost:
+def _grouped_conv1d(x, weight, bias, stride, padding, dilation, groups, *, out) -> OperatorCost:
     return _convolution(x, weight, bias, stride, padding, dilation, False, 0, groups, out=out)
 
 
-def _grouped_conv1d_backward(grad, x, weight, stride, padding, dilation, groups, wanted, *, out) -> Cost:
+def _grouped_conv1d_backward(grad, x, weight, stride, padding, dilation, groups, wanted, *, out) -> OperatorCost:
     return _convolution_backward(grad, x, weight, None, stride, padding, dilation, False, 0, groups, wanted, out=out)
 
 
-def _mm(a, b, *, out) -> Cost:
+def _mm(a, b, *, out) -> OperatorCost:
     # (..., n, k) x (..., k, m): n m k for each matrix of the batch; k is the last dimension of the first.
-    return Cost("linear/matmul", macs=out.numel() * a.shape[-1])
+    return OperatorCost("linear/matmul", macs=out.numel() * a.shape[-1])
 
 
-def _addmm(bias, a, b, *, beta=1, alpha=1, out) -> Cost:
-    return Cost("linear/matmul", macs=out.numel() * a.shape[-1], bias=out.numel() if beta else 0)
+def _addmm(bias, a, b, *, beta=1, alpha=1, out) -> OperatorCost:
+    return OperatorCost("linear/matmul", macs=out.numel() * a.shape[-1], bias=out.numel() if beta else 0)
 
 
-def _linear(x, weight, bias=None, *, out) -> Cost:
-    return Cost("linear/matmul", macs=out.numel() * x.shape[-1], bias=out.numel() if bias is not None else 0)
+def _linear(x, weight, bias=None, *, out) -> OperatorCost:
+    return OperatorCost("linear/matmul", macs=out.numel() * x.shape[-1], bias=out.numel() if bias is not None else 0)
 
 
-def _attention(query, key, value, *rest, out, **options) -> Cost:
+def _attention(query, key, value, *rest, out, **options) -> OperatorCost:
     # (B, H, Lq, D) x (B, H, Lk, D) x (B, H, Lk, Dv): scores Lq Lk D, then their weighted sum Lq Lk Dv.
     b, h, l_q, d = query.shape
     l_k, d_v = key.shape[-2], value.shape[-1]
     scores = b * h * l_q * l_k
     # One softmax over the scores, one scaling.
-    return Cost("linear/matmul", macs=scores * (d + d_v), elementary=2 * scores)
+    return OperatorCost("linear/matmul", macs=scores * (d + d_v), elementary=2 * scores)
 
 
-def _attention_backward(grad, query, key, value, *rest, out, **options) -> Cost:
+def _attention_backward(grad, query, key, value, *rest, out, **options) -> OperatorCost:
     # The fused backward makes the scores again (D), then the gradients of the values and of the weights of
     # the sum (2 Dv), and of queries and keys (2 D).
     b, h, l_q, d = query.shape
     scores = b * h * l_q * key.shape[-2]
-    return Cost("linear/matmul", macs=scores * (3 * d + 2 * value.shape[-1]), elementary=4 * scores)
+    return OperatorCost("linear/matmul", macs=scores * (3 * d + 2 * value.shape[-1]), elementary=4 * scores)
 
 
 def _rnn_gates(steps: int, hidden: int) -> int:
@@ -115,54 +117,54 @@ def _rnn_gates(steps: int, hidden: int) -> int:
     return steps * hidden * (8 + 4 + 4 + 5)
 
 
-def _mkldnn_lstm(x, w_input, w_hidden, b_input, b_hidden, hx, *rest, out) -> Cost:
+def _mkldnn_lstm(x, w_input, w_hidden, b_input, b_hidden, hx, *rest, out) -> OperatorCost:
     steps = x.shape[0] * x.shape[1]  # (time, batch, features)
     macs = steps * (w_input.numel() + w_hidden.numel())
-    return Cost("linear/matmul", macs=macs, elementary=_rnn_gates(steps, w_hidden.shape[1]))
+    return OperatorCost("linear/matmul", macs=macs, elementary=_rnn_gates(steps, w_hidden.shape[1]))
 
 
-def _mkldnn_lstm_backward(x, w_input, w_hidden, *rest, out) -> Cost:
+def _mkldnn_lstm_backward(x, w_input, w_hidden, *rest, out) -> OperatorCost:
     # Gradients of both weights and of both operands: each pairs every forward multiply-accumulate once more.
     steps = x.shape[0] * x.shape[1]
     macs = 2 * steps * (w_input.numel() + w_hidden.numel())
-    return Cost("linear/matmul", macs=macs, elementary=2 * _rnn_gates(steps, w_hidden.shape[1]))
+    return OperatorCost("linear/matmul", macs=macs, elementary=2 * _rnn_gates(steps, w_hidden.shape[1]))
 
 
-def _cudnn_rnn(x, weights, stride, buffer, hx, cx, mode, hidden, proj, layers, batch_first, *rest, out) -> Cost:
+def _cudnn_rnn(x, weights, stride, buffer, hx, cx, mode, hidden, proj, layers, batch_first, *rest, out) -> OperatorCost:
     # Every weight matrix meets every step of every sequence once.
     steps = x.shape[0] * x.shape[1]
     macs = steps * sum(w.numel() for w in weights if w.dim() == 2)
     directions = len({w.data_ptr() for w in weights if w.dim() == 2}) // 2
-    return Cost("linear/matmul", macs=macs, elementary=_rnn_gates(steps, hidden) * directions)
+    return OperatorCost("linear/matmul", macs=macs, elementary=_rnn_gates(steps, hidden) * directions)
 
 
-def _normalisation(x, *rest, out, **options) -> Cost:
+def _normalisation(x, *rest, out, **options) -> OperatorCost:
     # Scale and shift: two an element. Statistics, where they are computed, are not told apart.
-    return Cost("normalisation", elementary=2 * x.numel())
+    return OperatorCost("normalisation", elementary=2 * x.numel())
 
 
-def _normalisation_backward(grad, *rest, out, **options) -> Cost:
-    return Cost("normalisation", elementary=4 * grad.numel())
+def _normalisation_backward(grad, *rest, out, **options) -> OperatorCost:
+    return OperatorCost("normalisation", elementary=4 * grad.numel())
 
 
-def _activation(*args, out, **options) -> Cost:
-    return Cost("activation", elementary=_first(out).numel())
+def _activation(*args, out, **options) -> OperatorCost:
+    return OperatorCost("activation", elementary=_first(out).numel())
 
 
-def _pooling(x, *rest, out, **options) -> Cost:
-    return Cost("pooling", elementary=x.numel())
+def _pooling(x, *rest, out, **options) -> OperatorCost:
+    return OperatorCost("pooling", elementary=x.numel())
 
 
-def _pooling_backward(grad, *rest, out, **options) -> Cost:
-    return Cost("pooling", elementary=_first(out).numel())
+def _pooling_backward(grad, *rest, out, **options) -> OperatorCost:
+    return OperatorCost("pooling", elementary=_first(out).numel())
 
 
-def _elementwise(*args, out, **options) -> Cost:
-    return Cost("other", elementary=_first(out).numel())
+def _elementwise(*args, out, **options) -> OperatorCost:
+    return OperatorCost("other", elementary=_first(out).numel())
 
 
-def _reduction(x, *rest, out, **options) -> Cost:
-    return Cost("other", elementary=x.numel())
+def _reduction(x, *rest, out, **options) -> OperatorCost:
+    return OperatorCost("other", elementary=x.numel())
 
 
 def fft_flops(n: int, transforms: int) -> float:
@@ -170,28 +172,28 @@ def fft_flops(n: int, transforms: int) -> float:
     return 2.5 * n * math.log2(n) * transforms if n > 1 else 0.0
 
 
-def _real_fft(x, dims, *rest, out) -> Cost:
+def _real_fft(x, dims, *rest, out) -> OperatorCost:
     points = math.prod(x.shape[d] for d in dims)
-    return Cost("FFT", fft_flops=fft_flops(points, x.numel() // max(points, 1)))
+    return OperatorCost("FFT", fft_flops=fft_flops(points, x.numel() // max(points, 1)))
 
 
-def _inverse_real_fft(x, dims, normalization, last, *, out) -> Cost:
+def _inverse_real_fft(x, dims, normalization, last, *, out) -> OperatorCost:
     points = math.prod(out.shape[d] for d in dims)
-    return Cost("FFT", fft_flops=fft_flops(points, out.numel() // max(points, 1)))
+    return OperatorCost("FFT", fft_flops=fft_flops(points, out.numel() // max(points, 1)))
 
 
-def _complex_fft(x, dims, *rest, out) -> Cost:
+def _complex_fft(x, dims, *rest, out) -> OperatorCost:
     # Twice a real one of as many points: 5 N log2 N.
     points = math.prod(x.shape[d] for d in dims)
-    return Cost("FFT", fft_flops=2 * fft_flops(points, x.numel() // max(points, 1)))
+    return OperatorCost("FFT", fft_flops=2 * fft_flops(points, x.numel() // max(points, 1)))
 
 
-def _named(formula: Callable[..., Cost], names: str) -> dict[str, Callable[..., Cost]]:
+def _named(formula: Callable[..., OperatorCost], names: str) -> dict[str, Callable[..., OperatorCost]]:
     return {name: formula for name in names.split()}
 
 
 # By the operator's name without namespace "aten" and overload; a trailing underscore (in place) is dropped.
-FORMULAS: dict[str, Callable[..., Cost]] = {
+FORMULAS: dict[str, Callable[..., OperatorCost]] = {
     **_named(_convolution, "convolution _convolution convolution_overrideable"),
     **_named(_convolution_backward, "convolution_backward"),
     **_named(_grouped_conv1d, "melcnn::grouped_conv1d"),
@@ -291,7 +293,7 @@ def operator_name(operator: torch._ops.OpOverload) -> str:
     return name if namespace in ("aten", "prims") else f"{namespace}::{name}"
 
 
-def cost_of(operator: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any], out: Any) -> Cost | None:
+def cost_of(operator: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any], out: Any) -> OperatorCost | None:
     """The cost of one call, None for an operator that computes nothing.
 
     Raises `UncountedOperator` for one that is in neither list.

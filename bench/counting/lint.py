@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from bench.counting.profile import Operation, Profile
+from bench.counting.profile import CountedOperator, Profile
 from melcnn.config import Trial, legal_groups
 from melcnn.frontend import empty_filters_remedy, mel_filters
 
@@ -60,7 +60,7 @@ def of_profile(profile: Profile) -> list[str]:
     return findings
 
 
-def _pools_nothing(operation: Operation) -> bool:
+def _pools_nothing(operation: CountedOperator) -> bool:
     return operation.operator in POOLS and bool(operation.inputs) and operation.inputs[0] == operation.output
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.counting.formulas import KINDS, Cost, UncountedOperator, cost_of, operator_name
+from bench.counting.formulas import KINDS, OperatorCost, UncountedOperator, cost_of, operator_name
 from melcnn.errors import InputError
 from melcnn.model import drawing
 
@@ -34,12 +34,12 @@ class Complexity(BaseModel):
 
 
 @dataclass(frozen=True)
-class Operation:
+class CountedOperator:
     """One operator that ran in `layer`; cost None: it has no formula, and that was allowed."""
 
     layer: str
     operator: str
-    cost: Cost | None
+    cost: OperatorCost | None
     inputs: tuple[tuple[int, ...], ...]
     output: tuple[int, ...]
 
@@ -76,7 +76,7 @@ class Profile:
     """
 
     layers: list[Layer]
-    operations: list[Operation]
+    operations: list[CountedOperator]
     peak_bytes: int
     unused: list[str]
     uncounted: list[str]
@@ -199,7 +199,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor], allow_uncounted: bool):
         super().__init__()
         self.allow_uncounted = allow_uncounted
-        self.operations: list[Operation] = []
+        self.operations: list[CountedOperator] = []
         self.read: set[int] = set()
         self.reads_values = False
         self.now = self.peak = 0
@@ -256,7 +256,7 @@ class _Recorder(TorchDispatchMode):
         if cost or unknown:
             first = next((t for t in tree_leaves(out) if isinstance(t, Tensor)), torch.empty(0))
             shapes = tuple(tuple(t.shape) for t in tensors)
-            self.operations.append(Operation(layer.name, name, cost, shapes, tuple(first.shape)))
+            self.operations.append(CountedOperator(layer.name, name, cost, shapes, tuple(first.shape)))
         return out
 
     def _follow(self, tensor: Tensor) -> None:
@@ -303,7 +303,7 @@ def _own_parameters(model: nn.Module) -> dict[str, Layer]:
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """What one clip costs a configuration; latency_ms: None where nobody asked."""
 
     params: int

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from torch import Tensor, nn
 from torch.utils import flop_counter
 
-from bench.counting.profile import Operation, Profile, attention_in_parts
+from bench.counting.profile import CountedOperator, Profile, attention_in_parts
 from melcnn.model import n_params
 
 # Layer name -> what a counter reports for what that layer itself computes, in MACs.
@@ -87,8 +87,8 @@ def reconcile(model: nn.Module, inputs: Sequence[Tensor], ours: Profile) -> list
     return found
 
 
-def _by_layer(ours: Profile) -> dict[str, list[Operation]]:
-    grouped: dict[str, list[Operation]] = defaultdict(list)
+def _by_layer(ours: Profile) -> dict[str, list[CountedOperator]]:
+    grouped: dict[str, list[CountedOperator]] = defaultdict(list)
     for operation in ours.operations:
         grouped[operation.layer].append(operation)
     return grouped
@@ -142,7 +142,7 @@ _COMPOUND = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _COMPOUND_ITEM = "gates, scalings and biases of recurrent and attention layers"
 
 
-def _transposed(ran: Sequence[Operation], bias: int, reported: float, macs: int) -> str | None:
+def _transposed(ran: Sequence[CountedOperator], bias: int, reported: float, macs: int) -> str | None:
     """A strided transposed convolution, counted as if each output met a whole kernel."""
     for o in ran:
         if o.operator == "convolution" and o.cost and len(o.inputs) > 1 and math.prod(o.inputs[0]):

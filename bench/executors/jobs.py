@@ -20,7 +20,7 @@ from melcnn.config import FrontEnd, Trial
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError, TrainingDiverged, first_line, visible
 from melcnn.features import Features, extract
-from melcnn.training import Curves, Epoch, Run, fit
+from melcnn.training import Curves, Epoch, TrainedNetwork, fit
 
 # What says that memory is short in errors without a type of their own: of torch's CPU allocator, CUDA, its libraries.
 NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -30,7 +30,7 @@ LONGEST_LOG = 20_000
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """Seeds of one configuration to train side by side. kernels: whose convolutions train them; None: the faster."""
 
     trial: Trial
@@ -39,12 +39,12 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedStack:
     """The runs of a stack, of the seeds that were trained side by side, less those that failed; and the seconds from
     the beginning of its training to the end of each epoch."""
 
     stack: tuple[int, ...]
-    runs: list[Run]
+    runs: list[TrainedNetwork]
     elapsed: list[float]
 
 
@@ -62,7 +62,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What came of a job: each of its seeds is in a run or failed.
 
     environment: where it was trained; None: nobody knows. device_lost: what was said as the device ceased to answer in
@@ -70,35 +70,39 @@ class Outcome:
     where: the machine, of a lost device, if it may be another one.
     """
 
-    trained: list[Trained]
+    trained: list[TrainedStack]
     failures: list[Failure]
     environment: Environment | None = None
     device_lost: str = ""
     where: str = ""
 
-    def settled(self, job: Job) -> tuple[int, ...]:
+    def settled(self, job: TrainingJob) -> tuple[int, ...]:
         """The seeds of the job that are in a run or failed."""
         done = {run.seed for trained in self.trained for run in trained.runs} | {each.seed for each in self.failures}
         return tuple(seed for seed in job.seeds if seed in done)
 
 
 # Where a job finds the features of a front-end, for as long as it needs them.
-Source = Callable[[FrontEnd], AbstractContextManager[Features]]
+FeatureSource = Callable[[FrontEnd], AbstractContextManager[Features]]
 # Hears after each epoch which seeds are trained side by side, and how far they are.
 Hear = Callable[[Sequence[int], Epoch], None]
 # Does a job; `do`, but for simulations.
-Work = Callable[[Job, Source, Hear, Environment], Outcome]
+TrainFunction = Callable[[TrainingJob, FeatureSource, Hear, Environment], JobOutcome]
 
 
-def do(
-    job: Job, features: Source, hear: Hear, environment: Environment, now: Callable[[], float] = time.perf_counter
-) -> Outcome:
+def train_job(
+    job: TrainingJob,
+    features: FeatureSource,
+    hear: Hear,
+    environment: Environment,
+    now: Callable[[], float] = time.perf_counter,
+) -> JobOutcome:
     """Trains the job's networks, in `environment`. A stack that does not fit into the memory, or raises, is trained in
     halves, down to single seeds, so that no seed fails for another's sake.
 
     Raises `InputError` for data that nothing can be trained on, and whatever `hear` raises.
     """
-    prepare()
+    import_compiler()
     try:
         with features(job.trial.front_end) as found:
             return _in_parts(job, found, hear, environment, now)
@@ -109,17 +113,19 @@ def do(
     except Exception as error:  # Of the features, without which no stack is trained.
         told = _told(error)
     if _device_lost():
-        return Outcome([], [], environment, told[1])
-    return Outcome([], [Failure(seed, job.seeds, *told) for seed in job.seeds], environment)
+        return JobOutcome([], [], environment, told[1])
+    return JobOutcome([], [Failure(seed, job.seeds, *told) for seed in job.seeds], environment)
 
 
-def prepare() -> None:
+def import_compiler() -> None:
     """Has imported what torch imports with the first optimiser, its compiler: a second that is no training's."""
     import torch._dynamo  # noqa: F401
 
 
-def _in_parts(job: Job, features: Features, hear: Hear, environment: Environment, now: Callable[[], float]) -> Outcome:
-    trained: list[Trained] = []
+def _in_parts(
+    job: TrainingJob, features: Features, hear: Hear, environment: Environment, now: Callable[[], float]
+) -> JobOutcome:
+    trained: list[TrainedStack] = []
     failures: list[Failure] = []
     waiting, lost = [job.seeds], ""
     while waiting and not lost:
@@ -132,12 +138,12 @@ def _in_parts(job: Job, features: Features, hear: Hear, environment: Environment
             waiting[:0] = [stack[: len(stack) // 2], stack[len(stack) // 2 :]]
             continue
         failures += failed
-    return Outcome(trained, failures, environment, lost)
+    return JobOutcome(trained, failures, environment, lost)
 
 
 def _side_by_side(
-    job: Job, stack: tuple[int, ...], features: Features, hear: Hear, now: Callable[[], float]
-) -> tuple[Trained, list[Failure]]:
+    job: TrainingJob, stack: tuple[int, ...], features: Features, hear: Hear, now: Callable[[], float]
+) -> tuple[TrainedStack, list[Failure]]:
     """Trains a stack; what is not in the runs failed."""
     start, elapsed = now(), []
 
@@ -164,10 +170,10 @@ def _side_by_side(
         if torch.cuda.is_initialized():
             with suppress(RuntimeError):
                 torch.cuda.empty_cache()
-        return Trained(stack, [], elapsed), [Failure(seed, stack, *told, epoch=len(elapsed)) for seed in stack]
+        return TrainedStack(stack, [], elapsed), [Failure(seed, stack, *told, epoch=len(elapsed)) for seed in stack]
     diverged = {**diverged, **{run.seed: run.curves for run in runs if not _finite(run)}}
     failures = [_of_diverged(seed, stack, curves, job.trial) for seed, curves in diverged.items()]
-    return Trained(stack, [run for run in runs if run.seed not in diverged], elapsed), failures
+    return TrainedStack(stack, [run for run in runs if run.seed not in diverged], elapsed), failures
 
 
 class _NotHeard(BaseException):
@@ -198,7 +204,7 @@ def _device_lost() -> bool:
     return False
 
 
-def _finite(run: Run) -> bool:
+def _finite(run: TrainedNetwork) -> bool:
     """Whether a network's last losses and its logits are finite."""
     ends = [*run.curves.train_loss[-1:], *run.curves.validation_loss[-1:]]
     return all(map(math.isfinite, ends)) and all(
@@ -221,7 +227,7 @@ def _of_diverged(seed: int, stack: tuple[int, ...], curves: Curves, trial: Trial
     return Failure(seed, stack, "diverged", message, "\n".join(log)[-LONGEST_LOG:], epoch)
 
 
-class Latest:
+class LatestFeatures:
     """The features of one clip set on one device, of the front-end that was asked for last: a worker's only."""
 
     def __init__(self, clips: ClipSet, device: str):

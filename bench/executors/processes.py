@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import torch
 
-from bench.executors.base import Audience, Room
-from bench.executors.jobs import Job, Latest, Outcome, Work, do
+from bench.executors.base import Audience, Capacity
+from bench.executors.jobs import JobOutcome, LatestFeatures, TrainFunction, TrainingJob, train_job
 from bench.executors.retry import Heard, Lost, dispatch, sent
 from bench.system import environment, monitor
 from melcnn.data.clips import ClipSet
@@ -46,7 +46,7 @@ class Processes:
     A context, at whose end no process is left. Raises `InputError` for more processes than there are CUDA devices.
     """
 
-    def __init__(self, device: str, count: int, work: Work = do):
+    def __init__(self, device: str, count: int, work: TrainFunction = train_job):
         self.devices = _visible_devices() if device == "cuda" else [None] * count
         if count > len(self.devices):
             raise InputError(
@@ -57,11 +57,11 @@ class Processes:
         self.workers: dict[int, _Worker] = {}
 
     @property
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         free = monitor.free_bytes(self.device)
-        return Room(self.device, self.count, free // self.count if self.device == "cpu" else free)
+        return Capacity(self.device, self.count, free // self.count if self.device == "cpu" else free)
 
-    def run(self, waiting: Sequence[Job], at_once: int, clips: ClipSet, audience: Audience) -> None:
+    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
         dispatch(waiting, _Pool(self, min(at_once, len(waiting)), clips, audience.note), audience)
 
     def alone(self, function: Callable[..., T], *arguments: object) -> T:
@@ -122,7 +122,7 @@ class _Pool:
             self.not_started_before[number] = self.not_started
             self.processes.start(number)
 
-    def begin(self, job: Job) -> Hashable:
+    def begin(self, job: TrainingJob) -> Hashable:
         number = next(number for number in range(self.most) if number not in self.busy)
         self.busy.add(number)
         self._start(number)
@@ -134,7 +134,7 @@ class _Pool:
             worker.pipe.send_bytes(pickle.dumps(job))
         return number
 
-    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | Outcome | Lost | Exception]]:
+    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | JobOutcome | Lost | Exception]]:
         pipes = {self.processes.workers[number].pipe: number for number in self.busy}
         events = []
         for pipe in wait(list(pipes), seconds):
@@ -163,7 +163,7 @@ class _Pool:
             if not isinstance(message, Heard):
                 self.busy.discard(number)
                 # In another process the device may answer again.
-                if isinstance(message, Outcome) and message.device_lost:
+                if isinstance(message, JobOutcome) and message.device_lost:
                     self.processes.end(number)
             events.append((number, message))
         return events
@@ -200,7 +200,7 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection, device: str, only: str | None, threads: int, work: Work) -> None:
+def _serve(pipe: Connection, device: str, only: str | None, threads: int, work: TrainFunction) -> None:
     """A worker's life: clips or a job arrive, epochs, outcomes and warnings leave, until the other end is closed.
 
     only: the CUDA device that it sees. threads: of the process that it works for, which records tell.
@@ -221,7 +221,7 @@ def _serve(pipe: Connection, device: str, only: str | None, threads: int, work: 
         while True:
             message = pickle.loads(pipe.recv_bytes())
             if isinstance(message, ClipSet):
-                latest = Latest(message, device)
+                latest = LatestFeatures(message, device)
             else:
                 send(sent(work(message, latest.of, lambda stack, epoch: send(Heard(tuple(stack), epoch)), env)))
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 
 from bench.executors import ray_worker
-from bench.executors.base import Audience, Room
-from bench.executors.jobs import Job, Outcome, Work, do
-from bench.executors.ray_mailbox import Ears
+from bench.executors.base import Audience, Capacity
+from bench.executors.jobs import JobOutcome, TrainFunction, TrainingJob, train_job
+from bench.executors.ray_mailbox import Mailbox
 from bench.executors.retry import Heard, Lost, dispatch
 from bench.records import RESULTS_VERSION
 from melcnn import native
@@ -46,7 +46,7 @@ class Ray:
     Raises `InputError` without Ray, without such a cluster, and for a device that it does not have.
     """
 
-    def __init__(self, device: str = "auto", address: str | None = None, work: Work = do):
+    def __init__(self, device: str = "auto", address: str | None = None, work: TrainFunction = train_job):
         self.ray = _imported()
         if address is not None:
             _check_reachable(address)
@@ -108,8 +108,8 @@ class Ray:
         return sum(int(node["Resources"][kind]) for node in self.nodes())
 
     @property
-    def room(self) -> Room:
-        return Room(self.device, self.slots, self._slot_bytes)
+    def room(self) -> Capacity:
+        return Capacity(self.device, self.slots, self._slot_bytes)
 
     def _device(self) -> str:
         gpus = self.ray.cluster_resources().get("GPU", 0)
@@ -128,7 +128,7 @@ class Ray:
         except Failed as error:
             raise InputError(f"the Ray cluster cannot run melbench ({error}): install the same on each node") from None
 
-    def run(self, waiting: Sequence[Job], at_once: int, clips: ClipSet, audience: Audience) -> None:
+    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
         dispatch(waiting, _Pool(self, clips, audience.note), audience)
 
     def alone(self, function: Callable[..., T], *arguments: object) -> T:
@@ -205,7 +205,7 @@ class _Pool:
         self.clips = self.ray.put(clips)
         self.key = self.clips.hex()
         here = _on_node(self.ray.get_runtime_context().get_node_id())
-        self.ears = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Ears).remote()
+        self.ears = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
         self.asked: Any = None  # what it will say
         self.numbers = itertools.count()  # by which it hears of jobs
         self.going: dict[Any, int] = {}  # these, by reference
@@ -217,13 +217,13 @@ class _Pool:
     def most(self) -> int:
         return max(1, QUEUED * self.slots)
 
-    def begin(self, job: Job) -> Hashable:
+    def begin(self, job: TrainingJob) -> Hashable:
         number, of = next(self.numbers), self.executor
         task = of.task(ray_worker.train, number, self.ears, self.key, self.clips, job, of.device, of.work)
         self.going[task] = number
         return task
 
-    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | Outcome | Lost | Exception]]:
+    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | JobOutcome | Lost | Exception]]:
         going = list(self.going)
         ended, _ = self.ray.wait(going, num_returns=1, timeout=seconds)
         heard = self._listen()

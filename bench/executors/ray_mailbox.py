@@ -4,7 +4,7 @@ It imports nothing, so that its process is ready at once and small.
 """
 
 
-class Ears:
+class Mailbox:
     """Of each job, by the driver's number for it, what was told last: the machine that it is on and, once there is one,
     the stack and the fields of the epoch that `bench.executors.retry.Heard` is made of."""
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from bench.executors.jobs import Job, Latest, Outcome, Work
+from bench.executors.jobs import JobOutcome, LatestFeatures, TrainFunction, TrainingJob
 from bench.executors.retry import WAIT_SECONDS, sent
 from bench.records import RESULTS_VERSION
 from bench.system import environment, monitor
@@ -83,11 +83,13 @@ def _told(reference: Any) -> None:
 
 
 # Of this process: what it was given last, and whether its device is lost.
-_kept: dict[str, Latest] = {}
+_kept: dict[str, LatestFeatures] = {}
 _lost = False
 
 
-def train(number: int, ears: Any, key: str, clips: ClipSet, job: Job, device: str, work: Work) -> Outcome:
+def train(
+    number: int, ears: Any, key: str, clips: ClipSet, job: TrainingJob, device: str, work: TrainFunction
+) -> JobOutcome:
     """Does a job. number: by which `ears`, an actor of `bench.executors.ray_mailbox`, hears of it; key: of the clips."""
     global _lost
     host, told_at = socket.gethostname(), -math.inf
@@ -105,7 +107,7 @@ def train(number: int, ears: Any, key: str, clips: ClipSet, job: Job, device: st
     torch.set_num_threads(1)
     if key not in _kept:
         _kept.clear()
-        _kept[key] = Latest(clips, device)
+        _kept[key] = LatestFeatures(clips, device)
     outcome = work(job, _kept[key].of, hear, env)
     if outcome.device_lost:
         _lost = True

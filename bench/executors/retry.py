@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Protocol
 
 from bench.executors.base import Audience
-from bench.executors.jobs import LONGEST_LOG, Failure, Job, Outcome
+from bench.executors.jobs import LONGEST_LOG, Failure, JobOutcome, TrainingJob
 from bench.records import FailureKind
 from melcnn.config import Trial, short_names
-from melcnn.training import Epoch, Run
+from melcnn.training import Epoch, TrainedNetwork
 
 # Between two looks at whether an interruption came.
 WAIT_SECONDS = 0.5
@@ -57,10 +57,10 @@ class Pool(Protocol):
     @property
     def slots(self) -> int: ...
 
-    def begin(self, job: Job) -> Hashable:
+    def begin(self, job: TrainingJob) -> Hashable:
         """Takes a job; what names it from here on."""
 
-    def wait(self, seconds: float) -> Sequence[tuple[Hashable, Heard | Outcome | Lost | Exception]]:
+    def wait(self, seconds: float) -> Sequence[tuple[Hashable, Heard | JobOutcome | Lost | Exception]]:
         """What happened to which job, at the latest after so many seconds, or a few more for what is known of a loss.
         An `Outcome` or a `Lost` is a job's last; an `Exception` ends all jobs."""
 
@@ -68,7 +68,7 @@ class Pool(Protocol):
         """Ends what is still in training, and leaves nothing of it."""
 
 
-def dispatch(jobs: Sequence[Job], pool: Pool, audience: Audience) -> None:
+def dispatch(jobs: Sequence[TrainingJob], pool: Pool, audience: Audience) -> None:
     """Does all jobs, as `bench.executors.threads.Executor.run` says."""
     ended = threading.Event()
     with ThreadPoolExecutor(1) as other:
@@ -88,12 +88,12 @@ class _Try:
     """A job in hand. deaths: of its workers, as far as they count against it; lost: how every try ended before, of it
     and of what it is a part of."""
 
-    job: Job
+    job: TrainingJob
     deaths: int = 0
     lost: tuple[str, ...] = ()
 
 
-def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.Event) -> None:
+def _all(jobs: Sequence[TrainingJob], pool: Pool, audience: Audience, ended: threading.Event) -> None:
     waiting = deque(map(_Try, jobs))
     going: dict[Hashable, _Try] = {}
     epochs: dict[Hashable, int] = {}  # The last one that was heard of.
@@ -123,7 +123,7 @@ def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.E
                     continue
                 one, epoch = going.pop(key), epochs.pop(key, 0)
                 begun.discard(key)
-                if isinstance(event, Outcome):
+                if isinstance(event, JobOutcome):
                     rest = audience.settle(one.job, event)
                     if not rest:
                         continue
@@ -139,7 +139,7 @@ def _all(jobs: Sequence[Job], pool: Pool, audience: Audience, ended: threading.E
                     audience.take(one.job, _failed(one, event, epoch))
         for _ in range(LAST_LOOKS):
             for key, event in pool.wait(0) if going else []:
-                if isinstance(event, Outcome):
+                if isinstance(event, JobOutcome):
                     audience.settle(going.pop(key).job, event)
     finally:
         pool.end()
@@ -161,27 +161,27 @@ def _told(one: _Try, lost: Lost, epoch: int) -> str:
     return f"try {len(one.lost) + 1}, {_seeds(one.job)}: {lost.told}, {heard}"
 
 
-def _failed(one: _Try, lost: Lost, epoch: int) -> Outcome:
+def _failed(one: _Try, lost: Lost, epoch: int) -> JobOutcome:
     """Of a try that was the last one. epoch: the last one of it that was heard of."""
     times = len(one.lost)
     # Of several tries each may have been on another machine, as the log tells.
     message = f"{replace(lost, where='').told}, {times} times" if times > 1 else lost.told
     job, log = one.job, "\n".join(one.lost)[-LONGEST_LOG:]
-    return Outcome([], [Failure(seed, job.seeds, lost.kind, message, log, epoch) for seed in job.seeds])
+    return JobOutcome([], [Failure(seed, job.seeds, lost.kind, message, log, epoch) for seed in job.seeds])
 
 
-def _name(job: Job, named: Mapping[Trial, str]) -> str:
+def _name(job: TrainingJob, named: Mapping[Trial, str]) -> str:
     return f"{named[job.trial]} {_seeds(job)}"
 
 
-def _seeds(job: Job) -> str:
+def _seeds(job: TrainingJob) -> str:
     return f"seeds {job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else f"seed {job.seeds[0]}"
 
 
-def sent(outcome: Outcome) -> Outcome:
+def sent(outcome: JobOutcome) -> JobOutcome:
     """What a worker sends of an outcome: networks stay where they were trained."""
 
-    def without_network(run: Run) -> Run:
+    def without_network(run: TrainedNetwork) -> TrainedNetwork:
         return replace(run, network=None)
 
     return replace(

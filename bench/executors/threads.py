@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from bench.executors import thread_pool
-from bench.executors.base import Audience, Room, T
-from bench.executors.jobs import Job, Outcome, Work, do
+from bench.executors.base import Audience, Capacity, T
+from bench.executors.jobs import JobOutcome, TrainFunction, TrainingJob, train_job
 from bench.system import environment, monitor
 from melcnn.config import FrontEnd
 from melcnn.data.clips import ClipSet
@@ -25,19 +25,19 @@ from melcnn.training import Epoch
 class Threads:
     """In this process: on the CPU a stack on each core, on CUDA one after another."""
 
-    def __init__(self, device: str, work: Work = do):
+    def __init__(self, device: str, work: TrainFunction = train_job):
         self.device, self.work = device, work
 
     @property
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         slots = torch.get_num_threads() if self.device == "cpu" else 1
-        return Room(self.device, slots, monitor.free_bytes(self.device) // slots)
+        return Capacity(self.device, slots, monitor.free_bytes(self.device) // slots)
 
-    def run(self, waiting: Sequence[Job], at_once: int, clips: ClipSet, audience: Audience) -> None:
+    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
         features = _Features(clips, self.device, [job.trial.front_end for job in waiting])
         env = environment.collect(self.device)
 
-        def train(job: Job, check: thread_pool.Check) -> Outcome:
+        def train(job: TrainingJob, check: thread_pool.Check) -> JobOutcome:
             def hear(stack: Sequence[int], epoch: Epoch) -> None:
                 audience.epoch(job, stack, epoch)
                 if any(epoch.training) and epoch.number < job.trial.training.epochs:
@@ -52,7 +52,7 @@ class Threads:
             audience.began(job)
             return self.work(job, of, hear, env)
 
-        def take(number: int, outcome: Outcome) -> None:
+        def take(number: int, outcome: JobOutcome) -> None:
             audience.settle(waiting[number], outcome)
             if outcome.device_lost:
                 raise Failed(

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 from bench.counting.cost_tables import load_model
 from bench.counting.profile import make_inputs, profile
 from bench.measurement import reference, roofline
-from bench.measurement.peaks import Ceilings
-from bench.measurement.workloads import Facts, Work, labels
+from bench.measurement.peaks import Peaks
+from bench.measurement.workloads import Workload, WorkloadFacts, labels
 from melcnn import native
 from melcnn.config import Trial
 from melcnn.errors import InputError, first_line
@@ -35,7 +35,7 @@ class Built:
     inputs: list[Tensor]
 
 
-def build(work: Work, device: str, in_steps: bool = False) -> Built:
+def build(work: Workload, device: str, in_steps: bool = False) -> Built:
     """Makes what `work` needs on `device`: weights, random inputs (a call takes as long for noise as for speech).
 
     in_steps: training runs operator by operator, also where it would be captured as a whole.
@@ -45,7 +45,7 @@ def build(work: Work, device: str, in_steps: bool = False) -> Built:
     return Built(_delayed(built.call, work.slowdown), built.module, built.inputs) if work.slowdown else built
 
 
-def build_reference(work: Work, device: str) -> Callable[[], object]:
+def build_reference(work: Workload, device: str) -> Callable[[], object]:
     """Reference work of the same kind and, for a trial, of the same shapes."""
     trial = work.trial or Trial()
     front_end, n_classes = trial.front_end, len(trial.data.words)
@@ -61,13 +61,13 @@ def build_reference(work: Work, device: str) -> Callable[[], object]:
     return lambda: [step() for _ in range(steps)]
 
 
-def facts(work: Work, device: str, ceilings: Ceilings) -> Facts:
+def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
     """Runs a call of `work` once, of an epoch one step of each size, and says what it computes.
 
     Raises `InputError` for a model that cannot be made, or refuses its input.
     """
     whole, rest = divmod(work.clips, work.batch_size)
-    heard: list[roofline.Operation] = []
+    heard: list[roofline.OperatorTraffic] = []
     try:
         for clips, times in ((work.batch_size, whole), (rest, 1)):
             if clips and times:
@@ -81,14 +81,14 @@ def facts(work: Work, device: str, ceilings: Ceilings) -> Facts:
     except Exception as error:
         raise InputError(f"{labels([work])[0]} cannot be run: {first_line(error)}") from error
     counted = profile(built.module, [tensor[:1] for tensor in built.inputs], allow_uncounted=True, training=False)
-    return Facts(
+    return WorkloadFacts(
         params=counted.total("params"),
         macs=counted.pipeline_macs if work.what == "front-end" else counted.total("macs"),
         floor=roofline.floor(heard, ceilings),
     )
 
 
-def _of_trial(work: Work, trial: Trial, device: str, in_steps: bool) -> Built:
+def _of_trial(work: Workload, trial: Trial, device: str, in_steps: bool) -> Built:
     if work.what == "front-end":
         module: nn.Module = LogMelFilterBanks(**trial.front_end.model_dump()).to(device)
         waveforms = torch.randn(work.batch_size, trial.front_end.sample_rate, device=device)
@@ -109,7 +109,7 @@ def _noise(clips: int, n_mels: int, frames: int, device: str) -> Tensor:
     return torch.randn(clips, n_mels, frames).to(device)
 
 
-def _of_model(work: Work, device: str) -> Built:
+def _of_model(work: Workload, device: str) -> Built:
     model = load_model(work.model).to(device)
     inputs = make_inputs(model, [(work.batch_size, *shape) for shape in work.input_shapes])
     if work.what in ("latency", "throughput"):

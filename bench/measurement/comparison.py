@@ -18,7 +18,7 @@ from melcnn.errors import InputError
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedWorkload:
     """One work's comparison, and the seconds that each side took."""
 
     label: str
@@ -27,7 +27,7 @@ class Compared:
     time_b: float
 
 
-def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] = ()) -> list[Compared]:
+def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] = ()) -> list[ComparedWorkload]:
     """Compares each work that both hold, through the reference work timed beside it.
 
     across: the differences that are allowed, by the names of `differences`. Raises `InputError` for others, and
@@ -74,13 +74,13 @@ def caveats(a: Measurement, b: Measurement) -> list[str]:
     return found
 
 
-def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: float) -> Compared:
+def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: float) -> ComparedWorkload:
     if any(one.log_to_reference is None for side in (a, b) for one in side):
         raise InputError(f"{label} was timed without reference work: measure with 'melbench time -o FILE'")
     if not (a and b):
         raise InputError(f"{label} has no samples in {'A' if not a else 'B'}: measure it again")
     times = [statistics.mean(statistics.median(one.seconds) for one in side) for side in (a, b)]
-    return Compared(label, judge(a, b, effect), *times)
+    return ComparedWorkload(label, judge(a, b, effect), *times)
 
 
 def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) -> Comparison:

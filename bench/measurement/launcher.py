@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.measurement.builders import facts
 from bench.measurement.measurements import Launch, Measurement, Samples
-from bench.measurement.peaks import ceilings
-from bench.measurement.worker import Answer, Job
-from bench.measurement.workloads import Work
+from bench.measurement.peaks import device_peaks
+from bench.measurement.worker import LaunchAnswer, LaunchJob
+from bench.measurement.workloads import Workload
 from bench.stats.intervals import mean_interval
 from bench.system.environment import Environment
 from bench.timing import verdicts
@@ -29,7 +29,7 @@ MOST_LAUNCHES = 2
 
 
 def measure(
-    works: Sequence[Work],
+    works: Sequence[Workload],
     device: str,
     launches: int,
     max_seconds: float | None,
@@ -48,7 +48,7 @@ def measure(
     nothing was measured.
     """
     progress("measuring what the device can do at best", "")
-    top = ceilings(env, device)
+    top = device_peaks(env, device)
     computed = [facts(work, device, top) for work in works]
     done: list[Launch] = []
     kernels = grouped_conv.kernels(device)
@@ -71,7 +71,7 @@ def measure(
         number = len(done) + 1
         label = f"launch {number} of {launches if number <= launches else f'at most {most}'}"
         progress(label, "")
-        job = Job(works=works, device=device, referenced=referenced, max_seconds=max_seconds, seed=number)
+        job = LaunchJob(works=works, device=device, referenced=referenced, max_seconds=max_seconds, seed=number)
         try:
             launch, end = _launch(job, lambda detail, label=label: progress(label, detail))
         except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def _enough(measurement: Measurement, most: int) -> bool:
     return all(len(one) >= verdicts.FEWEST_LAUNCHES and mean_interval(one)[1] <= PRECISION for one in calm)
 
 
-def _launch(job: Job, progress: Callable[[str], None]) -> tuple[Launch | None, Answer]:
+def _launch(job: LaunchJob, progress: Callable[[str], None]) -> tuple[Launch | None, LaunchAnswer]:
     """One launch (None: it measured nothing), and its last answer, which says what cut it short if anything did."""
     samples: list[Samples | None] = [None] * len(job.works)
     before, end = None, None
@@ -122,7 +122,7 @@ def _launch(job: Job, progress: Callable[[str], None]) -> tuple[Launch | None, A
             with contextlib.suppress(BrokenPipeError), process.stdin:  # it may have died already
                 process.stdin.write(job.model_dump_json())
             for line in process.stdout:
-                answer = Answer.model_validate_json(line)
+                answer = LaunchAnswer.model_validate_json(line)
                 if answer.index is not None:
                     samples[answer.index] = answer.samples
                     progress(f"{sum(s is not None for s in samples)} of {len(samples)} timed")
@@ -137,7 +137,7 @@ def _launch(job: Job, progress: Callable[[str], None]) -> tuple[Launch | None, A
         complaints.seek(0)
         last = (complaints.read().strip().splitlines() or ["it did not say why"])[-1]
     if end is None:
-        end = Answer(after=before, error=f"a timing process ended with exit code {process.returncode}: {last}")
+        end = LaunchAnswer(after=before, error=f"a timing process ended with exit code {process.returncode}: {last}")
     if not any(samples):
         return None, end if end.error else end.model_copy(update={"error": "a timing process measured nothing"})
     return Launch(samples=samples, before=before, after=end.after), end

@@ -13,12 +13,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from bench.measurement import reference
-from bench.measurement.peaks import Ceilings
-from bench.measurement.workloads import Facts, Work
+from bench.measurement.peaks import Peaks
+from bench.measurement.workloads import Workload, WorkloadFacts
 from bench.stats.intervals import midmean, significant
 from bench.system.environment import Environment
 from bench.system.monitor import Conditions
-from bench.timing.timer import Run, Series
+from bench.timing.timer import InterleavedRun, Series
 from bench.timing.verdicts import BUSY, disturbed, log_ratios
 from melcnn.files import write_whole
 
@@ -96,7 +96,7 @@ class Samples(_Record):
         return midmean(log_ratios([(beside, self.series)]))
 
 
-def samples_of(run: Run, name: str, beside: str = "", **known: object) -> Samples:
+def samples_of(run: InterleavedRun, name: str, beside: str = "", **known: object) -> Samples:
     """The samples of candidate `name`, and of its reference work `beside`; known: what else is known of them."""
     one, reference_work = run.series[name], run.series.get(beside)
     return Samples(
@@ -130,9 +130,9 @@ class Measurement(_Record):
 
     format_version: int = FORMAT_VERSION
     reference_version: int = reference.VERSION
-    works: Annotated[list[Work], Field(min_length=1)]
-    facts: list[Facts]
-    ceilings: Ceilings
+    works: Annotated[list[Workload], Field(min_length=1)]
+    facts: list[WorkloadFacts]
+    ceilings: Peaks
     launches: list[Launch] = []
     kernels: str = "torch"
     environment: Environment
@@ -152,5 +152,5 @@ class Measurement(_Record):
         return [launch.samples[index] for launch in self.launches if launch.samples[index] is not None]
 
 
-def write(measurement: Measurement, path: Path) -> None:
+def write_measurement(measurement: Measurement, path: Path) -> None:
     write_whole(path, lambda file: file.write(measurement.model_dump_json().encode()))

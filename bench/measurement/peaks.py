@@ -27,7 +27,7 @@ TRIES = 15
 TRY_SECONDS = 0.01  # of calls in a row, at the least
 
 
-class Ceilings(BaseModel):
+class Peaks(BaseModel):
     """flops_per_second: of a float32 matrix product, on a GPU with TF32, which its convolutions use. bytes_per_second:
     of a copy, by the bytes that it reads and writes. launch_seconds: of one small operator, called from Python."""
 
@@ -44,12 +44,12 @@ class Ceilings(BaseModel):
         return max(rate for measured, rate in self.bytes_per_second.items() if measured >= min(size, largest))
 
 
-def ceilings(env: Environment, device: str) -> Ceilings:
+def device_peaks(env: Environment, device: str) -> Peaks:
     """The ceilings of `device`, kept or measured now (some seconds)."""
     key = f"{VERSION} {env.device} {env.cpu} {env.threads} {env.cuda} {env.packages.get('torch')}"
     path = cache_folder() / "ceilings" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
-        return Ceilings.model_validate_json(path.read_text())
+        return Peaks.model_validate_json(path.read_text())
     except (OSError, ValidationError):
         pass
     found = measure(device, clock_for(device))
@@ -60,7 +60,7 @@ def ceilings(env: Environment, device: str) -> Ceilings:
 
 
 @torch.inference_mode()
-def measure(device: str, clock: HostClock) -> Ceilings:
+def measure(device: str, clock: HostClock) -> Peaks:
     """Measures the ceilings now."""
     rates = []
     torch.backends.cuda.matmul.allow_tf32, tf32 = True, torch.backends.cuda.matmul.allow_tf32
@@ -80,7 +80,7 @@ def measure(device: str, clock: HostClock) -> Ceilings:
         for _ in range(LAUNCHES):
             one.add_(1)
 
-    return Ceilings(
+    return Peaks(
         flops_per_second=max(rates), bytes_per_second=copies, launch_seconds=_fastest(launches, clock) / LAUNCHES
     )
 

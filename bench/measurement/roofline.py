@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.counting.formulas import UncountedOperator, cost_of, operator_name
-from bench.measurement.peaks import Ceilings
+from bench.measurement.peaks import Peaks
 
 ARITHMETIC, MEMORY, LAUNCHES = "arithmetic", "memory", "launch overhead"
 
@@ -28,7 +28,7 @@ WAITING = 0.5
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperatorTraffic:
     """One operator that ran: its FLOPs (0 without a formula) and the bytes of its operands and results."""
 
     operator: str
@@ -50,7 +50,7 @@ class Floor(BaseModel):
     bytes: int
 
 
-def operations(call: Callable[[], object]) -> list[Operation]:
+def operations(call: Callable[[], object]) -> list[OperatorTraffic]:
     """Runs `call` once and hears every operator that computes or moves data; views and reservations do neither."""
     listener = _Listener()
     with listener:
@@ -58,7 +58,7 @@ def operations(call: Callable[[], object]) -> list[Operation]:
     return listener.heard
 
 
-def floor(heard: Sequence[Operation], ceilings: Ceilings) -> Floor:
+def floor(heard: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
     """The floor of operations that run one after another."""
     least: Counter[str] = Counter()
     busy: Counter[str] = Counter()
@@ -98,7 +98,7 @@ def bound(found: Floor, elapsed: float, busy: float | None, on_gpu: bool) -> str
 class _Listener(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[Operation] = []
+        self.heard: list[OperatorTraffic] = []
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -122,5 +122,5 @@ class _Listener(TorchDispatchMode):
         # An expanded tensor has more elements than memory.
         moved = sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in distinct)
         if moved:
-            self.heard.append(Operation(name, cost.flops if cost else 0.0, moved))
+            self.heard.append(OperatorTraffic(name, cost.flops if cost else 0.0, moved))
         return out

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from bench.counting.profile import Cost, profile
+from bench.counting.profile import NetworkCost, profile
 from bench.measurement import builders, workloads
-from bench.measurement.comparison import Compared
-from bench.measurement.workloads import Work
+from bench.measurement.comparison import ComparedWorkload
+from bench.measurement.workloads import Workload
 from bench.stats.intervals import significant
 from bench.timing import timer
 from bench.timing.clocks import clock_for
-from bench.timing.timer import Rule, Run, Series
+from bench.timing.timer import InterleavedRun, Rule, Series
 from bench.timing.verdicts import (
     compare_rounds,
     ratio_precision,
@@ -25,23 +25,23 @@ from melcnn.model import MelCNN
 LATENCY_ROUNDS = 101
 
 
-def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, Cost]:
+def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, NetworkCost]:
     """What each configuration costs. latency: measure it too, all configurations interleaved, batch of one clip."""
     found = {}
     for trial in trials:
         shape = (1, trial.front_end.n_mels, trial.front_end.frames)
         counted = profile(MelCNN.of(trial), [torch.zeros(shape)], training=False)
         names = ("params", "macs", "macs_all_layers", "weight_bytes")
-        found[trial] = Cost(**{name: counted.total(name) for name in names})
+        found[trial] = NetworkCost(**{name: counted.total(name) for name in names})
     if latency:
         calls = {
-            t.canonical(): builders.build(Work(what="latency", clips=1, batch_size=1, trial=t), device).call
+            t.canonical(): builders.build(Workload(what="latency", clips=1, batch_size=1, trial=t), device).call
             for t in trials
         }
         run = timer.interleave(calls, timer.fixed(LATENCY_ROUNDS), clock_for(device), singly=True)
         for trial, cost in found.items():
             median = statistics.median(run.series[trial.canonical()].seconds)
-            found[trial] = Cost(**{**vars(cost), "latency_ms": significant(1000 * median)})
+            found[trial] = NetworkCost(**{**vars(cost), "latency_ms": significant(1000 * median)})
     return found
 
 
@@ -51,8 +51,8 @@ FEWEST_ROUNDS = 25
 
 
 def side_by_side(
-    a: Work, b: Work, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
-) -> tuple[Compared, Run]:
+    a: Workload, b: Workload, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
+) -> tuple[ComparedWorkload, InterleavedRun]:
     """Times A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
 
     Raises `InputError` if a call of A and one of B process different numbers of clips.
@@ -77,4 +77,4 @@ def side_by_side(
     run = timer.interleave(made, rule, clock_for(device), seed, singly=a.what == "latency")
     label = " / ".join(workloads.labels([a, b]))
     times = [statistics.median(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
-    return Compared(label, compare_rounds(pairs(run.series), effect), *times), run
+    return ComparedWorkload(label, compare_rounds(pairs(run.series), effect), *times), run

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.formats import Sheet
 from bench.measurement import diagnostics, profiler, roofline, workloads
-from bench.measurement.comparison import Compared
+from bench.measurement.comparison import ComparedWorkload
 from bench.measurement.measurements import Measurement, Samples
-from bench.measurement.workloads import Work
+from bench.measurement.workloads import Workload
 from bench.stats.intervals import mean_interval, midmean, significant
 from bench.timing.verdicts import log_ratios
 
@@ -83,7 +83,7 @@ def rows(measurement: Measurement) -> list[TimeRow]:
     return found
 
 
-def _row(work: Work, samples: Sequence[Samples], index: int, measurement: Measurement) -> TimeRow:
+def _row(work: Workload, samples: Sequence[Samples], index: int, measurement: Measurement) -> TimeRow:
     facts = measurement.facts[index]
     ratio, ratio_half = _to_first(measurement, index)
     time, half = mean_interval([statistics.median(one.seconds) for one in samples])
@@ -258,7 +258,7 @@ def remarks(measurement: Measurement) -> list[str]:
     return [f"stopped early: {measurement.stopped}", *lines] if measurement.stopped else lines
 
 
-def compared(found: Sequence[Compared], a: str, b: str, effect: float) -> Sheet:
+def compared(found: Sequence[ComparedWorkload], a: str, b: str, effect: float) -> Sheet:
     """One verdict a work: how long B takes for each second of A."""
     records = []
     for one in found:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.measurement import builders, profiler, workloads
 from bench.measurement.builders import Built
 from bench.measurement.measurements import Samples, samples_of
-from bench.measurement.workloads import Work
+from bench.measurement.workloads import Workload
 from bench.system import monitor
 from bench.system.monitor import Conditions
 from bench.timing import timer
@@ -36,7 +36,7 @@ ENERGY_SECONDS = 0.5
 QUEUED = 50
 
 
-class Job(BaseModel):
+class LaunchJob(BaseModel):
     """What a launch times: each kind of work in an interleaved run of its own.
 
     max_seconds: the time allowed to each run but of epochs, which take as long as they take; None: `MOST_SECONDS`.
@@ -45,14 +45,14 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    works: list[Work]
+    works: list[Workload]
     device: str
     referenced: bool
     max_seconds: float | None
     seed: int
 
 
-class Answer(BaseModel):
+class LaunchAnswer(BaseModel):
     """One line: conditions before, then the samples of a work, at last conditions after, and the error if one cut
     the launch short (bad_input: by the fault of what was asked for)."""
 
@@ -66,10 +66,10 @@ class Answer(BaseModel):
     bad_input: bool = False
 
 
-def answers(job: Job, clock: HostClock | None = None) -> Iterator[Answer]:
+def launch_answers(job: LaunchJob, clock: HostClock | None = None) -> Iterator[LaunchAnswer]:
     """Does the job. A work that cannot be made, does not fit the time allowed, or raises, ends it."""
     clock = clock or clock_for(job.device)
-    yield Answer(before=monitor.conditions(job.device))
+    yield LaunchAnswer(before=monitor.conditions(job.device))
     error, bad_input = "", False
     try:
         for kind in dict.fromkeys(_kind(work) for work in job.works):
@@ -77,15 +77,15 @@ def answers(job: Job, clock: HostClock | None = None) -> Iterator[Answer]:
     except Exception as failure:  # Whatever it is, a lost device too, ends this launch and is told.
         known = isinstance(failure, InputError | Failed)
         error, bad_input = str(failure) if known else first_line(failure), isinstance(failure, InputError)
-    yield Answer(after=monitor.conditions(job.device), error=error, bad_input=bad_input)
+    yield LaunchAnswer(after=monitor.conditions(job.device), error=error, bad_input=bad_input)
 
 
-def _kind(work: Work) -> tuple[str, int]:
+def _kind(work: Workload) -> tuple[str, int]:
     # Works of one kind and batch take alike long, so that none stretches the others' rounds.
     return work.what, work.batch_size
 
 
-def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[Answer]:
+def _of_kind(chosen: dict[int, Workload], job: LaunchJob, clock: HostClock) -> Iterator[LaunchAnswer]:
     """Times works of one kind side by side."""
     labels = dict(zip(chosen, workloads.labels(list(chosen.values())), strict=True))
     built = {i: builders.build(work, job.device) for i, work in chosen.items()}
@@ -121,7 +121,7 @@ def _of_kind(chosen: dict[int, Work], job: Job, clock: HostClock) -> Iterator[An
                 except Exception as error:  # What was timed is kept.
                     failure = Failed(f"{label} raised after its rounds {first_line(error)}")
             samples = samples_of(run, label, _beside(label), rule=rule.name, peak_bytes=peaks.get(label), **known)
-            yield Answer(index=i, samples=samples)
+            yield LaunchAnswer(index=i, samples=samples)
     if failure:
         raise failure
 
@@ -130,7 +130,7 @@ def _beside(label: str) -> str:
     return f"reference of {label}"
 
 
-def _rule(what: str, labels: list[str], job: Job) -> Rule:
+def _rule(what: str, labels: list[str], job: LaunchJob) -> Rule:
     if what == "epoch":
         return timer.fixed(EPOCH_ROUNDS)
     seconds = job.max_seconds or MOST_SECONDS
@@ -154,7 +154,7 @@ def _asked_of_device(call: Callable[[], object], device: str) -> dict[str, objec
     return {"busy_seconds": busy, "energy_joules": energy, "during": monitor.conditions(device)}
 
 
-def _shares(work: Work, built: Built, seconds: float, device: str, clock: HostClock) -> dict[str, float]:
+def _shares(work: Workload, built: Built, seconds: float, device: str, clock: HostClock) -> dict[str, float]:
     """Where the time of a network's call goes, which takes `seconds`."""
     if work.what == "front-end":
         return {}
@@ -186,7 +186,7 @@ def main() -> None:
     os.dup2(2, 1)
     # The profiler's complaint of a missing GPU would be taken for what a process died of.
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")
-    job = Job.model_validate_json(sys.stdin.read())
-    for answer in answers(job):
+    job = LaunchJob.model_validate_json(sys.stdin.read())
+    for answer in launch_answers(job):
         out.write(answer.model_dump_json() + "\n")
         out.flush()

@@ -16,7 +16,7 @@ THROUGHPUT_BATCHES = (16, 64, 256)
 FRONT_END_BATCHES = (1, 64)
 
 
-class Work(BaseModel):
+class Workload(BaseModel):
     """One thing to time, for a configuration (`trial`) or for a model (`model`, `input_shapes` of one clip each,
     without the batch dimension). Equal works are comparable.
 
@@ -35,7 +35,7 @@ class Work(BaseModel):
     slowdown: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
-    def _check(self) -> "Work":
+    def _check(self) -> "Workload":
         if (self.trial is None) == (self.model is None):
             raise ValueError("a work is of a trial or of a model")
         if self.what == "front-end" and self.trial is None:
@@ -47,7 +47,7 @@ class Work(BaseModel):
         return self.model_dump_json()
 
 
-class Facts(BaseModel):
+class WorkloadFacts(BaseModel):
     """What a work computes: params and macs of its module for one clip (of the front-end with its Fourier
     transforms, as `pipeline_macs`), and the floor of one call."""
 
@@ -58,7 +58,7 @@ class Facts(BaseModel):
     floor: roofline.Floor
 
 
-def of_trial(trial: Trial, what: Sequence[str]) -> list[Work]:
+def of_trial(trial: Trial, what: Sequence[str]) -> list[Workload]:
     """The works of one configuration."""
     batch_size = trial.training.batch_size
     sizes = {
@@ -78,22 +78,22 @@ def of_trial(trial: Trial, what: Sequence[str]) -> list[Work]:
         "throughput": untrained,
         "front-end": Trial(front_end=trial.front_end),
     }
-    return [Work(what=kind, clips=c, batch_size=b, trial=of[kind]) for kind in what for c, b in sizes[kind]]
+    return [Workload(what=kind, clips=c, batch_size=b, trial=of[kind]) for kind in what for c, b in sizes[kind]]
 
 
-def of_model(model: str, shapes: Sequence[tuple[int, ...]], what: Sequence[str], batch_size: int) -> list[Work]:
+def of_model(model: str, shapes: Sequence[tuple[int, ...]], what: Sequence[str], batch_size: int) -> list[Workload]:
     """The works of anybody's model; shapes: of its inputs, batch dimension included (and ignored)."""
     if list(what) == ["front-end"]:
         raise InputError("the front-end is melbench's own: time it without --model")
     rows = of_trial(configure(batch_size=batch_size), [kind for kind in what if kind != "front-end"])
     inputs = tuple(shape[1:] for shape in shapes)
     return [
-        Work(what=row.what, clips=row.clips, batch_size=row.batch_size, model=model, input_shapes=inputs)
+        Workload(what=row.what, clips=row.clips, batch_size=row.batch_size, model=model, input_shapes=inputs)
         for row in rows
     ]
 
 
-def labels(works: Sequence[Work]) -> list[str]:
+def labels(works: Sequence[Workload]) -> list[str]:
     """A name for each of `works` that tells it from the others, as `step groups=4`."""
     named = descriptions(work.trial for work in works if work.trial)
     found = []

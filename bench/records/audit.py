@@ -46,7 +46,7 @@ class Inventory:
     findings: tuple[Finding, ...]
 
 
-def look(folder: Path) -> Inventory:
+def inspect(folder: Path) -> Inventory:
     """Reads every file that is a record or passes for one. Raises `InputError` if there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: name a folder of records, as --out of a sweep made it")
@@ -95,18 +95,18 @@ def _in_anothers_name(path: Path) -> Iterator[Untrusted]:
                 yield error
 
 
-def tidy_up(folder: RecordFolder) -> tuple[Inventory, dict[Finding, Path]]:
+def move_aside(folder: RecordFolder) -> tuple[Inventory, dict[Finding, Path]]:
     """Looks, and moves what is amiss aside; says where to. Beside each file there, another of its name and `.txt` holds
     the reason; none that is there already is overwritten.
 
     Raises `InputError` if there is no such folder, if another process is at work in it, or if a link would lead the
     files elsewhere.
     """
-    found = look(folder.path)
+    found = inspect(folder.path)
     if not found.findings:
         return found, {}
     with folder.locked():
-        found = look(folder.path)  # A sweep may have gone on until now.
+        found = inspect(folder.path)  # A sweep may have gone on until now.
         homes = {finding: folder.path / ASIDE / finding.kind for finding in found.findings}
         for path in (folder.path / ASIDE, *homes.values()):
             if path.is_symlink():

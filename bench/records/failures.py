@@ -14,7 +14,7 @@ from melcnn.errors import Failed
 NAMED = 4
 
 
-def told(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> list[str]:
+def describe_failures(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> list[str]:
     """A text for each configuration, such as `groups=16 seeds 0, 3 (out of memory), seed 2 (diverged)`; trials: all
     that the sweep is of."""
     named = short_names(trials)
@@ -37,13 +37,13 @@ def _listed(texts: Sequence[str]) -> str:
     return ", ".join(texts[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def told_to(
+def report_failures(
     note: Callable[[str], None], failures: Sequence[FailureRecord], trials: Sequence[Trial], folder: Path
 ) -> int:
     """Notes what failed, a line for each configuration, and what to do. The exit code that says it: 1, or 0."""
     if not failures:
         return 0
-    for text in told(failures, trials):
+    for text in describe_failures(failures, trials):
         note(f"failed: {text}")
     note(f"such as {_first(failures, trials)}; {_what_to_do(folder)}")
     return 1
@@ -58,9 +58,9 @@ def _what_to_do(folder: Path) -> str:
     return f"the logs are in {folder / 'failure-*.json'}; --retry-failed runs them again"
 
 
-def remarked(sheet: Sheet, failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> Sheet:
+def with_failures(sheet: Sheet, failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> Sheet:
     """The sheet, which says what is missing in it."""
-    remark = [f"failed, and not in the table: {'; '.join(told(failures, trials))}"] if failures else []
+    remark = [f"failed, and not in the table: {'; '.join(describe_failures(failures, trials))}"] if failures else []
     return replace(sheet, note="; ".join([*([sheet.note] if sheet.note else []), *remark]))
 
 

@@ -32,7 +32,7 @@ def by_fold(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
     return found
 
 
-def lacking(
+def missing_seeds(
     records: Sequence[TrialRecord], seeds: Collection[int], failures: Sequence[FailureRecord]
 ) -> set[tuple[int, int]]:
     """The folds and seeds, of `seeds`, of which one configuration has no record, and that have not failed either."""
@@ -42,20 +42,20 @@ def lacking(
     return wanted - failed - {(fold_named(record.dataset)[1], record.seed) for record in records}
 
 
-def in_all(folds: Sequence[Sequence[TrialRecord]]) -> list[list[TrialRecord]]:
+def common_seeds(folds: Sequence[Sequence[TrialRecord]]) -> list[list[TrialRecord]]:
     """One configuration's records by fold, of the seeds that all folds have, which rise."""
     seeds = sorted(set.intersection(*({record.seed for record in records} for records in folds)))
     of_seed = [{record.seed: record for record in records} for records in folds]
     return [[records[seed] for seed in seeds] for records in of_seed]
 
 
-def whole(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
+def out_of_fold_of(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
     """Of the seeds that all folds have; None: there is none."""
-    found = in_all(folds)
-    return joined(trial, found) if found[0] else None
+    found = common_seeds(folds)
+    return join_folds(trial, found) if found[0] else None
 
 
-def predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
+def out_of_fold_predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
     """Of each seed, what its networks said of the clips that they were not trained on: of all clips, fold by fold."""
 
     def all_of(name: str, records: Sequence[TrialRecord]) -> list:
@@ -70,9 +70,9 @@ def predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
     ]
 
 
-def joined(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
+def join_folds(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
     """Of one configuration's records by fold, of the same seeds in each."""
-    first, said = [records[0] for records in by_fold], predictions(by_fold)
+    first, said = [records[0] for records in by_fold], out_of_fold_predictions(by_fold)
     return OutOfFold(
         trial=trial,
         complexity=first[0].complexity,

@@ -19,7 +19,7 @@ from melcnn.files import write_whole
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordFile:
     """A record's file. kind: of `records.KINDS`. results: a hash of what a trial gave. environment: of a timing run."""
 
     path: Path
@@ -74,20 +74,20 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield kind, path
 
 
-def _sources(folder: Path) -> Iterator[tuple[str, Source]]:
+def _sources(folder: Path) -> Iterator[tuple[str, RecordFile]]:
     """The records of a folder by the names of their files, one in memory at a time."""
     for kind, path in _files(folder):
         record = folder.read(path, folder.KINDS[kind])
         if isinstance(record, TrialRecord):
             results = record.model_dump_json(include=records.RESULTS)
-            yield path.name, Source(path, kind, results=hashlib.sha256(results.encode()).hexdigest())
+            yield path.name, RecordFile(path, kind, results=hashlib.sha256(results.encode()).hexdigest())
         else:
             environment = record.environment if isinstance(record, TimingRecord) else None
-            yield path.name, Source(path, kind, environment=environment)
+            yield path.name, RecordFile(path, kind, environment=environment)
 
 
-def _chosen(held: Iterable[dict[str, Source]], note: Callable[[str], None]) -> dict[str, Source]:
-    chosen: dict[str, Source] = {}
+def _chosen(held: Iterable[dict[str, RecordFile]], note: Callable[[str], None]) -> dict[str, RecordFile]:
+    chosen: dict[str, RecordFile] = {}
     clashes: list[tuple[Path, Path]] = []
     for name, source in ((name, source) for sources in held for name, source in sources.items()):
         first = chosen.setdefault(name, source)
@@ -104,7 +104,7 @@ def _chosen(held: Iterable[dict[str, Source]], note: Callable[[str], None]) -> d
     return chosen
 
 
-def _check_environments(present: Sequence[Source], new: Sequence[Source]) -> None:
+def _check_environments(present: Sequence[RecordFile], new: Sequence[RecordFile]) -> None:
     """What lies side by side in `out` already may: a folder outlives a version of torch."""
     timings = [source for source in new if source.environment]
     beside = [source for source in present if source.environment] or timings[:1]
@@ -123,7 +123,7 @@ def _differing(one: Environment, other: Environment) -> str:
     return ", ".join(f"{name}: {a.get(name)} and {b.get(name)}" for name in {**a, **b} if a.get(name) != b.get(name))
 
 
-def _merged(folder: Path, sources: dict[str, Source], new: dict[str, Source]) -> Merged:
+def _merged(folder: Path, sources: dict[str, RecordFile], new: dict[str, RecordFile]) -> Merged:
     counts = Counter(source.kind for source in sources.values())
     written = sum(new.get(name) is source for name, source in sources.items())
     return Merged(folder, {kind: counts[kind] for kind in folder.KINDS}, written)

@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.records import FailureRecord, TimingRecord, TrialRecord
-from bench.records.failures import told
-from bench.records.folds import lacking
+from bench.records.failures import describe_failures
+from bench.records.folds import missing_seeds
 from bench.system.environment import Environment
 from melcnn.config import Trial, descriptions
 from melcnn.data.folds import fold_named
@@ -18,7 +18,7 @@ NAMED = 4
 Groups = Sequence[Sequence[TrialRecord]]
 
 
-def amiss(
+def caveats(
     groups: Groups,
     crossings: Groups,
     timed: Mapping[str, TimingRecord],
@@ -56,7 +56,7 @@ def speakers_known(records: Iterable[TrialRecord]) -> bool:
 
 def _failed(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> list[str]:
     every = list(dict.fromkeys([*trials, *(failure.trial for failure in failures)]))
-    texts = told(failures, every)
+    texts = describe_failures(failures, every)
     return [f"failed: {_listed(texts)}; --retry-failed runs them again"] if texts else []
 
 
@@ -82,7 +82,7 @@ def _seeds(groups: Groups, named: Mapping[Trial, str], failures: Sequence[Failur
 def _unfinished(crossings: Groups, named: Mapping[Trial, str], failures: Sequence[FailureRecord]) -> list[str]:
     """Of the cross-validation: what is still to come, failures aside, and whether there is a second seed."""
     most = {record.seed for records in crossings for record in records}
-    names = [named[records[0].trial] for records in crossings if lacking(records, most, failures)]
+    names = [named[records[0].trial] for records in crossings if missing_seeds(records, most, failures)]
     lines = []
     if names:
         lines.append(

@@ -11,7 +11,7 @@ import vl_convert
 from bench.report import charts, time_breakdown
 from bench.report.charts import Figure
 from bench.report.findings import find
-from bench.report.load import Gathered
+from bench.report.load import ReportInput
 from bench.report.style import PAPER
 from melcnn.errors import InputError
 from melcnn.files import make_folder, write_whole
@@ -19,15 +19,15 @@ from melcnn.files import make_folder, write_whole
 PIXELS_PER_INCH = 300
 
 
-def write_figures(gathered: Gathered, folder: Path) -> Iterator[Path]:
+def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
     """Writes every figure, each file whole, and gives the files' paths. With several data sets or measurements, each
     has a folder of its own. Raises `InputError` if there is nothing to draw, or nothing can be written there."""
     sets: dict[Path, list[Figure]] = {}
     for chapter in gathered.chapters:
         name = f"{chapter.dataset}-{'-'.join(chapter.words)}"
-        sets[free(_plain(name), sets)] = charts.figures(find(chapter), PAPER)
+        sets[free_folder(_plain(name), sets)] = charts.figures(find(chapter), PAPER)
     for name, measurement in gathered.measurements.items():
-        sets[free(_plain(Path(name).stem), sets)] = charts.times(time_breakdown.points(measurement), PAPER)
+        sets[free_folder(_plain(Path(name).stem), sets)] = charts.times(time_breakdown.points(measurement), PAPER)
     sets = {name: figures for name, figures in sets.items() if figures}
     if not sets:
         raise InputError("these records have nothing to draw: name a folder of records, as --out of a sweep made it")
@@ -70,7 +70,7 @@ def image(spec: dict[str, Any], suffix: str) -> bytes:
     raise InputError(f"there are no pictures of kind {suffix!r}: use .svg, .png or .pdf")
 
 
-def free(home: Path, taken: Collection[Path]) -> Path:
+def free_folder(home: Path, taken: Collection[Path]) -> Path:
     """`home`, numbered if it is taken: texts that differ may make one name, and upper and lower case are one to some
     file systems."""
     names = {str(path).casefold() for path in taken}

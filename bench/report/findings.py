@@ -17,12 +17,12 @@ from bench.analysis.study import STUDY
 from bench.counting import profile
 from bench.formats import Point, Sheet
 from bench.records import FailureRecord, Predictions, TimingRecord, TrialRecord
-from bench.records.folds import OutOfFold, by_fold, in_all, joined, lacking, predictions
-from bench.report.caveats import amiss
+from bench.records.folds import OutOfFold, by_fold, common_seeds, join_folds, missing_seeds, out_of_fold_predictions
+from bench.report.caveats import caveats
 from bench.report.load import Chapter
 from bench.stats.intervals import significant
 from bench.stats.noninferiority import MARGIN, Recommendation, pareto
-from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, telling
+from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, varying_settings
 from melcnn.data.folds import fold_named
 
 VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
@@ -67,8 +67,8 @@ def find(chapter: Chapter) -> Findings:
     """Everything that is to be said of the records of one data set."""
     groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
     # Of seeds that a fold lacks nothing is shown.
-    complete = [parts for records in crossings if (parts := in_all(by_fold(records)))[0]]
-    folds = [joined(parts[0][0].trial, parts) for parts in complete]
+    complete = [parts for records in crossings if (parts := common_seeds(by_fold(records)))[0]]
+    folds = [join_folds(parts[0][0].trial, parts) for parts in complete]
     own = [group[0].trial for group in groups]
     trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
     about = _about(trials)
@@ -81,7 +81,7 @@ def find(chapter: Chapter) -> Findings:
     undecided = _not_by_folds(own, folds, crossings, chapter.failures)
     basis, crossed = VALIDATION, []
     if folds:
-        costs = {one.trial: profile.Cost(**one.complexity.model_dump()) for one in folds}
+        costs = {one.trial: profile.NetworkCost(**one.complexity.model_dump()) for one in folds}
         chosen, crossed = recommendation.choose(folds, costs, MARGIN)
         sheets[OUT_OF_FOLD] = recommendation.sheet(chosen, crossed, chapter.dataset, not undecided)
     if not undecided or not groups:
@@ -89,7 +89,7 @@ def find(chapter: Chapter) -> Findings:
     answer = _answer(decided, [one.trial for one in folds] if basis == OUT_OF_FOLD else own)
     in_folds = [[record for part in parts for record in part] for parts in complete]
     said = {group[0].trial: [record.test for record in group] for group in groups}
-    said = said or {parts[0][0].trial: predictions(parts) for parts in complete}
+    said = said or {parts[0][0].trial: out_of_fold_predictions(parts) for parts in complete}
     shown = answer if answer in said else next(iter(said), None)
     return Findings(
         chapter=chapter,
@@ -115,7 +115,7 @@ def find(chapter: Chapter) -> Findings:
         remarks=(
             *chapter.remarks,
             *([f"validation decides: {undecided}"] if groups and crossings and undecided else []),
-            *amiss(groups, crossings, timed, chapter.failures),
+            *caveats(groups, crossings, timed, chapter.failures),
         ),
     )
 
@@ -131,7 +131,7 @@ def _not_by_folds(
     folds."""
     candidates = {one.trial for one in folds}
     begun = [records for records in crossings if records[0].trial not in candidates]
-    if any(lacking(records, {record.seed for record in records}, failures) for records in begun):
+    if any(missing_seeds(records, {record.seed for record in records}, failures) for records in begun):
         return "the cross-validation is unfinished"
     failed = {failure.trial for failure in failures if fold_named(failure.dataset)}
     if missing := [trial for trial in own if trial not in candidates | failed]:
@@ -170,7 +170,7 @@ def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 
 def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
     settings = [settings_of(trial) for trial in trials]
-    names = telling(settings) if settings else []
+    names = varying_settings(settings) if settings else []
     described = descriptions(trials)
 
     def beside(axis: str, own: Mapping[str, Any]) -> str:
@@ -206,8 +206,8 @@ def timing_of(groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingR
 
 def _accuracies(
     groups: Sequence[Sequence[TrialRecord]],
-    rows: Sequence[summary.Row],
-    crossed: Sequence[recommendation.Row],
+    rows: Sequence[summary.SummaryRow],
+    crossed: Sequence[recommendation.CandidateRow],
     basis: str,
     about: Mapping[Trial, Point],
 ) -> list[Point]:
@@ -234,7 +234,7 @@ def _accuracies(
     ]
 
 
-def _front(rows: Sequence[summary.Row]) -> list[bool]:
+def _front(rows: Sequence[summary.SummaryRow]) -> list[bool]:
     """By validation, of those that have some."""
     known = [row for row in rows if not math.isnan(row.val_accuracy_max)]
     front = pareto([row.macs for row in known], [row.val_accuracy_max for row in known]) if known else []
@@ -262,7 +262,7 @@ def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
 
 def _costs(
     groups: Sequence[Sequence[TrialRecord]],
-    rows: Sequence[summary.Row],
+    rows: Sequence[summary.SummaryRow],
     folds: Sequence[OutOfFold],
     about: Mapping[Trial, Point],
 ) -> list[Point]:

@@ -39,14 +39,14 @@ class Chapter:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class ReportInput:
     """chapters: by data set and its clips. measurements: of `melbench time -o`, by the files they were in."""
 
     chapters: tuple[Chapter, ...]
     measurements: dict[str, Measurement]
 
 
-def gather(paths: Sequence[Path], note: Callable[[str], None]) -> Gathered:
+def load_report(paths: Sequence[Path], note: Callable[[str], None]) -> ReportInput:
     """Reads folders of records (with measurements in them, if any) and files of measurements.
 
     note hears of files in a folder that are neither. Raises `InputError` for a path without a record, for a record that
@@ -77,7 +77,7 @@ def gather(paths: Sequence[Path], note: Callable[[str], None]) -> Gathered:
         raise InputError(f"there are {what} alone: name a folder that holds the networks' records, too")
     failed = [failure for identity, failure in failures.items() if identity not in trials]
     chapters = _chapters(list(trials.values()), list(timings.values()), failed)
-    return Gathered(tuple(_with_contested(chapter, contested) for chapter in chapters), measurements)
+    return ReportInput(tuple(_with_contested(chapter, contested) for chapter in chapters), measurements)
 
 
 def _of_folder(

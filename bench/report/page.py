@@ -28,7 +28,7 @@ from bench.report import charts, shell_commands, time_breakdown
 from bench.report.caveats import speakers_known
 from bench.report.charts import Figure
 from bench.report.findings import OUT_OF_FOLD, TEST, Findings, find
-from bench.report.load import Gathered
+from bench.report.load import ReportInput
 from bench.report.style import PAGE
 from melcnn.errors import visible
 
@@ -52,7 +52,7 @@ DRAWN = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class Headline:
     """What the first screen says: a verdict, figures (name, value, what else there is to it), the evidence, and what
     the figures' intervals hold for."""
 
@@ -62,7 +62,7 @@ class Answer:
     intervals: str = ""
 
 
-def page(gathered: Gathered, command: str) -> str:
+def page(gathered: ReportInput, command: str) -> str:
     """The HTML. command: that makes it, which it shows. The same records make the same page."""
     found = [find(chapter) for chapter in gathered.chapters]
     parts = [_part(number, one) for number, one in enumerate(found, 1)]
@@ -102,7 +102,7 @@ def _part(number: int, found: Findings) -> dict[str, Any]:
     return {
         "id": f"data-{number}",
         "name": found.chapter.name,
-        "answer": answer(found),
+        "answer": headline(found),
         "remarks": found.remarks,
         "sheets": found.sheets,
         "configurations": found.configurations,
@@ -121,11 +121,11 @@ def _times(number: int, name: str, measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def answer(found: Findings) -> Answer:
+def headline(found: Findings) -> Headline:
     """Of one data set: what is recommended, or why nothing can be."""
     decided = found.decided
     if decided is None:
-        return Answer("No recommendation", (), f"Nobody can choose: {found.undecided}.")
+        return Headline("No recommendation", (), f"Nobody can choose: {found.undecided}.")
     shown = decided.chosen or decided.best
     figures = [] if decided.chosen else [("best found", shown.candidate.name, "")]
     intervals: dict[str, list[str]] = {}
@@ -149,7 +149,7 @@ def answer(found: Findings) -> Answer:
         if found.basis == OUT_OF_FOLD
         else "Decided by validation accuracy alone; 'melbench recommend' decides by cross-validation, which tells more."
     )
-    return Answer(
+    return Headline(
         verdict=shown.candidate.name if decided.chosen else "Nobody can tell yet",
         figures=tuple(figures),
         evidence=(
@@ -186,7 +186,7 @@ def _title(found: Sequence[Findings]) -> str:
     return f"Which is the cheapest network that still hears {heard}?"
 
 
-def _lead(found: Sequence[Findings], gathered: Gathered) -> str:
+def _lead(found: Sequence[Findings], gathered: ReportInput) -> str:
     records = [record for one in found for record in (*one.chapter.trials, *one.chapter.folds)]
     if not records:
         return _counted(len(gathered.measurements), "measurement") + " of time."
@@ -214,7 +214,7 @@ def _general_remarks(found: Sequence[Findings], times: Sequence[object]) -> list
     return remarks
 
 
-def _environments(gathered: Gathered) -> Sheet:
+def _environments(gathered: ReportInput) -> Sheet:
     """Who computed what: each environment once, with how many records are of it."""
     kinds: Counter[tuple[tuple[str, object], ...]] = Counter()
     for record in _records(gathered):
@@ -227,13 +227,13 @@ def _environments(gathered: Gathered) -> Sheet:
     return Sheet("what ran where", list(records[0]), cells, records)
 
 
-def _records(gathered: Gathered) -> Iterable[TrialRecord | TimingRecord | Measurement]:
+def _records(gathered: ReportInput) -> Iterable[TrialRecord | TimingRecord | Measurement]:
     for chapter in gathered.chapters:
         yield from (*chapter.trials, *chapter.folds, *chapter.timings)
     yield from gathered.measurements.values()
 
 
-def _attribution(gathered: Gathered) -> list[str]:
+def _attribution(gathered: ReportInput) -> list[str]:
     data = {chapter.dataset for chapter in gathered.chapters}
     lines = [(SPEECH_COMMANDS, "speech_commands"), (STUDY, "speech_commands"), (SYNTHETIC, "synthetic")]
     return [*(text for text, name in lines if name in data), DRAWN]

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.grid import parse_axes, plan
 from bench.records import TrialRecord
 from bench.report.load import Chapter
-from melcnn.config import SETTINGS, Data, Trial, settings_of, telling, usual
+from melcnn.config import SETTINGS, Data, Trial, recipe_settings, settings_of, varying_settings
 from melcnn.errors import InputError
 
 # The recipe that sweeps take where nobody says otherwise.
@@ -92,7 +92,7 @@ def _grids(trials: Sequence[Trial]) -> list[list[str]]:
         return [axes]
     settings = [settings_of(trial) for trial in trials]
     # Parted by what has the fewest values, so that the parts are large.
-    values = {name: list(dict.fromkeys(own[name] for own in settings)) for name in telling(settings)}
+    values = {name: list(dict.fromkeys(own[name] for own in settings)) for name in varying_settings(settings)}
     name = min(values, key=lambda name: len(values[name]))
     parts = [[t for t, own in zip(trials, settings, strict=True) if own[name] == value] for value in values[name]]
     return [grid for part in parts for grid in _grids(part)]
@@ -101,8 +101,8 @@ def _grids(trials: Sequence[Trial]) -> list[list[str]]:
 def _grid(trials: Sequence[Trial]) -> list[str] | None:
     """The axes of one grid that is exactly `trials`, or None if there is none."""
     settings = [settings_of(trial) for trial in trials]
-    expected = usual(settings[0]["recipe"])
-    varying = telling(settings) or ["groups"]
+    expected = recipe_settings(settings[0]["recipe"])
+    varying = varying_settings(settings) or ["groups"]
     named = [name for name in SETTINGS if name in varying or (name != "recipe" and settings[0][name] != expected[name])]
     if settings[0]["recipe"] != RECIPE and "recipe" not in named:
         named.insert(0, "recipe")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from bench.report.findings import CURVES
-from bench.report.load import Gathered
+from bench.report.load import ReportInput
 from melcnn.config import descriptions
 from melcnn.errors import InputError
 
@@ -13,7 +13,7 @@ from melcnn.errors import InputError
 RUN = re.compile(r"seed \S+ ([0-9a-f]{12})")
 
 
-def write_curves(gathered: Gathered, folder: Path) -> Path:
+def write_curves(gathered: ReportInput, folder: Path) -> Path:
     """Writes event files into `folder`, one folder a data set, configuration and seed; what an earlier call wrote for
     the same record is replaced. Raises `InputError` without TensorBoard, or if nothing can be written there."""
     try:

@@ -32,7 +32,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CandidateResult:
     """Where a candidate stands. Accuracies are fractions, means over seeds.
 
     difference: to the candidate with the best accuracy; at_least: its lower bound, simultaneous over candidates, -inf
@@ -53,9 +53,9 @@ class Recommendation:
     """chosen: None if nobody can tell. best: by accuracy as found. more_seeds: how many more of each candidate should
     let the best one at least be accepted if none is; None if no number would (or one is accepted)."""
 
-    chosen: Standing | None
-    best: Standing
-    standings: tuple[Standing, ...]
+    chosen: CandidateResult | None
+    best: CandidateResult
+    standings: tuple[CandidateResult, ...]
     margin: float
     confidence: float
     clips: int
@@ -118,7 +118,7 @@ def recommend(
     at_least[best] = 0.0
     told = _told_from_best(apart, level)
     standings = tuple(
-        Standing(candidate, float(a), float(d), float(low), bool(ok), bool(worse))
+        CandidateResult(candidate, float(a), float(d), float(low), bool(ok), bool(worse))
         for candidate, a, d, low, ok, worse in zip(
             candidates, found.accuracies, apart.difference[:, best], at_least, accepted, told, strict=True
         )

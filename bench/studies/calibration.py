@@ -26,7 +26,7 @@ from rich.console import Console
 from bench.cli.terminal import finish
 from bench.formats import Sheet, sheet_of, show
 from bench.measurement import comparison, launcher, measurements, side_by_side, workloads
-from bench.measurement.workloads import Work
+from bench.measurement.workloads import Workload
 from bench.stats.intervals import accuracy_interval
 from bench.system import environment
 from bench.timing.verdicts import EFFECT, FASTER, SAME, SLOWER, UNCLEAR
@@ -58,7 +58,7 @@ class Line(BaseModel):
     ratio_of_means: float
 
 
-def side_by_side_works() -> list[Work]:
+def side_by_side_works() -> list[Workload]:
     """Of each kind and length: inference and front-end of one clip, a small training step; few and many groups."""
     few, many = configure(groups=1, batch_size=16), configure(groups=16, batch_size=16)
     return [
@@ -69,7 +69,7 @@ def side_by_side_works() -> list[Work]:
     ]
 
 
-def stored_works() -> list[Work]:
+def stored_works() -> list[Workload]:
     """Inference of one clip for every network of a grid, and the front-ends: works of a sweep, timed side by side."""
     trials = [configure(n_mels=80, groups=groups) for groups in (1, 2, 4, 8, 16)]
     trials += [configure(n_mels=40, groups=groups) for groups in (1, 2, 4, 8)]
@@ -127,7 +127,7 @@ def slowdowns(mode: str, unit: int) -> Sequence[float]:
     return SLOWDOWNS if unit % SLOWED_UNITS[mode] < 2 else SLOWDOWNS[:1]
 
 
-def _line(mode: str, unit: int, work: Work, slowdown: float, found, ratio_of_means: float) -> Line:
+def _line(mode: str, unit: int, work: Workload, slowdown: float, found, ratio_of_means: float) -> Line:
     figures = {"ratio": found.ratio, "low": found.low, "high": found.high, "ratio_of_means": ratio_of_means}
     return Line(
         mode=mode,

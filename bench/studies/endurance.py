@@ -43,7 +43,7 @@ NETWORKS_A_RATE = 5 * SEEDS
 SECONDS_BETWEEN_SAMPLES = 0.02
 
 
-class Row(BaseModel):
+class EnduranceRow(BaseModel):
     """A trial; the fields are the CSV's columns. right: of the tries, those after which nothing was lost, and every
     message was one clear line; of memory, the networks recorded. growth_mb: of memory, in 10^6 bytes. time_s: of all
     tries together."""
@@ -58,7 +58,7 @@ class Row(BaseModel):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttemptOutcome:
     """What comes of the tries of a trial, as in its `Row`."""
 
     right: int
@@ -66,7 +66,7 @@ class Outcome:
     growth_mb: int | None = None
 
 
-def repeated(attempt: Attempt, whole: Whole, tries: int) -> Outcome:
+def repeated(attempt: Attempt, whole: Whole, tries: int) -> AttemptOutcome:
     """Tries so many times, each time the same moments. What is wrong is told, and its folder kept."""
     rng, right, seen = random.Random(0), 0, Counter()
     for number in range(tries):
@@ -79,19 +79,19 @@ def repeated(attempt: Attempt, whole: Whole, tries: int) -> Outcome:
         seen[what] += 1
         for folder in (whole.home / name, whole.home / DISK / name):
             shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(right, ", ".join(f"{count} {what}" for what, count in sorted(seen.items())))
+    return AttemptOutcome(right, ", ".join(f"{count} {what}" for what, count in sorted(seen.items())))
 
 
-def on_a_disk(attempt: Attempt, whole: Whole, tries: int) -> Outcome:
+def on_a_disk(attempt: Attempt, whole: Whole, tries: int) -> AttemptOutcome:
     """As `repeated`, with a small file system at `DISK`. Raises `Failed` where the system gives us none."""
-    return Outcome(
+    return AttemptOutcome(
         *forked_runs.on_a_disk_of_its_own(
             whole.home / DISK, DISK_KILOBYTES, lambda: list(vars(repeated(attempt, whole, tries)).values())
         )
     )
 
 
-def memory(whole: Whole, networks: int) -> Outcome:
+def memory(whole: Whole, networks: int) -> AttemptOutcome:
     """The memory of one sweep's process while its networks are trained and timed, one stack after another."""
     rates = ",".join(f"{0.001 + 1e-5 * number:.5f}" for number in range(networks // NETWORKS_A_RATE))
     grid = [f"groups={GROUPS}", f"learning_rate={rates}", *forked_runs.SMALL]
@@ -110,11 +110,11 @@ def memory(whole: Whole, networks: int) -> Outcome:
     first = most.pop("the first")
     found = ", ".join(f"{bytes / 1e6:.0f} MB until {name}" for name, bytes in most.items())
     found = f"at most {first / 1e6:.0f} MB until {FIRST_NETWORKS} were trained, {found}"
-    return Outcome(len(list(folder.glob("trial-*.json"))), found, math.ceil((max(most.values()) - first) / 1e6))
+    return AttemptOutcome(len(list(folder.glob("trial-*.json"))), found, math.ceil((max(most.values()) - first) / 1e6))
 
 
 # By the name that the command line knows them by.
-TRIALS: dict[str, tuple[str, Callable[[Whole, int], Outcome]]] = {
+TRIALS: dict[str, tuple[str, Callable[[Whole, int], AttemptOutcome]]] = {
     "kills": ("SIGKILL, and the same command again", partial(repeated, faults.killed)),
     "races": ("two sweeps at once in one folder", partial(repeated, faults.raced)),
     "full_disk": ("the disk is full", partial(on_a_disk, faults.on_a_full_disk)),
@@ -139,7 +139,7 @@ def parse(texts: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def sheet(rows: Sequence[Row]) -> Sheet:
+def sheet(rows: Sequence[EnduranceRow]) -> Sheet:
     return sheet_of(
         "records under fire",
         [{name: "" if value is None else value for name, value in row.model_dump().items()} for row in rows],
@@ -150,14 +150,14 @@ def sheet(rows: Sequence[Row]) -> Sheet:
     )
 
 
-def _stored(path: Path) -> dict[str, Row]:
+def _stored(path: Path) -> dict[str, EnduranceRow]:
     """The rows of an earlier run. Raises `InputError` if the file is of something else."""
     if not path.exists():
         return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [{name: value or None for name, value in line.items()} for line in csv.DictReader(file)]
-        return {row["trial"]: Row.model_validate(row) for row in rows}
+        return {row["trial"]: EnduranceRow.model_validate(row) for row in rows}
     except (KeyError, ValueError, csv.Error):
         raise InputError(f"{path} is no table of this command: give a file of its own") from None
 
@@ -184,7 +184,7 @@ def main(
         outcome = trial(whole, tries)
         seconds = round(time.perf_counter() - begin)
         device = environment.collect("cpu").device
-        rows[title] = Row(trial=title, tries=tries, **vars(outcome), time_s=seconds, device=device)
+        rows[title] = EnduranceRow(trial=title, tries=tries, **vars(outcome), time_s=seconds, device=device)
         good &= outcome.right == tries and (outcome.growth_mb or 0) < MOST_GROWTH_MB
         keep(sheet([rows[title] for title, _ in TRIALS.values() if title in rows]), out)
     show([sheet([row for title, row in rows.items() if title in {TRIALS[name][0] for name in wanted}])], "markdown")

@@ -14,21 +14,21 @@ import numpy as np
 import torch
 
 from bench.analysis import summary
-from bench.executors.base import Audience, Executor, Room
-from bench.executors.jobs import Hear, Job, Outcome, Source, Trained, prepare
+from bench.executors.base import Audience, Capacity, Executor
+from bench.executors.jobs import FeatureSource, Hear, JobOutcome, TrainedStack, TrainingJob, import_compiler
 from bench.executors.processes import Processes
 from bench.executors.threads import Threads
 from bench.grid import plan
 from bench.records import RecordFolder
 from bench.stats.intervals import significant
 from bench.sweep.events import Listener
-from bench.sweep.run import trained
+from bench.sweep.run import train_missing
 from bench.system import environment, monitor
 from bench.system.environment import Environment
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed
-from melcnn.training import Curves, Run
+from melcnn.training import Curves, TrainedNetwork
 
 T = TypeVar("T")
 
@@ -51,14 +51,14 @@ def measured(name: str, trials: int) -> dict[str, object]:
 def simulate(name: str, count: int) -> dict[str, object]:
     """A sweep of `count` trials, each a stack of its own. Raises `Failed` unless it gives as many records."""
     trials, clips = _trials(count), _clips()
-    prepare()  # What it takes is no trial's.
+    import_compiler()  # What it takes is no trial's.
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="melbench-scaling-") as home, ExitStack() as stack:
         executor = _OneSeedEach(stack.enter_context(_executor(name)))
         folder = RecordFolder(Path(home))
         before = _resident("VmRSS")
         start = time.perf_counter()
-        found, failed = trained(trials, SEEDS, clips, folder, executor, Listener(note=notes.append))
+        found, failed = train_missing(trials, SEEDS, clips, folder, executor, Listener(note=notes.append))
         seconds = time.perf_counter() - start
         slots = executor.room.slots
         files = len(list(Path(home).glob("trial-*.json")))
@@ -114,18 +114,18 @@ def _clips() -> ClipSet:
     )
 
 
-def nothing(job: Job, features: Source, hear: Hear, environment: Environment) -> Outcome:
+def nothing(job: TrainingJob, features: FeatureSource, hear: Hear, environment: Environment) -> JobOutcome:
     """What a training would give, without it."""
     drawn = torch.Generator().manual_seed(job.seeds[0])
 
-    def run(seed: int) -> Run:
+    def run(seed: int) -> TrainedNetwork:
         validation, test = (torch.randn(CLIPS[split], 2, generator=drawn) for split in ("validation", "test"))
         curve = torch.rand(EPOCHS, generator=drawn).double().tolist()
         curves = Curves(curve, curve[::-1], curve[:])
-        return Run(seed, "melcnn", None, curves, EPOCHS, validation, test, curve[-1], 0.5)
+        return TrainedNetwork(seed, "melcnn", None, curves, EPOCHS, validation, test, curve[-1], 0.5)
 
     elapsed = [0.1 * epoch for epoch in range(1, EPOCHS + 1)]
-    return Outcome([Trained(job.seeds, [run(seed) for seed in job.seeds], elapsed)], [], environment)
+    return JobOutcome([TrainedStack(job.seeds, [run(seed) for seed in job.seeds], elapsed)], [], environment)
 
 
 def _executor(name: str) -> AbstractContextManager[Executor]:
@@ -145,10 +145,10 @@ class _OneSeedEach:
         self.executor = executor
 
     @property
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         return replace(self.executor.room, free_bytes=0)
 
-    def run(self, waiting: Sequence[Job], at_once: int, clips: ClipSet, audience: Audience) -> None:
+    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
         self.executor.run(waiting, at_once, clips, audience)
 
     def alone(self, function: Callable[..., T], *arguments: object) -> T:

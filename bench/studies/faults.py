@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.records import RESULTS, RecordFolder, audit
 from bench.studies import forked_runs
-from bench.studies.forked_runs import Run
+from bench.studies.forked_runs import ForkedRun
 from melcnn import locking
 from melcnn.errors import Failed
 
@@ -48,7 +48,7 @@ class Whole:
     seconds: float
     writing: float
 
-    def wait(self, run: Run, folder: Path, rng: random.Random) -> None:
+    def wait(self, run: ForkedRun, folder: Path, rng: random.Random) -> None:
         """Waits for any moment of a sweep that has just begun; half of the times while it writes, after any record but
         the last, however fast this machine is now. Not beyond its end."""
         if rng.random() < 0.5:
@@ -59,13 +59,13 @@ class Whole:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         time.sleep(rng.uniform(0, self.writing / NETWORKS))
 
-    def start(self, name: str, folder: Path, first: Callable[[], object] = forked_runs.nothing) -> Run:
+    def start(self, name: str, folder: Path, first: Callable[[], object] = forked_runs.nothing) -> ForkedRun:
         """Starts the same sweep into `folder`; its table and what it says are in files of this name in `home`."""
         return _start(self.corpus, self.home, name, folder, first)
 
     def amiss(self, name: str, folder: Path) -> str:
         """How the sweep of that name differs from what it should be; empty if it does not."""
-        for finding in audit.look(folder).findings:
+        for finding in audit.inspect(folder).findings:
             if finding.kind != "leftover":
                 return f"{finding.path} {finding.reason}"
         if _results(folder) != self.results:
@@ -93,7 +93,7 @@ def undisturbed(home: Path) -> Whole:
     return Whole(corpus, home, results, _rows(home / "whole.csv"), seconds, max(written) - min(written))
 
 
-def _start(corpus: Path, home: Path, name: str, folder: Path, first: Callable[[], object]) -> Run:
+def _start(corpus: Path, home: Path, name: str, folder: Path, first: Callable[[], object]) -> ForkedRun:
     sizes = ["--seeds", SEEDS, "--epochs", EPOCHS]
     places = ["--data", corpus, "--out", folder, "--csv", home / f"{name}.csv"]
     return forked_runs.start(["sweep", *GRID, *sizes, *places], home / f"{name}.log", first)
@@ -209,7 +209,7 @@ def read_only(whole: Whole, name: str, rng: random.Random) -> tuple[str, str]:
     return _resumed(whole, name, folder, before), f"with the records of a sweep killed {_when(len(before))}"
 
 
-def _in_one_line(run: Run, reason: str) -> bool:
+def _in_one_line(run: ForkedRun, reason: str) -> bool:
     """Whether the last line says what is wrong and for which reason, and no other does."""
     errors = [line for line in run.said.splitlines() if line.startswith("melbench: ")]
     return len(errors) == 1 and reason in errors[0] and "Traceback" not in run.said

@@ -62,7 +62,7 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Run:
+class ForkedRun:
     """A run of `melbench`: its process, and the file that standard output and error go to."""
 
     process: int
@@ -90,7 +90,7 @@ class Run:
         return self.log.read_text(errors="replace")
 
 
-def start(arguments: Sequence[str | Path], log: Path, first: Callable[[], object] = nothing) -> Run:
+def start(arguments: Sequence[str | Path], log: Path, first: Callable[[], object] = nothing) -> ForkedRun:
     """Starts `melbench` with these arguments. first: called in its process before it begins."""
     main = next(iter(entry_points(group="console_scripts", name="melbench"))).load()
 
@@ -106,7 +106,7 @@ def start(arguments: Sequence[str | Path], log: Path, first: Callable[[], object
             return end.code or 0
         return 0
 
-    return Run(_forked(run), log)
+    return ForkedRun(_forked(run), log)
 
 
 def _forked(call: Callable[[], int]) -> int:

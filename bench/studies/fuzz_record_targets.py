@@ -24,7 +24,7 @@ from bench.records import (
     merging,
 )
 from bench.report.findings import find
-from bench.report.load import gather
+from bench.report.load import load_report
 from bench.report.style import round_numbers
 from bench.studies import mutators
 from bench.system.environment import Environment
@@ -183,8 +183,8 @@ def _used(path: Path) -> object:
         if name != path.name:
             with open(folder / name, "wb", opener=opener) as file:
                 file.write(content)
-    checked = [to_json(sheet) for sheet in audit.sheets(folder, audit.look(folder), {})]
-    chapters = [find(chapter) for chapter in gather([folder], lambda text: None).chapters]
+    checked = [to_json(sheet) for sheet in audit.sheets(folder, audit.inspect(folder), {})]
+    chapters = [find(chapter) for chapter in load_report([folder], lambda text: None).chapters]
     # Figures themselves take a second; where their axes have marks is what they make of values.
     marks = [round_numbers([cost[name] for cost in found.costs]) for found in chapters for name in ("params", "macs")]
     # All is there already: nothing is written, which would take as long as all the rest.

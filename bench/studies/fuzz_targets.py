@@ -24,10 +24,10 @@ from bench.baselines.convolutions import ConvolutionRow
 from bench.formats import to_csv
 from bench.measurement import comparison, reader, time_tables
 from bench.measurement.measurements import Launch, Measurement, Samples
-from bench.measurement.peaks import Ceilings
+from bench.measurement.peaks import Peaks
 from bench.measurement.reader import KEY
 from bench.measurement.roofline import Floor
-from bench.measurement.workloads import Facts, of_trial
+from bench.measurement.workloads import WorkloadFacts, of_trial
 from bench.records import FailureRecord, TimingRecord, TrialRecord
 from bench.studies import convolution_grid, mutators
 from bench.studies.fuzz_record_targets import (
@@ -208,8 +208,8 @@ def _measurement() -> dict:
     works = of_trial(configure(), ["latency"]) + of_trial(configure(groups=4), ["latency"])
     found = Measurement(
         works=works,
-        facts=[Facts(params=1, macs=2, floor=floor)] * 2,
-        ceilings=Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6),
+        facts=[WorkloadFacts(params=1, macs=2, floor=floor)] * 2,
+        ceilings=Peaks(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6),
         launches=[Launch(samples=[samples] * 2, before=calm, after=calm)] * 2,
         environment=ENVIRONMENT,
         finished_at="2026-01-01",

@@ -26,7 +26,7 @@ from bench.records.failures import as_error
 from bench.stats.clustered import paired_interval
 from bench.stats.intervals import mean_interval
 from bench.sweep.crossval import out_of_fold
-from bench.sweep.run import trained
+from bench.sweep.run import train_missing
 from bench.system.environment import pick_device
 from melcnn.config import Trial, configure, settings_of
 from melcnn.data.loading import load_clips
@@ -78,7 +78,7 @@ def test(
     clips = load_clips(data, chosen, note)
     with SweepProgress(stderr) as listener:
         # What failed before, too: without all of it nothing is paired.
-        found, failed = trained(
+        found, failed = train_missing(
             trials, seeds, clips, RecordFolder(out), pick_device(device), listener, retry_failed=True
         )
     if failed:

@@ -5,9 +5,9 @@ from typing import Any
 
 from bench.measurement import reference
 from bench.measurement.measurements import FORMAT_VERSION
-from bench.measurement.peaks import ceilings
+from bench.measurement.peaks import device_peaks
 from bench.measurement.reader import KEY
-from bench.measurement.workloads import Facts, Work
+from bench.measurement.workloads import Workload, WorkloadFacts
 from bench.system import monitor
 from bench.system.environment import Environment
 from bench.system.monitor import Conditions
@@ -26,13 +26,13 @@ def of_run(env: Environment, device: str, before: Conditions) -> dict[str, Any]:
         "reference_version": reference.VERSION,
         "kernels": grouped_conv.kernels(device),
         "environment": env.model_dump(mode="json"),
-        "ceilings": ceilings(env, device).model_dump(mode="json"),
+        "ceilings": device_peaks(env, device).model_dump(mode="json"),
         "before": before.model_dump(mode="json"),
         "after": monitor.conditions(device).model_dump(mode="json"),
     }
 
 
-def extra_info(work: Work, facts: Facts, reference_seconds: Sequence[float]) -> dict[str, Any]:
+def extra_info(work: Workload, facts: WorkloadFacts, reference_seconds: Sequence[float]) -> dict[str, Any]:
     """What a benchmark carries beside pytest-benchmark's own figures, for `extra_info`."""
     return {
         "params": facts.params,

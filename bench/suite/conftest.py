@@ -7,8 +7,8 @@ import pytest
 
 from bench.conftest import DEVICE
 from bench.measurement import builders
-from bench.measurement.peaks import ceilings
-from bench.measurement.workloads import Work
+from bench.measurement.peaks import device_peaks
+from bench.measurement.workloads import Workload
 from bench.suite import benchmark_json
 from bench.system import environment
 from bench.timing.clocks import clock_for
@@ -28,14 +28,14 @@ def timer() -> float:
 
 @pytest.fixture(scope="session")
 def top():
-    return ceilings(environment.collect(DEVICE), DEVICE)
+    return device_peaks(environment.collect(DEVICE), DEVICE)
 
 
 @pytest.fixture
 def time_work(benchmark, top):
     """Times a work: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
 
-    def run(work: Work) -> None:
+    def run(work: Workload) -> None:
         call, beside = builders.build(work, DEVICE).call, builders.build_reference(work, DEVICE)
         CLOCK.read(call)
         CLOCK.read(beside)

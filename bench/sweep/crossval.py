@@ -7,10 +7,10 @@ from bench.executors.base import Executor
 from bench.grid import check_seeds
 from bench.records import FailureRecord, RecordFolder, TrialRecord
 from bench.records.failures import as_error
-from bench.records.folds import OutOfFold, whole
+from bench.records.folds import OutOfFold, out_of_fold_of
 from bench.sweep.events import Listener, Standing, Status
-from bench.sweep.run import standing, trained
-from bench.sweep.store import Held, held
+from bench.sweep.run import standing, train_missing
+from bench.sweep.store import StoredTrials, find_stored
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
 from melcnn.data.folds import FOLDS, held_out
@@ -37,14 +37,14 @@ def out_of_fold(
     with folder.locked():
         listener.begin(_standings(trials, seeds, clips, folder, retry_failed))
         for fold, chosen, part in _folds(trials, clips):
-            done, failed = trained(chosen, seeds, part, folder, where, _of_fold(listener, fold), retry_failed)
+            done, failed = train_missing(chosen, seeds, part, folder, where, _of_fold(listener, fold), retry_failed)
             failures += failed
             of_trial: dict[Trial, list[TrialRecord]] = {trial: [] for trial in chosen}
             for record in done:
                 of_trial[record.trial].append(record)
             for trial, records in of_trial.items():
                 found[trial].append(records)
-    complete = [one for trial, by_fold in found.items() if (one := whole(trial, by_fold))]
+    complete = [one for trial, by_fold in found.items() if (one := out_of_fold_of(trial, by_fold))]
     if not complete:
         raise as_error(failures, folder.path)
     return complete, failures
@@ -63,9 +63,9 @@ def _standings(
 ) -> list[Standing]:
     """Where all folds stand: the time left depends on what the later ones lack, too."""
     present, failures = folder.trials(), folder.failures()
-    of_trial: dict[Trial, dict[str, Held]] = {trial: {} for trial in trials}
+    of_trial: dict[Trial, dict[str, StoredTrials]] = {trial: {} for trial in trials}
     for fold, chosen, part in _folds(trials, clips):
-        of_fold = held(chosen, seeds, part, present, failures)
+        of_fold = find_stored(chosen, seeds, part, present, failures)
         for trial in chosen:
             of_trial[trial][fold] = of_fold
     return [standing(trial, seeds, by_fold, retry_failed) for trial, by_fold in of_trial.items()]

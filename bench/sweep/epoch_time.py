@@ -6,7 +6,7 @@ from bench import records
 from bench.executors.base import Executor
 from bench.measurement import builders, diagnostics
 from bench.measurement.measurements import samples_of
-from bench.measurement.workloads import Work
+from bench.measurement.workloads import Workload
 from bench.records import RecordFolder, TimedTrial, TimingRecord
 from bench.sweep import store
 from bench.sweep.events import Listener
@@ -62,7 +62,7 @@ def time_epochs(
     before = monitor.conditions(device)
     passes = {
         trial.canonical(): builders.build(
-            Work(what="epoch", clips=train_clips, batch_size=trial.training.batch_size, trial=trial), device
+            Workload(what="epoch", clips=train_clips, batch_size=trial.training.batch_size, trial=trial), device
         ).call
         for trial in trials
     }

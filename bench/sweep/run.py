@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from bench.counting import profile
 from bench.counting.profile import Complexity
 from bench.executors.base import Executor
-from bench.executors.jobs import Failure, Job, Outcome
+from bench.executors.jobs import Failure, JobOutcome, TrainingJob
 from bench.executors.threads import Threads
 from bench.grid import check_seeds
 from bench.records import FailureRecord, RecordFolder, TimingRecord, TrialRecord, failures
 from bench.sweep import schedule, store
 from bench.sweep.epoch_time import _timing
 from bench.sweep.events import Listener, Standing
-from bench.sweep.store import Held
+from bench.sweep.store import StoredTrials
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed
 from melcnn.model import MelCNN, drawing
-from melcnn.training import Run
+from melcnn.training import TrainedNetwork
 
 # A word: with fewer, one clip more or less right moves its accuracy by a fifth or more.
 FEW_VALIDATION_CLIPS = 5
@@ -50,7 +50,7 @@ def sweep(
     """
     executor = Threads(where) if isinstance(where, str) else where
     with folder.locked():
-        found, failed = trained(trials, seeds, clips, folder, executor, listener, retry_failed)
+        found, failed = train_missing(trials, seeds, clips, folder, executor, listener, retry_failed)
         if not found:
             raise failures.as_error(failed, folder.path)
         # What gave no network has no time either: it would fail again.
@@ -58,7 +58,7 @@ def sweep(
         return Result(found, _timing(timed, clips.split("train").stop, folder, executor, listener), failed)
 
 
-def trained(
+def train_missing(
     trials: Sequence[Trial],
     seeds: int,
     clips: ClipSet,
@@ -77,20 +77,20 @@ def trained(
     _warn_of_few(trials, clips, listener.note)
     with folder.locked():
         folder.prepare()
-        held = store.held(trials, seeds, clips, folder.trials(), folder.failures())
+        held = store.find_stored(trials, seeds, clips, folder.trials(), folder.failures())
         settled = {trial: held.settled(trial, retry_failed) for trial in trials}
         if count := sum(map(len, held.found.values())):
             listener.note(f"{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
         train_clips = clips.split("train").stop
         again = held.failed.__getitem__
-        planned = schedule.plan(trials, seeds, train_clips, settled.__getitem__, executor.room, again)
+        planned = schedule.plan_stacks(trials, seeds, train_clips, settled.__getitem__, executor.room, again)
         if planned.stacks:
             listener.note(planned.describe())
         costs = schedule.by_network([trial for trial, _ in planned.stacks], lambda trial: _count(trial, clips))
         # A configuration's records are all by the same kernels, whatever would be faster now.
         used = {trial: record.kernels for trial, by_seed in held.found.items() for record in by_seed.values()}
         listener.begin([standing(trial, seeds, {"": held}, retry_failed) for trial in trials])
-        keep = store.keeper(held, clips, folder, costs, retry_failed)
+        keep = store.record_writer(held, clips, folder, costs, retry_failed)
         schedule.train(planned, clips, executor, listener, keep, used.get)
     found, failed = (
         [by_trial[trial][seed] for trial in trials for seed in range(seeds) if seed in by_trial[trial]]
@@ -99,7 +99,7 @@ def trained(
     return found, failed
 
 
-def standing(trial: Trial, seeds: int, held: Mapping[str, Held], retry_failed: bool) -> Standing:
+def standing(trial: Trial, seeds: int, held: Mapping[str, StoredTrials], retry_failed: bool) -> Standing:
     """Where a configuration stands before training, by what is held of each fold."""
     finished = {
         (fold, seed): record.validation.accuracy
@@ -112,27 +112,27 @@ def standing(trial: Trial, seeds: int, held: Mapping[str, Held], retry_failed: b
 
 def train_best(
     trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener
-) -> tuple[list[Run], Run, list[Failure]]:
+) -> tuple[list[TrainedNetwork], TrainedNetwork, list[Failure]]:
     """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, the one that validation likes best (of equal
     accuracies, the one of lowest loss), and what failed. Raises `Failed` if all of them did."""
     check_seeds(seeds)
     _warn_of_few([trial], clips, listener.note, choosing_seeds=seeds > 1)
-    runs: list[Run] = []
+    runs: list[TrainedNetwork] = []
     failed: list[Failure] = []
 
-    def keep(job: Job, outcome: Outcome) -> None:
+    def keep(job: TrainingJob, outcome: JobOutcome) -> None:
         runs.extend(run for trained in outcome.trained for run in trained.runs)
         failed.extend(outcome.failures)
 
     executor = Threads(device)
-    planned = schedule.plan([trial], seeds, clips.split("train").stop, lambda trial: {}, executor.room)
+    planned = schedule.plan_stacks([trial], seeds, clips.split("train").stop, lambda trial: {}, executor.room)
     listener.begin([Standing(trial, seeds, {})])
     schedule.train(planned, clips, executor, listener, keep)
     if not runs:
         raise Failed(f"seed {failed[0].seed}: {failed[0].message}" + " (and so all others)" * (len(failed) > 1))
     runs.sort(key=lambda run: run.seed)
 
-    def rank(run: Run) -> tuple[float, float]:
+    def rank(run: TrainedNetwork) -> tuple[float, float]:
         return run.validation_accuracy, -run.curves.validation_loss[run.kept_epoch - 1]
 
     return runs, max(runs, key=rank), failed

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bench.executors.base import Audience, Executor, Room
-from bench.executors.jobs import Job, Outcome
+from bench.executors.base import Audience, Capacity, Executor
+from bench.executors.jobs import JobOutcome, TrainingJob
 from bench.records import FailureRecord, TrialRecord
 from bench.sweep.events import Listener, Status
 from melcnn.config import Training, Trial
@@ -40,12 +40,12 @@ class Plan:
         return f"training {networks} networks in {several}{together} (about {self.bytes / 1e9:.2g} GB)"
 
 
-def plan(
+def plan_stacks(
     trials: Sequence[Trial],
     seeds: int,
     clips: int,
     present: Callable[[Trial], Mapping[int, TrialRecord | FailureRecord]],
-    room: Room,
+    room: Capacity,
     again: Callable[[Trial], Collection[int]] = lambda trial: (),
 ) -> Plan:
     """Stacks that give the missing ones of seeds 0 to `seeds` - 1 of each trial, by what is `present` of it: no larger
@@ -62,7 +62,7 @@ def plan(
         fitting = int(room.free_bytes * MEMORY_SHARE // bytes_of[trial])
         most = max(1, min(MOST_IN_A_STACK[room.device], evenly, fitting))
         in_all += math.ceil(seeds / most)
-        stacks += [(trial, stack) for stack in stacks_to_train(seeds, most, present(trial), again(trial))]
+        stacks += [(trial, stack) for stack in missing_stacks(seeds, most, present(trial), again(trial))]
     # The front-ends in the order of the plan, so that few are in memory at once; within one the longest training, of
     # the most weights, first, so that all cores end at nearly the same time.
     order = {trial.front_end: number for number, trial in reversed(list(enumerate(trials)))}
@@ -79,7 +79,7 @@ def by_network(trials: Sequence[Trial], ask: Callable[[Trial], T]) -> dict[Trial
     return {trial: told[one] for trial, one in alike.items()}
 
 
-def stacks_to_train(
+def missing_stacks(
     seeds: int, most: int, present: Mapping[int, TrialRecord | FailureRecord], again: Collection[int] = ()
 ) -> list[list[int]]:
     """Stacks of at most `most` seeds that give the missing ones of seeds 0 to `seeds` - 1.
@@ -104,7 +104,7 @@ def train(
     clips: ClipSet,
     executor: Executor,
     listener: Listener,
-    keep: Callable[[Job, Outcome], None],
+    keep: Callable[[TrainingJob, JobOutcome], None],
     kernels: Callable[[Trial], str | None] = lambda trial: None,
 ) -> None:
     """Trains the plan's stacks; keep hears what came of each as it ends, one at a time. kernels: whose convolutions
@@ -118,14 +118,14 @@ def train(
         with lock:
             listener.status(status)
 
-    def began(job: Job) -> None:
+    def began(job: TrainingJob) -> None:
         tell(Status(job.trial, job.seeds, 0, (math.nan,) * len(job.seeds)))
 
-    def epoch(job: Job, stack: Sequence[int], epoch: Epoch) -> None:
+    def epoch(job: TrainingJob, stack: Sequence[int], epoch: Epoch) -> None:
         best = (math.nan if best is None else best for best in epoch.best_accuracy)
         tell(Status(job.trial, tuple(stack), epoch.number, tuple(best)))
 
-    def take(job: Job, outcome: Outcome) -> None:
+    def take(job: TrainingJob, outcome: JobOutcome) -> None:
         keep(job, outcome)
         found = {run.seed: run.validation_accuracy for trained in outcome.trained for run in trained.runs}
         epochs = max((len(trained.elapsed) for trained in outcome.trained), default=0)
@@ -141,5 +141,5 @@ def train(
         with lock:
             listener.stage("ending what is in training")
 
-    if jobs := [Job(trial, tuple(seeds), kernels(trial)) for trial, seeds in plan.stacks]:
+    if jobs := [TrainingJob(trial, tuple(seeds), kernels(trial)) for trial, seeds in plan.stacks]:
         executor.run(jobs, plan.at_once, clips, Audience(take, began, epoch, note, ending))

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from bench.counting.profile import Complexity
-from bench.executors.jobs import Failure, Job, Outcome, Trained
+from bench.executors.jobs import Failure, JobOutcome, TrainedStack, TrainingJob
 from bench.records import FailureRecord, Predictions, RecordFolder, TrialRecord, trial_identity
 from bench.stats.intervals import significant
 from bench.system.environment import Environment
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet
-from melcnn.training import Run
+from melcnn.training import TrainedNetwork
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredTrials:
     """The records of trials, and the last failures of those without one; by trial and seed. data: the fingerprint of
     what each trial hears. What comes of training is added."""
 
@@ -31,20 +31,20 @@ class Held:
         return {**({} if retry_failed else self.failed[trial]), **self.found[trial]}
 
 
-def held(
+def find_stored(
     trials: Sequence[Trial],
     seeds: int,
     clips: ClipSet,
     present: Mapping[str, TrialRecord],
     failures: Mapping[str, FailureRecord],
-) -> Held:
+) -> StoredTrials:
     """What there is of seeds 0 to `seeds` - 1 of each trial, trained on `clips`, among records by identity."""
     # The same for all that hear noise, of which a hash takes as long as a small training.
     heard = {trial.training.noise: trial.training for trial in trials}
     heard_by = {noise: clips.heard_by(training) for noise, training in heard.items()}
     data = {trial: heard_by[trial.training.noise] for trial in trials}
     keys = {trial: [trial_identity(trial, data[trial], seed) for seed in range(seeds)] for trial in trials}
-    return Held(
+    return StoredTrials(
         found={t: {seed: present[key] for seed, key in enumerate(own) if key in present} for t, own in keys.items()},
         failed={
             trial: {seed: failures[key] for seed, key in enumerate(own) if key in failures and key not in present}
@@ -54,16 +54,16 @@ def held(
     )
 
 
-def keeper(
-    held: Held, clips: ClipSet, folder: RecordFolder, costs: Mapping[Trial, Complexity], retry_failed: bool
-) -> Callable[[Job, Outcome], None]:
+def record_writer(
+    held: StoredTrials, clips: ClipSet, folder: RecordFolder, costs: Mapping[Trial, Complexity], retry_failed: bool
+) -> Callable[[TrainingJob, JobOutcome], None]:
     """What writes what came of a job to `folder`, and adds it to `held`. What is settled stays: a seed that was trained
     again for its neighbours' sake alone has its record."""
     settled = {trial: set(held.settled(trial, retry_failed)) for trial in held.data}
     spoken = {split: _spoken(clips, split) for split in ("validation", "test")}
     environments: dict[str, Environment] = {}  # Each once: of thousands of outcomes nearly all bring the same.
 
-    def keep(job: Job, outcome: Outcome) -> None:
+    def keep(job: TrainingJob, outcome: JobOutcome) -> None:
         trial, env = job.trial, outcome.environment
         about = {
             "trial": trial,
@@ -93,7 +93,11 @@ def _spoken(clips: ClipSet, split: str) -> dict[str, list]:
 
 
 def _trial_record(
-    run: Run, trained: Trained, clips: ClipSet, spoken: Mapping[str, dict[str, list]], about: Mapping[str, Any]
+    run: TrainedNetwork,
+    trained: TrainedStack,
+    clips: ClipSet,
+    spoken: Mapping[str, dict[str, list]],
+    about: Mapping[str, Any],
 ) -> TrialRecord:
     def predictions(split: str, logits: torch.Tensor) -> Predictions:
         return Predictions(**spoken[split], logits=logits.tolist())

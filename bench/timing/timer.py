@@ -41,7 +41,7 @@ class Series:
 
 
 @dataclass
-class Run:
+class InterleavedRun:
     """One interleaved run. unmet: what the stopping rule missed when a cap ended the run, by candidate ("": by all).
 
     steady: warm-up saw the candidates settle. overhead_seconds: what reading the clock adds to a sample.
@@ -56,7 +56,7 @@ class Run:
 class CandidateFailed(Failed):
     """A candidate raised; its text names candidate, round and error. run: all until then."""
 
-    def __init__(self, name: str, number: int, error: Exception, run: Run):
+    def __init__(self, name: str, number: int, error: Exception, run: InterleavedRun):
         self.run = run
         where = f"in round {number}" if number else "while it warmed up"
         super().__init__(f"{name} raised {where} {first_line(error)}")
@@ -120,7 +120,7 @@ def interleave(
     watch: Callable[[str], AbstractContextManager] = nullcontext,
     singly: bool = False,
     blocks: Sequence[Sequence[str]] = (),
-) -> Run:
+) -> InterleavedRun:
     """Times `candidates` in interleaved rounds until `rule` is met or capped; their order is drawn by `seed`.
 
     Every candidate's first call is kept apart as cold, then all are called until they are steady. Garbage is
@@ -132,7 +132,7 @@ def interleave(
     """
     blocks = blocks or [list(candidates)]
     order = random.Random(seed)
-    run = Run({name: Series() for name in candidates})
+    run = InterleavedRun({name: Series() for name in candidates})
     for name in order.sample(list(candidates), len(candidates)):  # Whoever comes first also starts the libraries.
         with watch(name):
             run.series[name].cold_seconds = _attempt(clock, name, candidates[name], 1, 0, run).host
@@ -186,7 +186,11 @@ def rounds(
 
 
 def _warm_up(
-    candidates: Mapping[str, Callable[[], object]], rule: Rule, clock: HostClock, order: random.Random, run: Run
+    candidates: Mapping[str, Callable[[], object]],
+    rule: Rule,
+    clock: HostClock,
+    order: random.Random,
+    run: InterleavedRun,
 ) -> dict[str, float]:
     """Calls all until steady, or until the time allowed is over; the seconds of each one's fastest call."""
     fastest = {name: one.cold_seconds for name, one in run.series.items()}
@@ -217,7 +221,7 @@ def _check_room(rule: Rule, seconds: float) -> None:
         )
 
 
-def _attempt(clock: HostClock, name: str, call: Callable[[], object], calls: int, number: int, run: Run):
+def _attempt(clock: HostClock, name: str, call: Callable[[], object], calls: int, number: int, run: InterleavedRun):
     try:
         return clock.read(call, calls)
     except Exception as error:

@@ -12,7 +12,7 @@ SNR_DB = (5.0, 25.0)
 CLIPS_AT_ONCE = 256
 
 
-def respoken(waveforms: np.ndarray, factor: float) -> np.ndarray:
+def change_speed(waveforms: np.ndarray, factor: float) -> np.ndarray:
     """Int16 clips `(clips, samples)` at `factor` (to a hundredth) times the speed, and the pitch (speed perturbation,
     Ko et al., Interspeech 2015), around their middles; what is missing at the ends is the clip mirrored."""
     samples, made = waveforms.shape[1], np.empty_like(waveforms)
@@ -28,7 +28,7 @@ def respoken(waveforms: np.ndarray, factor: float) -> np.ndarray:
     return made
 
 
-def noisy(waveforms: np.ndarray, noise: np.ndarray, seed: int = 0) -> np.ndarray:
+def add_noise(waveforms: np.ndarray, noise: np.ndarray, seed: int = 0) -> np.ndarray:
     """Int16 clips `(clips, samples)`, each in a stretch of `noise` `(samples,)`, `SNR_DB` louder than it."""
     clips, samples = waveforms.shape
     random = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ _lock = threading.Lock()  # One measurement at a time: two would slow each other
 _measuring = threading.local()
 
 
-def made(key: tuple, ways: Callable[[], Mapping[str, Callable[[], object]]], device: str = "cpu") -> str:
+def choose(key: tuple, ways: Callable[[], Mapping[str, Callable[[], object]]], device: str = "cpu") -> str:
     """The name of the fastest of `ways()`, which is asked only if nothing is known of `key` yet: numbers, flags and
     texts. Any number of threads may ask. What is asked while a measurement runs, and by it, is the first way."""
     if key not in _known:

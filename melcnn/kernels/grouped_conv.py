@@ -197,7 +197,7 @@ def chosen(
 
 @_constant
 def _made(key: tuple) -> str:
-    return autotune.made(key, functools.partial(_ways, key), key[2])
+    return autotune.choose(key, functools.partial(_ways, key), key[2])
 
 
 def _ways(key: tuple) -> dict:

@@ -245,7 +245,7 @@ def choose(network: nn.Module, clips: int, frames: int, picked: bool) -> str:
 
         return {kernels: functools.partial(call, kernels) for kernels in ("torch", "melcnn")}
 
-    return autotune.made(key, ways)
+    return autotune.choose(key, ways)
 
 
 class _Train(torch.autograd.Function):

@@ -74,7 +74,7 @@ def test_a_trial_that_was_not_timed_has_no_time():
 
 
 def test_json_holds_the_rows(rows):
-    assert [summary.Row(**row) for row in json.loads(formats.to_json(summary.sheet(rows)))] == rows
+    assert [summary.SummaryRow(**row) for row in json.loads(formats.to_json(summary.sheet(rows)))] == rows
 
 
 def test_markdown(rows):

@@ -13,7 +13,7 @@ from bench.counting.profile import count
 from bench.records import RecordFolder
 from bench.report.export import write_figures
 from bench.report.findings import OUT_OF_FOLD, find
-from bench.report.load import gather
+from bench.report.load import load_report
 from melcnn import MelCNN
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_the_readmes_show_the_tables():
 
 
 def test_the_recommendation_is_made_of_its_records():
-    (chapter,) = gather([RECOMMENDATION / "records"], pytest.fail).chapters
+    (chapter,) = load_report([RECOMMENDATION / "records"], pytest.fail).chapters
     sheet = find(chapter).sheets[OUT_OF_FOLD]
     stored = list(csv.DictReader((RECOMMENDATION / "candidates.csv").open()))
     made = list(csv.DictReader(io.StringIO(formats.to_csv(sheet))))
@@ -80,7 +80,7 @@ def test_the_recommendation_is_made_of_its_records():
 
 def test_the_stored_figures_are_of_the_records(tmp_path):
     stored = {path.name: path for path in (REPORT / "figures").glob("*.svg")}
-    gathered = gather([RECIPES / "records", RECOMMENDATION / "records", REPORT / "times.json"], pytest.fail)
+    gathered = load_report([RECIPES / "records", RECOMMENDATION / "records", REPORT / "times.json"], pytest.fail)
     drawn = {path.name: path for path in write_figures(gathered, tmp_path) if path.suffix == ".svg"}
     assert set(stored) == set(drawn)
     for name, path in drawn.items():
@@ -91,7 +91,7 @@ def test_the_stored_figures_are_of_the_records(tmp_path):
 
 
 def test_the_stored_figure_shows_the_records():
-    (chapter,) = gather([RECIPES / "records", RECOMMENDATION / "records"], pytest.fail).chapters
+    (chapter,) = load_report([RECIPES / "records", RECOMMENDATION / "records"], pytest.fail).chapters
     drawn = (REPORT / "figures" / "accuracy-macs.svg").read_text()
     shown = re.findall(r"accuracy: ([\d.]+); series: [^;]*; configuration: (groups[^;]*); macs: ([\d,]+)", drawn)
     wanted = [point for point in find(chapter).accuracies if point["measure"] == OUT_OF_FOLD]

@@ -13,12 +13,12 @@ import torch
 
 from bench.executors import processes
 from bench.executors.base import Audience
-from bench.executors.jobs import Job
+from bench.executors.jobs import TrainingJob
 from bench.executors.processes import Processes
 from bench.executors.threads import Threads
 from bench.records import RecordFolder
 from bench.sweep.events import Listener
-from bench.sweep.run import trained
+from bench.sweep.run import train_missing
 from bench.system import environment
 from melcnn import InputError, configure
 from melcnn.errors import Failed
@@ -68,9 +68,9 @@ def test_processes_give_what_threads_give(workers, clips, tmp_path):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)  # the number of stacks at once, on which the plan of stacks depends
-        ours, _ = trained(trials, 4, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
+        ours, _ = train_missing(trials, 4, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
         listener = Listener(status=heard.append)
-        theirs, _ = trained(trials, 4, clips, RecordFolder(tmp_path / "processes"), workers, listener)
+        theirs, _ = train_missing(trials, 4, clips, RecordFolder(tmp_path / "processes"), workers, listener)
     finally:
         torch.set_num_threads(before)
     assert [record.identity for record in ours] == [record.identity for record in theirs]
@@ -90,7 +90,7 @@ def test_a_process_that_is_killed_costs_its_own_stack_alone(clips, tmp_path, ali
     trial = configure((str(tmp_path / "killed"), "no"), **SMALL)
     took, noted = {}, []
     with Processes("cpu", 2, work) as executor:
-        jobs = [Job(trial, (seed,)) for seed in range(4)]
+        jobs = [TrainingJob(trial, (seed,)) for seed in range(4)]
         audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}), note=noted.append)
         executor.run(jobs, 2, clips, audience)
     assert took.keys() == {(0,), (1,), (2,), (3,)}
@@ -110,19 +110,19 @@ def test_an_interruption_leaves_no_process(clips, alive):
         seen.append((job.seeds, len(alive())))
 
     with Processes("cpu", 2, stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
-        executor.run([Job(TRIAL, (seed,)) for seed in range(3)], 2, clips, Audience(pytest.fail, epoch=epoch))
+        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(3)], 2, clips, Audience(pytest.fail, epoch=epoch))
     assert seen and seen[0][1] == 2
 
 
 def test_an_input_error_of_a_process_is_raised_here(clips, alive):
     with Processes("cpu", 1, stand_ins.refused) as executor, pytest.raises(InputError, match="nothing can be trained"):
-        executor.run([Job(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
 
 
 def test_processes_that_do_not_come_up_are_no_failures_of_trainings(clips, alive, monkeypatch):
     monkeypatch.setattr(processes, "_serve", os._exit)  # with its first argument, which is no number: exit code 1
     with Processes("cpu", 1) as executor, pytest.raises(Failed, match=r"could not be started .*exit code 1.*--jobs"):
-        executor.run([Job(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
 
 
 def test_a_signal_of_ours_is_nobody_elses(alive):
@@ -139,7 +139,7 @@ def test_a_process_that_ends_before_it_has_come_up_is_started_again(clips, alive
     took, noted = [], []
     with Processes("cpu", 1, stand_ins.learned) as executor:
         audience = Audience(lambda job, outcome: took.append((job.seeds, outcome.failures)), note=noted.append)
-        executor.run([Job(TRIAL, (0,))], 1, clips, audience)
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, audience)
     assert took == [((0,), [])]
     assert len(noted) == 1 and noted[0].endswith(" seed 0: its worker ended with exit code 1; it is tried again")
 
@@ -148,7 +148,7 @@ def test_processes_that_do_not_come_up_beside_one_that_did_are_told(clips, alive
     monkeypatch.setattr(processes, "_serve", stand_ins.come_up_the_first_time)
     monkeypatch.setenv(stand_ins.MARK, str(tmp_path / "started"))
     with Processes("cpu", 2, stand_ins.endless) as executor, pytest.raises(Failed, match="could not be started"):
-        executor.run([Job(TRIAL, (0,)), Job(TRIAL, (1,))], 2, clips, Audience(pytest.fail))
+        executor.run([TrainingJob(TRIAL, (0,)), TrainingJob(TRIAL, (1,))], 2, clips, Audience(pytest.fail))
 
 
 SWEEP = """

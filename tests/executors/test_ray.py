@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from bench.executors.base import Audience
-from bench.executors.jobs import Job
+from bench.executors.jobs import TrainingJob
 from bench.executors.retry import Heard, Lost
 from bench.records import RecordFolder
 from bench.sweep.events import Listener
-from bench.sweep.run import sweep, trained
+from bench.sweep.run import sweep, train_missing
 from melcnn import InputError, configure, native
 from melcnn.training import Epoch
 from tests.executors.test_thread_pool import interrupt
@@ -71,7 +71,7 @@ def on(cluster, **more):
 def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster, clips, tmp_path, two_threads):
     # Stacks of one seed each, so that 2 slots here and 6 there make no other stacks.
     trials = [configure(epochs=10, learning_rate=1e-4 * (1 + number), **SMALL) for number in range(40)]
-    ours, _ = trained(trials, 1, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
+    ours, _ = train_missing(trials, 1, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
     victim, notes, written = cluster.list_all_nodes()[-1], [], []
     folder = RecordFolder(tmp_path / "ray")
     keep = folder.write
@@ -87,7 +87,7 @@ def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster
     held = stand_ins.HeldOn(victim.node_id, tmp_path / "begun")
     with on(cluster, work=held) as executor:
         assert executor.room.slots == 6
-        theirs, failed = trained(trials, 1, clips, folder, executor, Listener(note=notes.append))
+        theirs, failed = train_missing(trials, 1, clips, folder, executor, Listener(note=notes.append))
         # The cluster may hear of a node's end after those who worked there are heard of.
         deadline = time.monotonic() + PATIENCE_SECONDS
         while executor.room.slots != 4:
@@ -124,7 +124,7 @@ def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips)
     took = {}
     with on(cluster, work=stand_ins.killed_by_seed_1) as executor:
         audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}))
-        executor.run([Job(TRIAL, (seed,)) for seed in range(4)], 4, clips, audience)
+        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(4)], 4, clips, audience)
     assert took.keys() == {(0,), (1,), (2,), (3,)}
     (failure,) = took[(1,)].failures
     assert failure.kind == "lost" and failure.message == "its worker was lost (WorkerCrashedError), 4 times"
@@ -151,7 +151,7 @@ def test_epochs_are_heard_of_and_an_interruption_leaves_no_task(cluster, clips, 
         late = threading.Timer(PATIENCE_SECONDS, interrupt)
         late.start()
         try:
-            executor.run([Job(TRIAL, (seed,)) for seed in range(20)], 20, clips, audience)
+            executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(20)], 20, clips, audience)
         finally:
             late.cancel()
         pytest.fail("not reached")
@@ -184,7 +184,7 @@ def test_who_hears_of_epochs_may_die(cluster, clips):
                 os.kill(process, signal.SIGKILL)
 
     with on(cluster, work=stand_ins.learned) as executor:
-        executor.run([Job(TRIAL, (seed,)) for seed in range(40)], 40, clips, Audience(take))
+        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(40)], 40, clips, Audience(take))
     assert len(killed) == 1 and sorted(took) == [((seed,), []) for seed in range(40)]
 
 
@@ -226,7 +226,7 @@ def test_a_node_with_other_numbers_is_refused(cluster, clips, monkeypatch):
         # As if the nodes that answered first were right, and another was not.
         monkeypatch.setattr("bench.executors.ray.RESULTS_VERSION", 99)
         with refused:
-            executor.run([Job(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+            executor.run([TrainingJob(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
     with refused, on(cluster):
         pytest.fail("not reached")
 

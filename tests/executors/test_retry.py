@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench.executors.base import Audience
-from bench.executors.jobs import Failure, Job, Outcome
+from bench.executors.jobs import Failure, JobOutcome, TrainingJob
 from bench.executors.retry import Heard, Lost, dispatch
 from melcnn import InputError
 from melcnn.training import Epoch
@@ -52,7 +52,7 @@ def dispatched(pool, *seeds):
     """What an audience hears of jobs of these seeds: (took, began, noted)."""
     took, began, noted = [], [], []
     audience = Audience(lambda *what: took.append(what), lambda job: began.append(job.seeds), note=noted.append)
-    dispatch([Job(TRIAL, each) for each in seeds], pool, audience)
+    dispatch([TrainingJob(TRIAL, each) for each in seeds], pool, audience)
     return took, began, noted
 
 
@@ -67,7 +67,7 @@ def test_of_those_in_flight_the_first_ones_are_in_training():
     began_at = []
     pool = FakePool(lambda job, tried: outcome_of(job), slots=1, most=3)
     audience = Audience(lambda *what: None, lambda job: began_at.append((job.seeds, len(pool.begun))))
-    dispatch([Job(TRIAL, (seed,)) for seed in range(4)], pool, audience)
+    dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(4)], pool, audience)
     assert began_at == [((0,), 3), ((1,), 4), ((2,), 4), ((3,), 4)]
 
 
@@ -75,7 +75,7 @@ def test_a_lost_job_is_tried_again_and_noted():
     pool = FakePool(lambda job, tried: GONE if job.seeds == (0,) and tried < 3 else outcome_of(job))
     took, _, noted = dispatched(pool, (0,), (1,), (2,))
     assert sorted(job.seeds for job, _ in took) == [(0,), (1,), (2,)] and not any(o.failures for _, o in took)
-    assert pool.tried[Job(TRIAL, (0,))] == 3 and len(noted) == 2
+    assert pool.tried[TrainingJob(TRIAL, (0,))] == 3 and len(noted) == 2
     assert noted[0].endswith(" seed 0: its worker was killed; it is tried again")
 
 
@@ -111,7 +111,7 @@ def test_a_stack_that_loses_its_device_is_tried_like_one_that_loses_its_worker()
         if 2 not in job.seeds:
             return outcome_of(job)
         alone = [Failure(2, (2,), "error", "a kernel's", "its log")] if job.seeds == (2,) else []
-        return Outcome([], alone, device_lost="a kernel's")
+        return JobOutcome([], alone, device_lost="a kernel's")
 
     pool = FakePool(happens)
     took, _, noted = dispatched(pool, (0, 1, 2, 3))
@@ -167,7 +167,7 @@ def test_a_loss_says_where_it_was():
 def test_a_lost_device_says_where_it_was():
     where = iter(["first", "second", "third"])
     took, _, noted = dispatched(
-        FakePool(lambda job, tried: Outcome([], [], device_lost="a kernel's", where=next(where))), (0,)
+        FakePool(lambda job, tried: JobOutcome([], [], device_lost="a kernel's", where=next(where))), (0,)
     )
     assert noted[0].endswith(": its worker on first lost its device (a kernel's); it is tried again")
     assert took[0][1].failures[0].message == "its worker lost its device (a kernel's), 3 times"
@@ -176,7 +176,7 @@ def test_a_lost_device_says_where_it_was():
 def test_epochs_are_told():
     told = []
     pool = FakePool(lambda job, tried: Heard((0,), EPOCH) if len(told) < 2 else outcome_of(job))
-    job = Job(TRIAL, (0, 1))
+    job = TrainingJob(TRIAL, (0, 1))
     dispatch([job], pool, Audience(lambda *what: None, epoch=lambda *what: told.append(what)))
     assert told == [(job, (0,), EPOCH)] * 2
 
@@ -194,7 +194,11 @@ def test_what_is_heard_of_has_begun_even_if_more_is_in_training_than_was_known()
         lambda job: told.append(("began", job.seeds)),
         lambda job, stack, epoch: told.append(("epoch", stack)),
     )
-    dispatch([Job(TRIAL, (0,)), Job(TRIAL, (1,))], Grown(lambda job, tried: outcome_of(job), slots=1), audience)
+    dispatch(
+        [TrainingJob(TRIAL, (0,)), TrainingJob(TRIAL, (1,))],
+        Grown(lambda job, tried: outcome_of(job), slots=1),
+        audience,
+    )
     # Each once, before anything else of it.
     assert told == [("began", (0,)), ("began", (1,)), *[("epoch", (1,))] * 2, ("took", (0,)), ("took", (1,))]
 
@@ -214,7 +218,7 @@ def test_an_error_of_a_job_or_of_the_audience_ends_all():
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        dispatch([Job(TRIAL, (seed,)) for seed in range(3)], pool, Audience(take))
+        dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(3)], pool, Audience(take))
     assert pool.ended and len(pool.begun) == 2
 
 
@@ -226,7 +230,9 @@ def test_what_has_ended_is_taken_before_an_error_ends_all():
     pool, took = AllAtOnce(lambda job, tried: outcome_of(job) if job.seeds[0] else InputError("no data")), []
     with pytest.raises(InputError, match="no data"):
         dispatch(
-            [Job(TRIAL, (seed,)) for seed in range(3)], pool, Audience(lambda job, outcome: took.append(job.seeds))
+            [TrainingJob(TRIAL, (seed,)) for seed in range(3)],
+            pool,
+            Audience(lambda job, outcome: took.append(job.seeds)),
         )
     assert took == [(1,)] and pool.ended and pool.begun == [(0,), (1,)]
 
@@ -242,6 +248,6 @@ def test_an_interruption_breaks_off_nothing_that_is_being_taken():
         taken.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
-        dispatch([Job(TRIAL, (seed,)) for seed in range(9)], pool, Audience(take, ending=said.set))
+        dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(9)], pool, Audience(take, ending=said.set))
     # What had ended besides is taken, and no more is begun.
     assert taken == ["begun", "whole"] * 2 and len(pool.begun) == 2 and pool.ended

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from bench.counting.profile import Complexity
 from bench.measurement.measurements import Launch, Measurement, Samples
-from bench.measurement.peaks import Ceilings
+from bench.measurement.peaks import Peaks
 from bench.measurement.roofline import Floor
-from bench.measurement.workloads import Facts, Work
+from bench.measurement.workloads import Workload, WorkloadFacts
 from bench.records import FailureRecord, Predictions, RecordFolder, TimedTrial, TimingRecord, TrialRecord
 from bench.report.load import Chapter
 from bench.system.environment import collect
@@ -123,7 +123,7 @@ def diverged(trial: Trial, seed=0) -> TrialRecord:
 
 
 def measurement(
-    works: Sequence[Work], seconds: Sequence[float], shares: Sequence[dict[str, float]] = ()
+    works: Sequence[Workload], seconds: Sequence[float], shares: Sequence[dict[str, float]] = ()
 ) -> Measurement:
     """Two launches of works each of which takes its seconds, throughout; shares: where these go, of the first works."""
     calm = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
@@ -135,8 +135,8 @@ def measurement(
     ]
     return Measurement(
         works=list(works),
-        facts=[Facts(params=1, macs=2, floor=floor)] * len(works),
-        ceilings=Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6),
+        facts=[WorkloadFacts(params=1, macs=2, floor=floor)] * len(works),
+        ceilings=Peaks(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6),
         launches=[Launch(samples=samples, before=calm, after=calm)] * 2,
         environment=ENVIRONMENT,
         finished_at="2026-01-01T00:00:00+00:00",

@@ -13,7 +13,7 @@ from bench.counting import cost_tables
 from bench.counting.profile import Complexity
 from bench.formats import Sheet
 from bench.measurement import side_by_side, time_tables
-from bench.measurement.comparison import Compared
+from bench.measurement.comparison import ComparedWorkload
 from bench.records import audit, merging
 from bench.records.audit import Finding, Inventory
 from bench.records.folds import OutOfFold
@@ -22,7 +22,7 @@ from bench.studies import calibration, convolution_grid, endurance, fuzzing, sim
 from bench.timing.verdicts import SLOWER, Comparison
 from melcnn import MelCNN, configure
 from melcnn.evaluation import Evaluation
-from melcnn.training import Curves, Run
+from melcnn.training import Curves, TrainedNetwork
 from tests.records.test_folder import timing_record, trial_record
 
 # How many of each kind of record a folder holds.
@@ -39,9 +39,11 @@ def csv_sheets(clips):
     words, names = ("yes", "no"), ["yes/1.wav", "no/2.wav"]
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6]])
     found = Evaluation(words, names, ["1", "2"], np.array([0, 1]), probabilities)
-    run = Run(0, "torch", MelCNN(), Curves([0.5], [0.4], [1.0]), 1, torch.zeros(2, 2), torch.zeros(2, 2), 1.0, 0.5)
+    run = TrainedNetwork(
+        0, "torch", MelCNN(), Curves([0.5], [0.4], [1.0]), 1, torch.zeros(2, 2), torch.zeros(2, 2), 1.0, 0.5
+    )
     # Too few launches for an interval.
-    compared = Compared("step groups=1", Comparison(1.1, 0.0, float("inf"), SLOWER), 1.0, 1.1)
+    compared = ComparedWorkload("step groups=1", Comparison(1.1, 0.0, float("inf"), SLOWER), 1.0, 1.1)
     scenario = next(scenario for scenario in simulation.scenarios() if len(scenario.accuracies) == 2)
     return {
         "melbench sweep": summary.sheet(summary.rows(records, timing_record(one, two))),
@@ -60,10 +62,12 @@ def csv_sheets(clips):
         "melbench results check": audit.sheets(Path("runs"), Inventory(dict.fromkeys(RECORDS, 0), (STALE,)), {})[1],
         "melbench results merge": merging.sheet([Merged(Path("a"), dict.fromkeys(RECORDS, 1), 1)], Path("b")),
         "python -m bench.studies.endurance": endurance.sheet(
-            [endurance.Row(trial="a", tries=1, right=1, found="", time_s=1, device="a")]
+            [endurance.EnduranceRow(trial="a", tries=1, right=1, found="", time_s=1, device="a")]
         ),
         "python -m bench.studies.fuzzing": fuzzing.sheet({"audio": fuzzing.Tally()}),
-        "python -m bench.studies.convolution_grid grid": _stored("speed/convolution-grid.csv", convolution_grid.GridRow),
+        "python -m bench.studies.convolution_grid grid": _stored(
+            "speed/convolution-grid.csv", convolution_grid.GridRow
+        ),
         "python -m bench.studies.simulation": simulation.sheet([simulation.simulate(scenario, 1)]),
         "python -m bench.studies.calibration": _stored("timing/calibration-stored.csv", calibration.Line),
     }

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 
 from bench.executors import jobs, processes
-from bench.executors.jobs import Outcome, Trained
+from bench.executors.jobs import JobOutcome, TrainedStack
 from melcnn import InputError
-from melcnn.training import Curves, Epoch, Run
+from melcnn.training import Curves, Epoch, TrainedNetwork
 
 # Until what should have happened long before fails the test: the machine may be busy.
 PATIENCE_SECONDS = 300
 
 
-def run_of(seed, clips=16, loss=0.5, accuracy=0.75) -> Run:
+def run_of(seed, clips=16, loss=0.5, accuracy=0.75) -> TrainedNetwork:
     """The run of a network that nobody trained, of so many clips in validation and in test."""
     logits = torch.zeros(clips, 2)
-    return Run(
+    return TrainedNetwork(
         seed=seed,
         kernels="torch",
         network=None,
@@ -41,19 +41,19 @@ def stand_in(monkeypatch, training):
 # What workers do in place of training: named by functions, which processes find again.
 
 
-def learned(job, features, hear, environment) -> Outcome:
+def learned(job, features, hear, environment) -> JobOutcome:
     """All goes well, at once."""
-    return Outcome([Trained(job.seeds, [run_of(seed) for seed in job.seeds], [0.1])], [], environment)
+    return JobOutcome([TrainedStack(job.seeds, [run_of(seed) for seed in job.seeds], [0.1])], [], environment)
 
 
-def killed_by_seed_1(job, features, hear, environment) -> Outcome:
+def killed_by_seed_1(job, features, hear, environment) -> JobOutcome:
     """Whatever process trains seed 1 is killed."""
     if 1 in job.seeds:
         os.kill(os.getpid(), signal.SIGKILL)
     return learned(job, features, hear, environment)
 
 
-def killed_once(job, features, hear, environment) -> Outcome:
+def killed_once(job, features, hear, environment) -> JobOutcome:
     """The first process that trains seed 1 is killed. That there was one, a file says, in the folder that the words of
     the trial name."""
     mark = Path(job.trial.data.words[0])
@@ -63,7 +63,7 @@ def killed_once(job, features, hear, environment) -> Outcome:
     return learned(job, features, hear, environment)
 
 
-def endless(job, features, hear, environment) -> Outcome:
+def endless(job, features, hear, environment) -> JobOutcome:
     """Trains until it is ended."""
     number = 0
     while True:
@@ -80,7 +80,7 @@ class HeldOn:
     node: str
     begun: Path
 
-    def __call__(self, job, features, hear, environment) -> Outcome:
+    def __call__(self, job, features, hear, environment) -> JobOutcome:
         import ray
 
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -90,10 +90,10 @@ class HeldOn:
         while not self.begun.exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        return jobs.do(job, features, hear, environment)
+        return jobs.train_job(job, features, hear, environment)
 
 
-def refused(job, features, hear, environment) -> Outcome:
+def refused(job, features, hear, environment) -> JobOutcome:
     raise InputError("of these data nothing can be trained")
 
 

@@ -14,14 +14,14 @@ from bench.measurement import (
     workloads,
 )
 from bench.measurement.measurements import Launch, Measurement, Samples
-from bench.measurement.peaks import Ceilings
+from bench.measurement.peaks import Peaks
 from bench.system import environment
 from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.errors import InputError
 from tests.helpers.machines import FakeMachine
 
-TOP = Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6)
+TOP = Peaks(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6)
 CALM = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
 WORKS = [work for groups in (1, 4) for work in workloads.of_trial(configure(groups=groups), ["latency"])]
 FACTS = [builders.facts(work, "cpu", TOP) for work in WORKS]
@@ -230,7 +230,7 @@ def test_where_the_time_goes_has_columns():
 
 def test_older_files_do_not_tell_where_the_time_goes(tmp_path):
     path = tmp_path / "m.json"
-    measurements.write(with_shares(*[{"convolution": 1.0}] * 5), path)
+    measurements.write_measurement(with_shares(*[{"convolution": 1.0}] * 5), path)
     content = json.loads(path.read_text())
     assert [row.convolution_time_share for row in time_tables.rows(reader.read(path))] == [1.0, None]
     for one in (one for launch in content["launches"] for one in launch["samples"]):
@@ -268,7 +268,7 @@ def test_files_that_hold_no_measurement(tmp_path, content, complaint):
 
 def test_damaged_and_foreign_measurements(tmp_path):
     path = tmp_path / "m.json"
-    measurements.write(measured(), path)
+    measurements.write_measurement(measured(), path)
     assert reader.read(path).model_dump_json() == measured().model_dump_json()
     whole = json.loads(path.read_text())
 
@@ -295,13 +295,13 @@ def test_damaged_and_foreign_measurements(tmp_path):
 
 def test_a_folder_is_its_files_launches(tmp_path):
     for number in range(3):
-        measurements.write(measured(launches=2, machine=1.0 + number), tmp_path / f"{number}.json")
+        measurements.write_measurement(measured(launches=2, machine=1.0 + number), tmp_path / f"{number}.json")
     assert len(reader.read(tmp_path).launches) == 6
-    measurements.write(measured(launches=2), tmp_path / "copy.json")
+    measurements.write_measurement(measured(launches=2), tmp_path / "copy.json")
     with pytest.raises(InputError, match="holds a launch twice"):
         reader.read(tmp_path)
     (tmp_path / "copy.json").unlink()
-    measurements.write(measured(launches=2, of=WORKS[:1]), tmp_path / "other.json")
+    measurements.write_measurement(measured(launches=2, of=WORKS[:1]), tmp_path / "other.json")
     with pytest.raises(InputError, match="other.json is of other works"):
         reader.read(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -326,7 +326,7 @@ BY_ROUND = ("seconds", "waited", "reference_seconds", "reference_waited")
 )
 def test_measurements_that_contradict_themselves(tmp_path, change, says):
     path = tmp_path / "m.json"
-    measurements.write(measured(), path)
+    measurements.write_measurement(measured(), path)
     content = json.loads(path.read_text())
     change(content["launches"][0]["samples"][0])
     path.write_text(json.dumps(content))

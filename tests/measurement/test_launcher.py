@@ -5,7 +5,7 @@ import pytest
 
 from bench.measurement import builders, launcher, worker, workloads
 from bench.measurement.measurements import Launch, Samples
-from bench.measurement.worker import Answer, Job
+from bench.measurement.worker import LaunchAnswer, LaunchJob
 from bench.system import environment
 from bench.system.monitor import Conditions
 from melcnn import configure
@@ -94,8 +94,8 @@ def test_a_measurement_of_two_launches(models, env):
 
 def test_reference_work_runs_beside(env):
     chosen = workloads.of_trial(configure(groups=16, batch_size=2), ["latency", "front-end"])
-    job = Job(works=chosen, device="cpu", referenced=True, max_seconds=5.0, seed=1)
-    start, *answers, end = worker.answers(job)
+    job = LaunchJob(works=chosen, device="cpu", referenced=True, max_seconds=5.0, seed=1)
+    start, *answers, end = worker.launch_answers(job)
     assert start.before and end.after
     assert sorted(answer.index for answer in answers) == [0, 1, 2] and end.index is None and not end.error
     for answer in answers:
@@ -121,7 +121,7 @@ def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
             ratio = 1 + spread * (-1) ** job.seed
             waited = [0.5 * (job.seed in held_up)]
             one = Samples(cold_seconds=1, seconds=[ratio], waited=waited, reference_seconds=[1.0], reference_waited=[0])
-            return Launch(samples=[one], before=now, after=now), Answer(after=now)
+            return Launch(samples=[one], before=now, after=now), LaunchAnswer(after=now)
 
         monkeypatch.setattr(launcher, "_launch", fake)
         return len(launcher.measure(chosen, "cpu", 5, 1.0, True, env).launches)
@@ -146,8 +146,8 @@ def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
 def test_where_the_time_goes_is_asked_of_networks(monkeypatch):
     monkeypatch.setattr(worker.profiler, "of_call", lambda *_: {"rest": 1.0})
     chosen = workloads.of_trial(configure(groups=16), ["latency", "front-end"])
-    job = Job(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
-    _, *answers, _ = worker.answers(job)
+    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
+    _, *answers, _ = worker.launch_answers(job)
     told = {chosen[answer.index].what: answer.samples.shares for answer in answers}
     assert told == {"latency": {"rest": 1.0}, "front-end": {}}
 
@@ -158,15 +158,17 @@ def test_a_call_that_fails_after_its_rounds_keeps_them(monkeypatch):
 
     monkeypatch.setattr(worker.profiler, "of_call", fails)
     chosen = workloads.of_trial(configure(groups=16), ["latency"])
-    job = Job(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
-    _, answer, end = worker.answers(job)
+    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
+    _, answer, end = worker.launch_answers(job)
     assert answer.samples.seconds and answer.samples.shares == {}
     assert end.error == "latency groups=16 raised after its rounds RuntimeError: out of luck" and not end.bad_input
 
 
 def test_a_process_that_dies_is_said(models, env, monkeypatch):
     monkeypatch.setattr(
-        launcher, "facts", lambda *_: workloads.Facts(params=1, macs=1, floor=workloads.roofline.floor([], None))
+        launcher,
+        "facts",
+        lambda *_: workloads.WorkloadFacts(params=1, macs=1, floor=workloads.roofline.floor([], None)),
     )
     with pytest.raises(Failed, match="a timing process ended with exit code 3"):
         launcher.measure(of_model(models("Dies")), "cpu", 2, 5.0, False, env)
@@ -212,9 +214,9 @@ def test_no_room_for_repetitions(env):
 
 def test_a_work_is_of_a_trial_or_a_model():
     with pytest.raises(ValueError, match="a trial or of a model"):
-        workloads.Work(what="step", clips=1, batch_size=1)
+        workloads.Workload(what="step", clips=1, batch_size=1)
     with pytest.raises(ValueError, match="front-end is a trial's"):
-        workloads.Work(what="front-end", clips=1, batch_size=1, model="a:b")
+        workloads.Workload(what="front-end", clips=1, batch_size=1, model="a:b")
 
 
 def test_labels_tell_works_apart():

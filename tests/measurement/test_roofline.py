@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from bench.measurement import builders, peaks, roofline, workloads
-from bench.measurement.peaks import Ceilings
-from bench.measurement.roofline import ARITHMETIC, LAUNCHES, MEMORY, Operation, floor, operations
+from bench.measurement.peaks import Peaks
+from bench.measurement.roofline import ARITHMETIC, LAUNCHES, MEMORY, OperatorTraffic, floor, operations
 from melcnn import configure
 from tests.helpers.machines import FakeMachine
 
 # 1 GFLOP/s, 1 GB/s for what fits 1 MB and 0.1 GB/s beyond, 1 ms a launch.
-TOP = Ceilings(flops_per_second=1e9, bytes_per_second={2**20: 1e9, 2**30: 1e8}, launch_seconds=1e-3)
+TOP = Peaks(flops_per_second=1e9, bytes_per_second={2**20: 1e9, 2**30: 1e8}, launch_seconds=1e-3)
 
 
 def test_operations_of_a_convolution():
@@ -75,10 +75,10 @@ def test_an_operator_without_a_formula_still_moves_its_bytes():
 @pytest.mark.parametrize(
     ("one", "seconds", "bound"),
     [
-        (Operation("mm", flops=5e6, bytes=1000), 5e-3, ARITHMETIC),  # 5e6 / 1e9
-        (Operation("copy", flops=0.0, bytes=2**22), 2**22 / 1e8, MEMORY),  # beyond 1 MB: the slower bandwidth
-        (Operation("copy", flops=0.0, bytes=2**20), 2**20 / 1e9, MEMORY),  # 1.05 ms, just above a launch
-        (Operation("add", flops=10.0, bytes=80), 1e-3, LAUNCHES),
+        (OperatorTraffic("mm", flops=5e6, bytes=1000), 5e-3, ARITHMETIC),  # 5e6 / 1e9
+        (OperatorTraffic("copy", flops=0.0, bytes=2**22), 2**22 / 1e8, MEMORY),  # beyond 1 MB: the slower bandwidth
+        (OperatorTraffic("copy", flops=0.0, bytes=2**20), 2**20 / 1e9, MEMORY),  # 1.05 ms, just above a launch
+        (OperatorTraffic("add", flops=10.0, bytes=80), 1e-3, LAUNCHES),
     ],
 )
 def test_each_operator_takes_at_least_its_dearest_need(one, seconds, bound):
@@ -88,20 +88,20 @@ def test_each_operator_takes_at_least_its_dearest_need(one, seconds, bound):
 
 def test_operators_run_one_after_another():
     # 5 ms of arithmetic, three launches of 1 ms; twice. The largest share names the bound.
-    found = floor([Operation("mm", 5e6, 1000), *[Operation("add", 1.0, 8)] * 3] * 2, TOP)
+    found = floor([OperatorTraffic("mm", 5e6, 1000), *[OperatorTraffic("add", 1.0, 8)] * 3] * 2, TOP)
     assert found.seconds == pytest.approx(2 * 8e-3)
     assert (found.bound, found.operators, found.flops, found.bytes) == (ARITHMETIC, 8, 2 * 5_000_003, 2 * 1024)
-    assert floor([Operation("mm", 2e6, 1000), *[Operation("add", 1.0, 8)] * 3], TOP).bound == LAUNCHES
+    assert floor([OperatorTraffic("mm", 2e6, 1000), *[OperatorTraffic("add", 1.0, 8)] * 3], TOP).bound == LAUNCHES
 
 
 def test_only_busy_time_says_that_a_gpu_waits_for_launches():
-    found = floor([Operation("add", 1.0, 8)] * 9, TOP)
+    found = floor([OperatorTraffic("add", 1.0, 8)] * 9, TOP)
     assert found.bound == LAUNCHES
     assert roofline.bound(found, 1.0, None, on_gpu=False) == LAUNCHES  # the CPU: host and device are one
     assert roofline.bound(found, 1.0, None, on_gpu=True) == MEMORY  # not known, so not said
     assert roofline.bound(found, 1.0, 0.9, on_gpu=True) == MEMORY
     assert roofline.bound(found, 1.0, 0.1, on_gpu=True) == LAUNCHES
-    heavy = floor([Operation("mm", 5e9, 1000)], TOP)
+    heavy = floor([OperatorTraffic("mm", 5e9, 1000)], TOP)
     assert roofline.bound(heavy, 10.0, 0.1, on_gpu=True) == LAUNCHES
 
 
@@ -133,13 +133,13 @@ def test_ceilings_are_measured_once_a_machine(monkeypatch, tmp_path):
 
     monkeypatch.setattr(peaks, "measure", measure)
     env = environment.collect("cpu")
-    assert peaks.ceilings(env, "cpu") == peaks.ceilings(env, "cpu") == TOP
+    assert peaks.device_peaks(env, "cpu") == peaks.device_peaks(env, "cpu") == TOP
     assert measured == ["cpu"]
-    peaks.ceilings(env.model_copy(update={"threads": env.threads + 1}), "cpu")
+    peaks.device_peaks(env.model_copy(update={"threads": env.threads + 1}), "cpu")
     assert measured == ["cpu"] * 2
     for file in tmp_path.glob("ceilings/*.json"):
         file.write_text("{}")
-    peaks.ceilings(env, "cpu")
+    peaks.device_peaks(env, "cpu")
     assert measured == ["cpu"] * 3
 
 

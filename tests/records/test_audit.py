@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from bench.records import FORMAT_VERSION, RESULTS_VERSION, RecordFolder
-from bench.records.audit import Finding, look, tidy_up
+from bench.records.audit import Finding, inspect, move_aside
 from melcnn import InputError, configure, locking
 from tests.helpers.records import timing_record, trial_record
 
@@ -140,8 +140,8 @@ def contents(path):
 def test_what_is_amiss_is_moved_aside_with_its_reason(folder, spoil, kind):
     path, reason = spoil(folder)
     before = contents(folder.path)
-    assert look(folder.path) == look(folder.path) and contents(folder.path) == before, "who looks changes nothing"
-    found, moved = tidy_up(folder)
+    assert inspect(folder.path) == inspect(folder.path) and contents(folder.path) == before, "who looks changes nothing"
+    found, moved = move_aside(folder)
     (finding,) = found.findings
     assert (finding.path, finding.kind) == (path, kind) and reason in finding.reason
     assert found.counting == {"trial": 2, "failure": 0, "timing": 1}
@@ -153,14 +153,14 @@ def test_what_is_amiss_is_moved_aside_with_its_reason(folder, spoil, kind):
     assert sorted([*before, b"aside", kind.encode(), explained.read_bytes()]) == contents(folder.path)
     # A sweep can go on, and there is nothing left to do.
     assert len(folder.trials()) == 2 and len(folder.timings()) == 1
-    assert tidy_up(folder) == (look(folder.path), {}) and not look(folder.path).findings
+    assert move_aside(folder) == (inspect(folder.path), {}) and not inspect(folder.path).findings
 
 
 def test_everything_at_once(folder):
     # Those that leave the same name behind come in turns.
     spoils = [spoil for spoil in AMISS if spoil not in (no_text, of_a_newer_format, without_a_field, edited, no_file)]
     paths = [spoil(folder)[0] for spoil in spoils]
-    found, moved = tidy_up(folder)
+    found, moved = move_aside(folder)
     assert [finding.path for finding in found.findings] == sorted(paths) and len(set(moved.values())) == len(paths)
 
 
@@ -168,7 +168,7 @@ def test_nothing_aside_is_overwritten(folder):
     for number in range(3):
         path, _ = truncated(folder)
         path.write_text(f"{{ number {number}")
-        tidy_up(folder)
+        move_aside(folder)
     home = folder.path / "aside" / "truncated"
     names = [f"{path.name}{suffix}" for suffix in ("", ".2", ".3")]
     assert sorted(os.listdir(home)) == sorted([*names, *(f"{name}.txt" for name in names)])
@@ -177,7 +177,7 @@ def test_nothing_aside_is_overwritten(folder):
 
 def test_stale_records_aside_are_a_folder_of_records(folder):
     stale(folder)
-    tidy_up(folder)
+    move_aside(folder)
     (record,) = RecordFolder(folder.path / "aside" / "stale").trials().values()
     assert record.results_version == RESULTS_VERSION - 1
 
@@ -186,7 +186,7 @@ def test_of_a_whole_and_a_truncated_one_the_whole_is_no_duplicate(folder):
     path, _ = renamed(folder)
     right = folder.path / trial_record(9).file_name
     right.write_text("{")
-    found, _ = tidy_up(folder)
+    found, _ = move_aside(folder)
     assert [(one.path, one.kind) for one in found.findings] == [(path, "foreign"), (right, "truncated")]
 
 
@@ -201,7 +201,7 @@ def test_what_is_no_record_and_has_no_records_name_stays(folder):
     for name, text in others.items():
         (folder.path / name).write_text(text)
     (folder.path / "records.json").mkdir()
-    assert look(folder.path).findings == ()
+    assert inspect(folder.path).findings == ()
 
 
 @pytest.mark.parametrize("name", ["aside", "aside/truncated"])
@@ -211,7 +211,7 @@ def test_nothing_is_moved_through_a_link(folder, tmp_path, name):
     (folder.path / name).parent.mkdir(exist_ok=True)
     (folder.path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=f"{name} is a link, and nothing is moved out of") as caught:
-        tidy_up(folder)
+        move_aside(folder)
     assert "\n" not in str(caught.value) and path.exists() and not any((tmp_path / "elsewhere").iterdir())
 
 
@@ -220,7 +220,7 @@ def test_a_pipe_in_a_records_name(folder):
     os.mkfifo(path)
     with pytest.raises(InputError, match=r"cannot be read \(not a regular file\)"):
         folder.trials()
-    assert look(folder.path).findings == (Finding(path, "unreadable", "is no file"),)
+    assert inspect(folder.path).findings == (Finding(path, "unreadable", "is no file"),)
 
 
 def test_a_kill_between_reason_and_file_leaves_the_file(folder, monkeypatch):
@@ -232,9 +232,9 @@ def test_a_kill_between_reason_and_file_leaves_the_file(folder, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr("pathlib.Path.rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            tidy_up(folder)
+            move_aside(folder)
     assert path.exists()
-    _, moved = tidy_up(folder)
+    _, moved = move_aside(folder)
     assert list(moved.values()) == [folder.path / "aside" / "truncated" / path.name]
 
 
@@ -243,12 +243,12 @@ def test_not_while_a_sweep_is_at_work(folder, monkeypatch):
     path, _ = leftover(folder)
     with RecordFolder(folder.path).locked():
         with pytest.raises(InputError, match="in use by process"):
-            tidy_up(folder)
-        assert path.exists() and look(folder.path).findings == (Finding(path, "leftover", leftover(folder)[1]),)
+            move_aside(folder)
+        assert path.exists() and inspect(folder.path).findings == (Finding(path, "leftover", leftover(folder)[1]),)
 
 
 def test_no_such_folder(tmp_path):
-    for look_for in (look, lambda path: tidy_up(RecordFolder(path))):
+    for look_for in (inspect, lambda path: move_aside(RecordFolder(path))):
         with pytest.raises(InputError, match="there is no folder .*runs: name a folder of records"):
             look_for(tmp_path / "runs")
     assert os.listdir(tmp_path) == []

@@ -11,8 +11,8 @@ import torch
 from bench.cli.board import Board
 from bench.executors import jobs
 from bench.records import RecordFolder
-from bench.report.caveats import amiss
-from bench.report.load import gather
+from bench.report.caveats import caveats
+from bench.report.load import load_report
 from bench.sweep.crossval import out_of_fold
 from bench.sweep.events import Listener, Standing, Status
 from bench.system.environment import collect
@@ -138,9 +138,9 @@ def test_a_report_says_what_failed(tmp_path):
     one, two = configure(), configure(groups=2)
     fold = failure_record(0, one, dataset="speech_commands, fold 2 of 5", data_fingerprint="f02", kind="lost")
     records = [network(one, 0), network(one, 1), network(two, 0), failure_record(1, two), fold]
-    (chapter,) = gather([written(tmp_path, *records).path], pytest.fail).chapters
+    (chapter,) = load_report([written(tmp_path, *records).path], pytest.fail).chapters
     assert {failure.kind for failure in chapter.failures} == {"out of memory", "lost"}
-    remarks = amiss([[records[0], records[1]], [records[2]]], [], {}, chapter.failures)
+    remarks = caveats([[records[0], records[1]], [records[2]]], [], {}, chapter.failures)
     assert remarks[0] == (
         "failed: groups=1 seed 0 of fold 2 (lost), groups=2 seed 1 (out of memory); --retry-failed runs them again"
     )
@@ -150,4 +150,4 @@ def test_a_report_says_what_failed(tmp_path):
 
 def test_failures_alone_make_no_report(tmp_path):
     with pytest.raises(InputError, match="failures alone"):
-        gather([written(tmp_path, failure_record()).path], pytest.fail)
+        load_report([written(tmp_path, failure_record()).path], pytest.fail)

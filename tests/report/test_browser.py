@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import charts, findings
-from bench.report.load import gather
+from bench.report.load import load_report
 from bench.report.page import page
 from bench.report.style import PAGE
 from melcnn.errors import visible
@@ -38,13 +38,13 @@ def browser():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page(gather(RUNS, print), "melbench report"), encoding="utf-8")
+    path.write_text(page(load_report(RUNS, print), "melbench report"), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
 def figures():
-    (chapter,) = gather(RUNS, print).chapters
+    (chapter,) = load_report(RUNS, print).chapters
     return {f"data-1-{figure.name}": figure for figure in charts.figures(findings.find(chapter), PAGE)}
 
 

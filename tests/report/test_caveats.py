@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.report.caveats import amiss
+from bench.report.caveats import caveats
 from bench.report.findings import timing_of
 from melcnn import configure
 from tests.helpers.records import ENVIRONMENT, diverged, failure_record, folds, heard, network, timing_record
@@ -17,7 +17,7 @@ def said(*groups, timings=None, crossings=(), failures=()):
     """What is said of configurations' records; timed together, where no timings are given."""
     if timings is None:
         timings = [timing_record(*(group[0].trial for group in groups))]
-    return amiss(groups, crossings, timing_of(groups, timings), failures)
+    return caveats(groups, crossings, timing_of(groups, timings), failures)
 
 
 def crossed(trial, *seeds, **changes):

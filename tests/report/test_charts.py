@@ -18,7 +18,7 @@ from bench.report import charts, time_breakdown
 from bench.report.charts import INTERVALS
 from bench.report.export import image
 from bench.report.findings import OUT_OF_FOLD, TEST, VALIDATION, find
-from bench.report.load import gather
+from bench.report.load import load_report
 from bench.report.style import MOST_IN_LEGEND, PAGE, PAPER, PHONE
 from melcnn import configure
 from tests.helpers.records import chapter, folds, measurement, network, timing_record
@@ -37,7 +37,9 @@ def figures(trials=(), folds=(), timings=(), style=PAPER):
 
 @pytest.fixture(scope="module")
 def reference():
-    (found,) = gather([RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail).chapters
+    (found,) = load_report(
+        [RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail
+    ).chapters
     return find(found)
 
 

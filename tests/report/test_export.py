@@ -12,7 +12,7 @@ from bench.measurement import workloads
 from bench.report import charts, export
 from bench.report.export import PIXELS_PER_INCH, image, write_figures
 from bench.report.findings import find
-from bench.report.load import Gathered
+from bench.report.load import ReportInput
 from bench.report.style import PAPER
 from melcnn import InputError, configure
 from tests.helpers.records import chapter, measurement, network
@@ -28,7 +28,7 @@ def networks(words=("yes", "no"), **changes):
 
 
 def written(folder, *chapters, **measurements):
-    return list(write_figures(Gathered(chapters, measurements), folder))
+    return list(write_figures(ReportInput(chapters, measurements), folder))
 
 
 def times():

@@ -11,7 +11,7 @@ import pytest
 from bench import formats
 from bench.analysis import summary
 from bench.report.findings import CURVES, OUT_OF_FOLD, TEST, VALIDATION, find
-from bench.report.load import gather
+from bench.report.load import load_report
 from melcnn import configure
 from tests.helpers.records import ENVIRONMENT, chapter, diverged, failure_record, folds, heard, network, timing_record
 
@@ -21,13 +21,15 @@ ONE, TWO, FOUR = (configure(groups=groups) for groups in (1, 2, 4))
 
 @pytest.fixture(scope="module")
 def reference():
-    (found,) = gather([RESULTS / "recipes" / "records"], pytest.fail).chapters
+    (found,) = load_report([RESULTS / "recipes" / "records"], pytest.fail).chapters
     return find(found)
 
 
 @pytest.fixture(scope="module")
 def with_folds():
-    (found,) = gather([RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail).chapters
+    (found,) = load_report(
+        [RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail
+    ).chapters
     return find(found)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from bench.measurement import measurements, workloads
 from bench.records import RESULTS_VERSION
-from bench.report.load import gather
+from bench.report.load import load_report
 from melcnn import configure
 from melcnn.errors import InputError
 from tests.helpers.records import (
@@ -25,7 +25,7 @@ EARLIER = {"results_version": RESULTS_VERSION - 1}
 
 def gathered(*paths):
     """What is gathered, where nothing calls for a notice."""
-    return gather(paths, pytest.fail)
+    return load_report(paths, pytest.fail)
 
 
 def of(folder, *records):
@@ -38,8 +38,8 @@ def test_folders_and_files_are_put_together(tmp_path):
     second = [network(ONE, 1), network(TWO, 0)]  # one of them is in the first, too
     written(tmp_path / "a", *first)
     written(tmp_path / "b", *second)
-    measurements.write(TIMES, tmp_path / "a" / "times.json")
-    measurements.write(TIMES, tmp_path / "alone.json")
+    measurements.write_measurement(TIMES, tmp_path / "a" / "times.json")
+    measurements.write_measurement(TIMES, tmp_path / "alone.json")
     found = gathered(tmp_path / "a", tmp_path / "b", tmp_path / "alone.json")
     (chapter,) = found.chapters
     assert {(record.trial, record.seed) for record in chapter.trials} == {(ONE, 0), (ONE, 1), (TWO, 0)}
@@ -50,7 +50,7 @@ def test_folders_and_files_are_put_together(tmp_path):
 
 
 def test_measurements_alone_make_no_chapter(tmp_path):
-    measurements.write(TIMES, tmp_path / "times.json")
+    measurements.write_measurement(TIMES, tmp_path / "times.json")
     for path in (tmp_path, tmp_path / "times.json"):
         assert not gathered(path).chapters and len(gathered(path).measurements) == 1
 
@@ -251,14 +251,14 @@ def test_what_is_neither_is_noted(tmp_path):
     (tmp_path / "package.json").write_text('{"name": "foreign"}')
     (tmp_path / "notes.txt").write_text("not for us")
     noted = []
-    assert len(gather([tmp_path], noted.append).chapters) == 1
+    assert len(load_report([tmp_path], noted.append).chapters) == 1
     (note,) = noted
     assert note.startswith("left out: ") and "package.json is no measurement file" in note and "\n" not in note
 
 
 def refused(*paths):
     with pytest.raises(InputError) as error:
-        gather(paths, lambda text: None)
+        load_report(paths, lambda text: None)
     assert "\n" not in str(error.value)
     return str(error.value)
 

@@ -20,8 +20,8 @@ import vl_convert
 
 from bench.measurement import workloads
 from bench.report.findings import CURVES, find
-from bench.report.load import Gathered
-from bench.report.page import _file, answer, page, sort_value
+from bench.report.load import ReportInput
+from bench.report.page import _file, headline, page, sort_value
 from melcnn import configure
 from melcnn.errors import visible
 from tests.helpers.records import (
@@ -105,7 +105,7 @@ class Parsed(HTMLParser):
 
 
 def html_of(*chapters, measurements=None):
-    return page(Gathered(tuple(chapters), measurements or {}), "melbench report runs -o report.html")
+    return page(ReportInput(tuple(chapters), measurements or {}), "melbench report runs -o report.html")
 
 
 def page_of(*chapters, measurements=None):
@@ -121,7 +121,7 @@ def two(seeds=2, **changes):
 
 
 def figures(found):
-    return {name: (value, more) for name, value, more in answer(found).figures}
+    return {name: (value, more) for name, value, more in headline(found).figures}
 
 
 def test_the_answer_by_cross_validation():
@@ -133,7 +133,7 @@ def test_the_answer_by_cross_validation():
         fold for seed in (0, 1) for t, wrong in ((ONE, range(50)), (FOUR, ())) for fold in folds(t, seed, wrong, 100)
     ]
     found = find(chapter(trials, crossed, [timing_record(ONE, FOUR, seconds=(0.5, 0.25, 0.75))]))
-    one = answer(found)
+    one = headline(found)
     assert one.verdict == "groups=4" and "Decided by out-of-fold predictions" in one.evidence
     assert one.evidence.count("the margin, 0.5 points") == 1
     # A fourth of the parameters and MACs of groups=1, 16,000 and 1,000,000 (tests/records.py).
@@ -152,7 +152,7 @@ def test_the_answer_by_cross_validation():
 
 def test_the_answer_by_validation_alone():
     found = find(chapter(two()))
-    one = answer(found)
+    one = headline(found)
     assert one.verdict == "groups=4" and "'melbench recommend' decides by cross-validation" in one.evidence
     assert one.intervals == "Validation and test accuracy: 95% intervals of the mean over seeds, for these very clips."
     assert "epoch time" not in figures(found)  # nobody took any
@@ -162,14 +162,14 @@ def test_where_nobody_can_tell_the_best_found_is_shown():
     # One clip of 20 is five points, ten times the margin.
     records = [network(trial, seed, wrong) for trial, wrong in ((ONE, ()), (FOUR, (0,))) for seed in (0, 1)]
     found = find(chapter(records))
-    assert answer(found).verdict == "Nobody can tell yet"
-    assert answer(found).figures[0] == ("best found", "groups=1", "")
+    assert headline(found).verdict == "Nobody can tell yet"
+    assert headline(found).figures[0] == ("best found", "groups=1", "")
     assert figures(found)["MACs of one clip"] == ("1,000,000", "")  # nobody's takes more
 
 
 def test_one_seed_has_no_intervals():
     found = find(chapter(two(seeds=1)))
-    assert figures(found)["test accuracy"] == ("1.0000", "") and answer(found).intervals == ""
+    assert figures(found)["test accuracy"] == ("1.0000", "") and headline(found).intervals == ""
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_one_seed_has_no_intervals():
 )
 def test_without_a_choice_there_is_no_recommendation(records, why):
     own = [record for record in records if "fold" not in record.dataset]
-    one = answer(find(chapter(own, [record for record in records if "fold" in record.dataset])))
+    one = headline(find(chapter(own, [record for record in records if "fold" in record.dataset])))
     assert (one.verdict, one.figures) == ("No recommendation", ()) and why in one.evidence
 
 
@@ -362,4 +362,4 @@ def test_two_hundred_trials_fit_into_a_page_that_can_be_mailed():
         for groups, mels, channels, variant in grid
     ]
     assert len(records) == 200
-    assert len(page(Gathered((chapter(records),), {}), "melbench report")) < 5_000_000
+    assert len(page(ReportInput((chapter(records),), {}), "melbench report")) < 5_000_000

@@ -13,7 +13,7 @@ from bench.cli.app import sweep
 from bench.cli.decide import recommend
 from bench.grid import parse_axes, plan
 from bench.report import shell_commands
-from bench.report.load import gather
+from bench.report.load import load_report
 from melcnn import configure
 from melcnn.config import Data, FrontEnd, Training, Trial
 from melcnn.errors import InputError
@@ -54,7 +54,9 @@ def check(trials, seeds=1):
 
 
 def test_of_the_reference_records():
-    (found,) = gather([RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail).chapters
+    (found,) = load_report(
+        [RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail
+    ).chapters
     # 1515 clips are the 1328 and the 187: folds are of all but the test split (results/README.md).
     assert shell_commands.again([found]) == [
         shell_commands.SOURCE,

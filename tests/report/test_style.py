@@ -215,7 +215,7 @@ def test_what_is_drawn_is_as_the_schema_says(style):
     trials = [configure(n_mels=n_mels, groups=groups) for n_mels in (40, 80) for groups in (1, 2)]
     networks = [network(trial, seed) for trial in trials for seed in (0, 1)]
     figures = charts.figures(find(chapter(networks, timings=(timing_record(*trials),))), style)
-    timed = [workloads.Work(what="latency", clips=1, batch_size=1, trial=trial) for trial in trials]
+    timed = [workloads.Workload(what="latency", clips=1, batch_size=1, trial=trial) for trial in trials]
     figures += charts.times(time_breakdown.points(measurement(timed, [0.001] * len(timed))), style)
     assert len(figures) == 15
     for figure in figures:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bench.report.findings import CURVES
-from bench.report.load import Gathered
+from bench.report.load import ReportInput
 from melcnn import InputError, configure
 from tests.helpers.records import chapter, diverged, folds, network
 
@@ -19,7 +19,7 @@ READERS = "tensorboard.backend.event_processing.event_accumulator"
 
 
 def written(folder, *chapters):
-    return write_curves(Gathered(chapters, {}), folder)
+    return write_curves(ReportInput(chapters, {}), folder)
 
 
 def runs(folder):

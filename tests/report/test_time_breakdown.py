@@ -3,7 +3,7 @@
 import pytest
 
 from bench.measurement import workloads
-from bench.measurement.workloads import Work
+from bench.measurement.workloads import Workload
 from bench.report import time_breakdown
 from bench.report.time_breakdown import PARTS
 from melcnn import configure
@@ -52,7 +52,9 @@ def test_what_binds_the_network_is_not_what_binds_the_front_end():
 
 
 def test_in_a_batch_a_clip_takes_its_share():
-    front_end, network = (Work(what=what, clips=64, batch_size=64, trial=ONE) for what in ("front-end", "throughput"))
+    front_end, network = (
+        Workload(what=what, clips=64, batch_size=64, trial=ONE) for what in ("front-end", "throughput")
+    )
     found = points([network, front_end], (1.0, 3.0), [{"convolution": 0.25, "rest": 0.75}])
     assert [(p["part"], p["batch_size"]) for p in found] == [
         ("front-end", 64), ("convolution", 64), ("other operators", 64),
@@ -69,15 +71,15 @@ def test_the_network_is_whole_where_nobody_says_how_it_splits():
 
 
 def test_a_front_end_belongs_to_networks_that_hear_it_in_batches_of_its_size():
-    other = Work(what="front-end", clips=1, batch_size=1, trial=configure(n_mels=40))
-    large = Work(what="front-end", clips=64, batch_size=64, trial=ONE)
+    other = Workload(what="front-end", clips=1, batch_size=1, trial=configure(n_mels=40))
+    large = Workload(what="front-end", clips=64, batch_size=64, trial=ONE)
     assert {p["part"] for p in points([LATENCY[0], other, large], (1.0,) * 3)} == {"network, not split"}
 
 
 def test_nothing_of_what_was_not_timed():
     step, epoch = (workloads.of_trial(ONE, [what])[0] for what in ("step", "epoch"))
-    sixteen = Work(what="throughput", clips=16, batch_size=16, trial=ONE)  # no front-end is timed in such batches
-    anybodys = Work(what="latency", clips=1, batch_size=1, model="theirs:Net", input_shapes=((1, 80, 101),))
+    sixteen = Workload(what="throughput", clips=16, batch_size=16, trial=ONE)  # no front-end is timed in such batches
+    anybodys = Workload(what="latency", clips=1, batch_size=1, model="theirs:Net", input_shapes=((1, 80, 101),))
     assert points([step, epoch, sixteen, anybodys, FRONT_END], (1.0,) * 5) == []
     # A work that was cut short in every launch has no samples.
     cut = measurement(LATENCY, (1.0, 1.0))

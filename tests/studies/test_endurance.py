@@ -14,7 +14,7 @@ import pytest
 
 from bench.records import RESULTS, RecordFolder
 from bench.studies import endurance, faults, forked_runs
-from bench.studies.endurance import MOST_GROWTH_MB, TRIALS, Outcome, Row, main, parse, repeated
+from bench.studies.endurance import MOST_GROWTH_MB, TRIALS, AttemptOutcome, EnduranceRow, main, parse, repeated
 from melcnn import InputError
 from melcnn.errors import Failed
 from tests.helpers.records import trial_record
@@ -177,7 +177,7 @@ def test_a_sweep_that_is_over_is_not_waited_for(tmp_path, monkeypatch):
 def fake_run(tmp_path, said, code):
     log = tmp_path / "log"
     log.write_text(said)
-    return forked_runs.Run(0, log)
+    return forked_runs.ForkedRun(0, log)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def faked(tmp_path, monkeypatch):
 
 @linux
 def test_rows_of_other_trials_stay(faked, tmp_path):
-    faked(["clock=2", "memory=100"], lambda tries: Outcome(tries, f"{tries} good", 7 if tries == 100 else None))
-    faked(["kills=3", "clock=4"], lambda tries: Outcome(tries, f"{tries} good"))
+    faked(["clock=2", "memory=100"], lambda tries: AttemptOutcome(tries, f"{tries} good", 7 if tries == 100 else None))
+    faked(["kills=3", "clock=4"], lambda tries: AttemptOutcome(tries, f"{tries} good"))
     with (tmp_path / "out.csv").open(newline="") as file:
-        rows = [Row.model_validate({k: v or None for k, v in line.items()}) for line in csv.DictReader(file)]
+        rows = [EnduranceRow.model_validate({k: v or None for k, v in line.items()}) for line in csv.DictReader(file)]
     # In the order of the trials, whatever was done first.
     assert [(row.trial, row.tries, row.found, row.growth_mb) for row in rows] == [
         (TRIALS["kills"][0], 3, "3 good", None),
@@ -269,7 +269,7 @@ def test_rows_of_other_trials_stay(faked, tmp_path):
 
 @linux
 @pytest.mark.parametrize(
-    "outcome", [lambda tries: Outcome(tries - 1, ""), lambda tries: Outcome(tries, "", MOST_GROWTH_MB)]
+    "outcome", [lambda tries: AttemptOutcome(tries - 1, ""), lambda tries: AttemptOutcome(tries, "", MOST_GROWTH_MB)]
 )
 def test_what_goes_wrong_is_written_and_said_and_its_folder_kept(faked, tmp_path, outcome):
     with pytest.raises(Failed, match=f"not all went as it should: .* {tmp_path / 'home'}"):
@@ -281,5 +281,5 @@ def test_what_goes_wrong_is_written_and_said_and_its_folder_kept(faked, tmp_path
 def test_another_table_is_not_overwritten(faked, tmp_path):
     (tmp_path / "out.csv").write_text("groups,macs\n1,2\n")
     with pytest.raises(InputError, match="is no table of this command"):
-        faked(["kills=1"], lambda tries: Outcome(tries, ""))
+        faked(["kills=1"], lambda tries: AttemptOutcome(tries, ""))
     assert (tmp_path / "out.csv").read_text() == "groups,macs\n1,2\n"

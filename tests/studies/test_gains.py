@@ -105,9 +105,9 @@ def test_bad_input_is_one_line(monkeypatch, capsys, corpus, tmp_path, name, argu
 
 
 def test_each_change_changes_one_thing_and_names_it():
-    from melcnn.config import configure, settings_of, usual
+    from melcnn.config import configure, recipe_settings, settings_of
 
-    whole = usual("default")
+    whole = recipe_settings("default")
     for name, change in gains.CHANGES.items():
         changed = {k for k, v in settings_of(configure(recipe="default", **change)).items() if v != whole[k]}
         assert changed == set(change), name

@@ -12,10 +12,10 @@ import torch
 from bench.analysis import summary
 from bench.executors import jobs
 from bench.executors.base import Audience
-from bench.executors.jobs import Job, do
+from bench.executors.jobs import TrainingJob, train_job
 from bench.executors.threads import Threads
 from bench.records import RecordFolder
-from bench.report.load import gather
+from bench.report.load import load_report
 from bench.sweep import schedule
 from bench.sweep.events import Listener
 from bench.sweep.run import sweep
@@ -45,8 +45,8 @@ def features(clips):
 
 
 def done(features, seeds, trial=TRIAL, hear=lambda stack, epoch: None, kernels=None):
-    job = Job(trial, tuple(seeds), kernels)
-    return do(job, lambda front_end: contextlib.nullcontext(features), hear, ENVIRONMENT)
+    job = TrainingJob(trial, tuple(seeds), kernels)
+    return train_job(job, lambda front_end: contextlib.nullcontext(features), hear, ENVIRONMENT)
 
 
 def fits(most, error):
@@ -181,7 +181,7 @@ def test_features_that_cannot_be_made_fail_all_seeds_at_once():
         raise torch.OutOfMemoryError("CUDA out of memory")
         yield
 
-    outcome = do(Job(TRIAL, (0, 1)), none, lambda stack, epoch: None, ENVIRONMENT)
+    outcome = train_job(TrainingJob(TRIAL, (0, 1)), none, lambda stack, epoch: None, ENVIRONMENT)
     assert [(f.seed, f.stack, f.kind) for f in outcome.failures] == [
         (0, (0, 1), "out of memory"), (1, (0, 1), "out of memory"),
     ]  # fmt: skip
@@ -211,8 +211,8 @@ def test_who_loses_the_device_alone_failed_and_who_comes_after_is_not_judged(mon
 
     stand_in(monkeypatch, training)
     monkeypatch.setattr(jobs, "_device_lost", lambda: bool(lost))
-    job, took = Job(TRIAL, (0, 1, 2, 3)), []
-    outcome = do(job, lambda front_end: contextlib.nullcontext(None), lambda stack, epoch: None, ENVIRONMENT)
+    job, took = TrainingJob(TRIAL, (0, 1, 2, 3)), []
+    outcome = train_job(job, lambda front_end: contextlib.nullcontext(None), lambda stack, epoch: None, ENVIRONMENT)
     assert [(f.seed, f.stack, f.kind) for f in outcome.failures] == [(1, (1,), "error")]
     assert "illegal memory access" in outcome.device_lost and outcome.settled(job) == (0, 1)
     # What it is told of, it takes to be finished: of the others it hears nothing.
@@ -268,7 +268,7 @@ def test_a_failure_is_recorded_and_not_run_again_unless_asked(clips, tmp_path, m
     assert places(result.trials) == [(TRIAL, 0), (TRIAL, 1), (OTHER, 0), (OTHER, 1)]
     # The old record is kept, and not reported: not by a sweep, nor by a report.
     assert (tmp_path / failure.file_name).exists() and not swept(clips, tmp_path)[0].failures
-    assert not gather([tmp_path], pytest.fail).chapters[0].failures
+    assert not load_report([tmp_path], pytest.fail).chapters[0].failures
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), Failed("groups=2 raised")])

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from bench.executors import jobs
-from bench.executors.base import Room
+from bench.executors.base import Capacity
 from bench.executors.threads import Threads
 from bench.sweep import schedule
 from bench.sweep.events import Listener
-from bench.sweep.schedule import MOST_IN_A_STACK, plan, stacks_to_train
+from bench.sweep.schedule import MOST_IN_A_STACK, missing_stacks, plan_stacks
 from bench.system import monitor
 from melcnn import configure
 from melcnn.steps import bytes_to_train
@@ -24,27 +24,27 @@ from tests.helpers.stand_ins import run_of
 
 TRIALS = [configure(groups=groups) for groups in (1, 4)]
 PLENTY, CLIPS = 10**12, 1328
-TWO_CORES = Room("cpu", 2, PLENTY)
+TWO_CORES = Capacity("cpu", 2, PLENTY)
 
 
 def planned(seeds, trials=TRIALS, present=lambda trial: {}, room=TWO_CORES, again=lambda trial: ()):
-    return plan(trials, seeds, CLIPS, present, room, again)
+    return plan_stacks(trials, seeds, CLIPS, present, room, again)
 
 
 def test_stacks_of_one_configuration():
-    assert stacks_to_train(3, 16, {}) == [[0, 1, 2]]
-    assert stacks_to_train(3, 16, {s: trial_record(s, stack=[0, 1, 2]) for s in range(3)}) == []
+    assert missing_stacks(3, 16, {}) == [[0, 1, 2]]
+    assert missing_stacks(3, 16, {s: trial_record(s, stack=[0, 1, 2]) for s in range(3)}) == []
     # more seeds later are a stack of their own
-    assert stacks_to_train(5, 16, {s: trial_record(s, stack=[0, 1]) for s in range(2)}) == [[2, 3, 4]]
+    assert missing_stacks(5, 16, {s: trial_record(s, stack=[0, 1]) for s in range(2)}) == [[2, 3, 4]]
     # a stack whose writing was cut short is trained as it was planned
-    assert stacks_to_train(6, 16, {0: trial_record(0, stack=[0, 1, 2])}) == [[0, 1, 2], [3, 4, 5]]
-    assert stacks_to_train(5, 2, {}) == [[0], [1, 2], [3, 4]]
+    assert missing_stacks(6, 16, {0: trial_record(0, stack=[0, 1, 2])}) == [[0, 1, 2], [3, 4, 5]]
+    assert missing_stacks(5, 2, {}) == [[0], [1, 2], [3, 4]]
 
 
 def test_what_is_present_changes_no_stack_of_what_is_missing():
-    whole = stacks_to_train(11, 3, {})
+    whole = missing_stacks(11, 3, {})
     for done in whole:
-        rest = stacks_to_train(11, 3, {s: trial_record(s, stack=done) for s in done})
+        rest = missing_stacks(11, 3, {s: trial_record(s, stack=done) for s in done})
         assert rest == [stack for stack in whole if stack != done]
 
 
@@ -52,8 +52,8 @@ def test_a_seed_that_failed_is_trained_without_its_neighbours():
     stack = [0, 1, 2, 3]
     present = {seed: trial_record(seed, stack=stack) for seed in (0, 1, 3)}
     # Its failure was written, and with it all of the stack; unless some other seed's record is missing.
-    assert stacks_to_train(4, 16, present, again=[2]) == [[2]]
-    assert stacks_to_train(4, 16, {0: present[0], 1: present[1]}, again=[2]) == [stack]
+    assert missing_stacks(4, 16, present, again=[2]) == [[2]]
+    assert missing_stacks(4, 16, {0: present[0], 1: present[1]}, again=[2]) == [stack]
 
 
 def test_every_core_has_work_and_the_longest_begin():
@@ -71,22 +71,22 @@ def test_every_core_has_work_and_the_longest_begin():
 
 
 def test_one_stack_after_another_on_a_gpu():
-    found = planned(32, room=Room("cuda", 1, PLENTY))
+    found = planned(32, room=Capacity("cuda", 1, PLENTY))
     assert found.at_once == 1 and [len(seeds) for _, seeds in found.stacks] == [32, 32]
 
 
 def test_every_gpu_has_work():
     # 2 x 32 trainings on eight, two stacks for each: ceil(64 / 16) = 4 seeds.
-    found = planned(32, room=Room("cuda", 8, PLENTY))
+    found = planned(32, room=Capacity("cuda", 8, PLENTY))
     assert found.at_once == 8 and {len(seeds) for _, seeds in found.stacks} == {4}
 
 
 def test_stacks_are_split_when_the_memory_is_small():
     # Half of what is free for a core holds two replicas of groups 1 and somewhat more of groups 4.
     free = int(2.5 * bytes_to_train(TRIALS[0], CLIPS) / schedule.MEMORY_SHARE)
-    assert max(len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, free)).stacks) == 2
+    assert max(len(seeds) for _, seeds in planned(8, room=Capacity("cpu", 2, free)).stacks) == 2
     # One replica is always tried.
-    assert {len(seeds) for _, seeds in planned(8, room=Room("cpu", 2, 1)).stacks} == {1}
+    assert {len(seeds) for _, seeds in planned(8, room=Capacity("cpu", 2, 1)).stacks} == {1}
 
 
 def test_bytes_to_train_by_hand():
@@ -104,7 +104,7 @@ def test_bytes_to_train_by_hand():
 def test_times_are_kept_by_epoch(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
     now, kept = iter(range(100)), []
-    executor = Threads("cpu", functools.partial(jobs.do, now=lambda: float(next(now))))
+    executor = Threads("cpu", functools.partial(jobs.train_job, now=lambda: float(next(now))))
     schedule.train(planned(1, trials), clips, executor, Listener(), lambda *a: kept.append(a))
     ((job, outcome),) = kept
     (trained,) = outcome.trained

@@ -56,11 +56,11 @@ def test_it_is_measured_once_and_kept(monkeypatch, cache):
         asked.append(1)
         return machine.ways
 
-    assert [autotune.made(("conv", 1), ways) for _ in range(3)] == ["ours"] * 3
+    assert [autotune.choose(("conv", 1), ways) for _ in range(3)] == ["ours"] * 3
     autotune._known.clear()  # another process
-    assert autotune.made(("conv", 1), ways) == "ours"
+    assert autotune.choose(("conv", 1), ways) == "ours"
     assert len(asked) == 1
-    assert autotune.made(("conv", 2), ways) == "ours"
+    assert autotune.choose(("conv", 2), ways) == "ours"
     assert len(asked) == 2
     kept = [json.loads(path.read_text()) for path in (cache / "choices").iterdir()]
     assert sorted(entry["key"] for entry in kept) == [["conv", 1], ["conv", 2]]
@@ -72,11 +72,11 @@ def test_it_is_measured_once_and_kept(monkeypatch, cache):
 )
 def test_a_file_that_is_not_ours_is_measured_over(monkeypatch, cache, text):
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
-    autotune.made(("conv", 1), lambda: machine.ways)
+    autotune.choose(("conv", 1), lambda: machine.ways)
     (path,) = (cache / "choices").iterdir()
     path.write_text(text)
     autotune._known.clear()
-    assert autotune.made(("conv", 1), lambda: machine.ways) == "ours"
+    assert autotune.choose(("conv", 1), lambda: machine.ways) == "ours"
     assert json.loads(path.read_text())["chosen"] == "ours"
 
 
@@ -84,8 +84,8 @@ def test_a_cache_that_cannot_be_written_costs_one_line(monkeypatch, cache):
     cache.write_text("a file where the folder should be")
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
     with pytest.warns(UserWarning, match="the choice of kernels cannot be kept") as heard:
-        assert autotune.made(("conv", 1), lambda: machine.ways) == "ours"
-        assert autotune.made(("conv", 2), lambda: machine.ways) == "ours"
+        assert autotune.choose(("conv", 1), lambda: machine.ways) == "ours"
+        assert autotune.choose(("conv", 2), lambda: machine.ways) == "ours"
     assert len(heard) == 1
 
 
@@ -105,10 +105,10 @@ def test_a_measurement_that_asks_for_another_does_not_wait_for_itself(monkeypatc
     machine, inner = Machine(monkeypatch, library=0.01, ours=0.001), []
 
     def ways():
-        inner.append(autotune.made(("inner",), lambda: machine.ways))
+        inner.append(autotune.choose(("inner",), lambda: machine.ways))
         return machine.ways
 
-    assert autotune.made(("outer",), ways) == "ours"
+    assert autotune.choose(("outer",), ways) == "ours"
     assert inner == ["library"] and ("inner",) not in autotune._known
 
 

@@ -238,7 +238,7 @@ def test_what_the_compiler_takes_for_constant_is_marked_as_torch_marks_it_withou
 
 def test_the_choice_depends_on_shape_and_gradients(compiled, monkeypatch):
     keys = []
-    monkeypatch.setattr(autotune, "made", lambda key, *rest: keys.append(key) or "torch")
+    monkeypatch.setattr(autotune, "choose", lambda key, *rest: keys.append(key) or "torch")
     x, weight = torch.randn(5, 6, 13), torch.randn(4, 3, 3)
     for clips in (5, 7, 8, 9):
         grouped_conv1d(torch.randn(clips, 6, 13), weight, groups=2)
