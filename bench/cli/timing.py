@@ -14,6 +14,7 @@ from melcnn.errors import Failed, InputError, visible
 from melcnn.files import check_writable
 
 if TYPE_CHECKING:
+    from bench.measurement.comparison import ComparedWorkload
     from bench.formats import Sheet
     from melcnn.config import Trial
 

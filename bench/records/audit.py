@@ -54,7 +54,7 @@ def inspect(folder: Path) -> Inventory:
     strange: list[tuple[Path, Untrusted]] = []
     findings: list[Finding] = []
     for path in sorted(folder.iterdir()):
-        kind = folder.kind_of(path.name)
+        kind = records.kind_of(path.name)
         if _LEFTOVER.fullmatch(path.name):
             findings.append(Finding(path, "leftover", "is of a write that was cut short"))
         elif kind is None:
@@ -63,7 +63,7 @@ def inspect(folder: Path) -> Inventory:
             findings.append(Finding(path, "unreadable", "is no file"))
         else:
             try:
-                record = folder.read(path, kind)
+                record = records.read(path, kind)
             except Untrusted as error:
                 strange.append((path, error))
                 continue
@@ -79,7 +79,7 @@ def inspect(folder: Path) -> Inventory:
         for path, error in strange
     ]
     counting = readable - {finding.path.name for finding in findings}
-    numbers = {name: sum(folder.kind_of(each) is kind for each in counting) for name, kind in folder.KINDS.items()}
+    numbers = {name: sum(records.kind_of(each) is kind for each in counting) for name, kind in records.KINDS.items()}
     return Inventory(numbers, tuple(sorted(findings, key=lambda finding: finding.path)))
 
 

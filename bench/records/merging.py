@@ -69,7 +69,7 @@ def merge(
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for kind in folder.KINDS:
+    for kind in records.KINDS:
         for path in sorted(folder.glob(f"{kind}-*.json")):
             yield kind, path
 
@@ -77,7 +77,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _sources(folder: Path) -> Iterator[tuple[str, RecordFile]]:
     """The records of a folder by the names of their files, one in memory at a time."""
     for kind, path in _files(folder):
-        record = folder.read(path, folder.KINDS[kind])
+        record = records.read(path, records.KINDS[kind])
         if isinstance(record, TrialRecord):
             results = record.model_dump_json(include=records.RESULTS)
             yield path.name, RecordFile(path, kind, results=hashlib.sha256(results.encode()).hexdigest())
@@ -126,7 +126,7 @@ def _differing(one: Environment, other: Environment) -> str:
 def _merged(folder: Path, sources: dict[str, RecordFile], new: dict[str, RecordFile]) -> Merged:
     counts = Counter(source.kind for source in sources.values())
     written = sum(new.get(name) is source for name, source in sources.items())
-    return Merged(folder, {kind: counts[kind] for kind in folder.KINDS}, written)
+    return Merged(folder, {kind: counts[kind] for kind in records.KINDS}, written)
 
 
 def sheet(merged: Sequence[Merged], out: Path) -> Sheet:

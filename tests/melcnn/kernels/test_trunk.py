@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_torchs_to_refuse():
 
 def test_the_faster_kernels_are_chosen_and_kept(monkeypatch):
     asked = []
-    monkeypatch.setattr(trunk.autotune, "made", lambda key, ways, *rest: asked.append((key, set(ways()))) or "torch")
+    monkeypatch.setattr(trunk.autotune, "choose", lambda key, ways, *rest: asked.append((key, set(ways()))) or "torch")
     network = MelCNN(8, 2, 4)
     network(torch.randn(5, 8, 20))
     network(torch.randn(7, 8, 20))
