@@ -1,24 +1,32 @@
 """Axes of a grid, as people write them, to configurations."""
 
 import itertools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from melcnn.config import SETTINGS, SHUFFLING_VARIANTS, Trial, configure, descriptions
 from melcnn.errors import InputError
 
-# The study's two axes, by the names that the command line knows them by.
-PRESETS = {"groups": ("groups", (1, 2, 4, 8, 16)), "mels": ("n_mels", (20, 40, 80))}
+log = logging.getLogger(__name__)
 
-# More would be a slip of the keyboard: at a second a seed, three hours.
-MOST_SEEDS = 10_000
+# The study's two axes, by their names on the command line.
+PRESETS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "groups": ("groups", (1, 2, 4, 8, 16)),
+    "mels": ("n_mels", (20, 40, 80)),
+}
+
+# More would be a typing error: at a second a seed, they take three hours.
+MAX_SEEDS = 10_000
 
 
-def parse_axes(texts: Sequence[str]) -> dict[str, list]:
-    """`["groups"]`, `["mels"]` or `["n_mels=20,40", "groups=1,2"]` as setting names and their values.
+def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return setting names and their values from `["groups"]`, `["mels"]` or `["n_mels=20,40", "groups=1,2"]`.
 
-    Raises `InputError` for an axis that does not exist, has no values, or is given twice.
+    Raises:
+        InputError: for an axis that does not exist, has no values, or is given twice.
     """
-    axes: dict[str, list] = {}
+    axes: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals:
@@ -42,33 +50,59 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list]:
     return axes
 
 
-def plan(axes: dict[str, list], note: Callable[[str], None], **settings) -> list[Trial]:
-    """The grid of trials over `axes`, `settings` holding for all. Combinations that cannot exist are noted
-    and left out. Raises `InputError` if none can exist."""
+def plan(
+    axes: Mapping[str, list[Any]],
+    words: Sequence[str] = ("yes", "no"),
+    recipe: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+) -> list[Trial]:
+    """Return the grid of trials over `axes`, and log the combinations that are left out.
+
+    Args:
+        recipe, batch_size, epochs: for all trials; None: the default. An axis `recipe` takes precedence over `recipe`.
+
+    Raises:
+        InputError: if no combination can exist, or a setting is both an axis and an option.
+    """
+    trials, left_out = expand(axes, words, recipe, batch_size, epochs)
+    for text in left_out:
+        log.warning(f"left out {text}")
+    return trials
+
+
+def expand(
+    axes: Mapping[str, list[Any]],
+    words: Sequence[str] = ("yes", "no"),
+    recipe: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+) -> tuple[list[Trial], list[str]]:
+    """Return what `plan` does, and the combinations that are left out, each with its reason."""
+    given = {"recipe": None if "recipe" in axes else recipe, "batch_size": batch_size, "epochs": epochs}
+    settings = {name: value for name, value in given.items() if value is not None}
     if clash := next((name for name in axes if name in settings), None):
         raise InputError(f"{clash} is both an axis and an option: give it once")
     # In the order of the settings, front-end first: the features of one front-end are then needed in one go.
-    axes = {name: axes[name] for name in SETTINGS if name in axes}
-    trials, impossible = [], []
-    for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
+    ordered = {name: axes[name] for name in SETTINGS if name in axes}
+    trials: list[Trial] = []
+    impossible: list[tuple[dict[str, Any], InputError]] = []
+    for values in itertools.product(*ordered.values()):
+        chosen = dict(zip(ordered, values, strict=True))
         try:
-            trials.append(configure(**settings, **chosen))
+            trials.append(configure(tuple(words), **settings, **chosen))
         except InputError as error:
             impossible.append((chosen, error))
     if not trials:
         raise impossible[0][1]
     if len({trial.canonical() for trial in trials}) < len(trials):
         raise InputError("the axes name a configuration twice, such as groups=1,01: name each once")
-    # What is exchanged between groups needs two of them.
+    # With one group there is nothing to exchange between groups.
     same = [t for t in trials if t.model.groups == 1 and t.model.variant in SHUFFLING_VARIANTS and _plain(t) in trials]
     named = descriptions(trials) if same else {}
-    for trial in same:
-        note(f"left out {named[trial]}: of one group it is the plain network")
-        trials.remove(trial)
-    for chosen, error in impossible:
-        note(f"left out {' '.join(f'{k}={v}' for k, v in chosen.items())}: {error}")
-    return trials
+    left_out = [f"{named[trial]}: of one group it is the plain network" for trial in same]
+    left_out += [f"{' '.join(f'{k}={v}' for k, v in chosen.items())}: {error}" for chosen, error in impossible]
+    return [trial for trial in trials if trial not in same], left_out
 
 
 def _plain(trial: Trial) -> Trial:
@@ -76,5 +110,6 @@ def _plain(trial: Trial) -> Trial:
 
 
 def check_seeds(seeds: int) -> None:
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise InputError(f"--seeds {seeds} is out of range: give 1 to {MOST_SEEDS}")
+    """Raise `InputError` unless so many seeds can be trained."""
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise InputError(f"--seeds {seeds} is out of range: give 1 to {MAX_SEEDS}")

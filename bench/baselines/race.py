@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.baselines import BASELINES
 from bench.baselines.loop import Files, Settings
+from bench.executors.threads import Threads
 from bench.executors.jobs import import_compiler
 from bench.formats import Sheet
 from bench.grid import check_seeds
 from bench.records import RecordFolder
 from bench.records.failures import as_error
 from bench.stats.intervals import mean_interval, significant
-from bench.sweep.events import Listener
 from bench.sweep.run import sweep
 from bench.timing import timer
 from bench.timing.clocks import HostClock, clock_for
@@ -75,7 +75,7 @@ def race(
 
         def melbench(number: int) -> None:
             own = recordings.load(folder / "data", clips.words)
-            found = sweep(trials, seeds, own, RecordFolder(folder / f"records-{number}"), device, Listener())
+            found = sweep(trials, seeds, own, RecordFolder(folder / f"records-{number}"), Threads(device))
             if found.failures:
                 raise as_error(found.failures)
             heard[MELBENCH] += [record.validation_accuracy[record.kept_epoch - 1] for record in found.trials]

@@ -91,28 +91,21 @@ def sweep(
 
       melbench sweep groups mels --executor ray --ray-address auto
     """
-    format = chosen_format(format, json)
-    if csv:
-        check_writable(csv)
+    format = chosen_format(format, json, csv)
     from bench.analysis import summary
-    from bench.cli.progress import SweepProgress
+    from bench.cli.session import Session, TrainingOptions
     from bench.grid import parse_axes, plan
-    from bench.records import RecordFolder, failures
+    from bench.records.failures import log_failures, with_failures
     from bench.sweep.run import sweep as run_sweep
-    from melcnn.data.loading import load_clips
 
-    grid = parse_axes(axes)
-    trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
-    where = options.opened(executor, jobs, ray_address, device)
-    folder = RecordFolder(out)
-    folder.prepare()
-    clips = load_clips(data, split_words(words), note)
-    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
-        result = run_sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
+    trials = plan(parse_axes(axes), split_words(words), recipe, batch_size, epochs)
+    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    result = Session(chosen, data, split_words(words)).train(run_sweep, trials, seeds)
     decided = summary.recommended(result.trials)
     sheet = summary.sheet(summary.rows(result.trials, result.timing, target, decided), decided)
-    deliver([failures.with_failures(sheet, result.failures, trials)], format, csv)
-    return max(failures.report_failures(note, result.failures, trials, out), int(result.timing is None))
+    deliver([with_failures(sheet, result.failures, trials)], format, csv)
+    log_failures(result.failures, trials, out)
+    return int(bool(result.failures) or result.timing is None)
 
 
 @app.command()
@@ -153,15 +146,16 @@ def train(
     from melcnn.config import configure
     from melcnn.data.loading import load_clips
 
-    network = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length, "groups": groups, "channels": channels}
-    network["variant"] = variant
-    trial = configure(split_words(words), **network, **options.settings({}, recipe, batch_size, epochs))
+    network = {"groups": groups, "channels": channels, "variant": variant, "recipe": recipe}
+    front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+    given = {n: v for n, v in (("batch_size", batch_size), ("epochs", epochs)) if v is not None}
+    trial = configure(split_words(words), **front_end, **network, **given)
     chosen = pick_device(device)
-    clips = load_clips(data, split_words(words), note)
-    with resumable("nothing was written"), SweepProgress(stderr) as listener:
-        runs, best, failed = train_best(trial, seeds, clips, chosen, listener)
+    clips = load_clips(data, split_words(words))
+    with resumable("nothing was written"), SweepProgress(stderr) as on_event:
+        networks, best, failed = train_best(trial, seeds, clips, chosen, on_event, options.kernels_of(kernels))
     save_checkpoint(checkpoint_of(best, trial, clips), output)
-    deliver([listings.trained(runs, best, trial, clips.dataset, output)], format)
+    deliver([listings.trained(networks, best, trial, clips.dataset, output)], format)
     for failure in failed:
         note(f"failed: seed {failure.seed} ({failure.kind}): {failure.message}")
     return 1 if failed else 0
@@ -193,7 +187,7 @@ def evaluate(
         raise InputError(f"there is no split {split!r}: use {', '.join(SPLITS)} or all")
     chosen = pick_device(device)
     loaded = _load(checkpoint)
-    clips = load_clips(data, loaded.trial.data.words, note, every_split=split != "all")
+    clips = load_clips(data, loaded.trial.data.words, every_split=split != "all")
     if clips.dataset != loaded.dataset:
         note(f"{checkpoint} was trained on {loaded.dataset} and is evaluated on {clips.dataset}")
     elif clips.heard_by(loaded.trial.training) != loaded.data_fingerprint:
@@ -317,7 +311,7 @@ def prepare(
     wanted = split_words(words)
     check_words(tuple(wanted))
     if data == "synthetic":
-        load_clips("synthetic", wanted, note)
+        load_clips("synthetic", wanted)
     else:
         with resumable("what was downloaded is kept, and the same command goes on"), DownloadProgress(stderr) as heard:
             prepared.prepare(None if data == "auto" else Path(data), wanted, heard)
@@ -345,7 +339,7 @@ def _show_contents(data: str, words: Sequence[str], format: str) -> None:
     from bench.cli import listings
     from melcnn.data.loading import load_clips
 
-    deliver(listings.contents(load_clips(data, words, note, every_split=False)), format, main="clips")
+    deliver(listings.contents(load_clips(data, words, every_split=False)), format, main="clips")
 
 
 def _load(path: Path):

@@ -1,4 +1,4 @@
-"""The commands that conclude: `melbench recommend` and `melbench reproduce`. They parse, call, render."""
+"""The commands that conclude: `melbench recommend` and `melbench reproduce`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +7,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import deliver
-from bench.cli.terminal import chosen_format, note, resumable, split_words, stderr
+from bench.cli.terminal import chosen_format, split_words
 from melcnn.errors import InputError
-from melcnn.files import check_writable
 
 choosing_app = typer.Typer()
 
@@ -64,35 +63,29 @@ def recommend(
 
       melbench recommend groups mels channels=16,32 variant=plain,shuffle --max-params 8000 --csv candidates.csv
     """
-    format = chosen_format(format, json)
-    if csv:
-        check_writable(csv)
+    format = chosen_format(format, json, csv)
     from bench.analysis import recommendation
-    from bench.cli.progress import SweepProgress
+    from bench.cli.session import Session, TrainingOptions
     from bench.grid import check_seeds, parse_axes, plan
     from bench.measurement import side_by_side
-    from bench.records import RecordFolder, failures
+    from bench.records.failures import log_failures, with_failures
     from bench.sweep.crossval import out_of_fold
     from bench.system.environment import pick_device
-    from melcnn.data.loading import load_clips
 
     check_seeds(seeds)
-    grid = parse_axes(axes or GRID)
-    trials = plan(grid, note, words=split_words(words), **options.settings(grid, recipe, batch_size, epochs))
-    where = options.opened(executor, jobs, ray_address, device)
-    folder = RecordFolder(out)
-    folder.prepare()
-    clips = load_clips(data, split_words(words), note)
+    trials = plan(parse_axes(axes or GRID), split_words(words), recipe, batch_size, epochs)
+    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    session = Session(chosen, data, split_words(words))
     budget = recommendation.Budget(max_params, max_macs, max_weight_bytes, max_latency_ms)
-    # Latency is of this machine, wherever networks are trained.
+    # Latency is measured on this machine, wherever networks are trained.
     latency = max_latency_ms is not None
-    costs = side_by_side.costs(trials, pick_device(device) if latency else "cpu", latency)
-    kept = recommendation.within(budget, costs, note)
-    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
-        found, failed = out_of_fold(kept, seeds, clips, folder, opened, listener, retry_failed)
-    sheet = recommendation.sheet(*recommendation.choose(found, costs, margin), clips.dataset)
-    deliver([failures.with_failures(sheet, failed, kept)], format, csv)
-    return failures.report_failures(note, failed, kept, out)
+    costs = side_by_side.costs(trials, pick_device(device) if latency else "cpu", latency, options.kernels_of(kernels))
+    kept = recommendation.within(budget, costs)
+    found, failed = session.train(out_of_fold, kept, seeds)
+    sheet = recommendation.sheet(*recommendation.choose(found, costs, margin), session.clips.dataset)
+    deliver([with_failures(sheet, failed, kept)], format, csv)
+    log_failures(failed, kept, out)
+    return int(bool(failed))
 
 
 @choosing_app.command()
@@ -120,25 +113,19 @@ def reproduce(
 
       melbench reproduce --data speech_commands_v0.02
     """
-    format = chosen_format(format, json)
-    if csv:
-        check_writable(csv)
+    format = chosen_format(format, json, csv)
     from bench.analysis import study
-    from bench.cli.progress import SweepProgress
+    from bench.cli.session import Session, TrainingOptions
     from bench.grid import parse_axes, plan
-    from bench.records import RecordFolder, failures
+    from bench.records.failures import log_failures
     from bench.sweep.run import sweep
-    from melcnn.data.loading import load_clips
 
     if seeds < 2:
         raise InputError("--seeds 1 tells no spread, and without it no claim: give 2 or more")
-    by_axis = [plan(parse_axes([axis]), note, recipe=recipe) for axis in ("groups", "mels")]
+    by_axis = [plan(parse_axes([axis]), recipe=recipe) for axis in ("groups", "mels")]
     trials = list(dict.fromkeys(trial for several in by_axis for trial in several))
-    where = options.opened(executor, jobs, ray_address, device)
-    folder = RecordFolder(out)
-    folder.prepare()
-    clips = load_clips(data, ("yes", "no"), note)
-    with resumable(options.going_on(out)), SweepProgress(stderr) as listener, where as opened:
-        found = sweep(trials, seeds, clips, folder, opened, listener, retry_failed)
-    deliver(study.sheets(found.trials, found.timing), format, csv, main="claims")
-    return max(failures.report_failures(note, found.failures, trials, out), int(found.timing is None))
+    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    result = Session(chosen, data, ("yes", "no")).train(sweep, trials, seeds)
+    deliver(study.sheets(result.trials, result.timing), format, csv, main="claims")
+    log_failures(result.failures, trials, out)
+    return int(bool(result.failures) or result.timing is None)

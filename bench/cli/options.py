@@ -1,7 +1,6 @@
-"""The command line's options that several commands share: one name, one meaning, one help text."""
+"""The options that several commands share: one name, one meaning, one help text."""
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,14 +70,9 @@ Input = Annotated[
 Checkpoint = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
 
 
-def _use_kernels(kernels: str) -> str:
+def _check_kernels(kernels: str) -> str:
     if kernels not in ("fastest", "torch"):
         raise InputError(f"--kernels {kernels} is not known: use fastest or torch")
-    if kernels == "torch":
-        from melcnn import native  # which imports torch, and help texts do not
-
-        os.environ[native.SWITCH] = kernels  # which processes that are started from here see too
-        native._switch.cache_clear()
     return kernels
 
 
@@ -87,24 +81,19 @@ Kernels = Annotated[
     typer.Option(
         "--kernels",
         help="Whose convolutions compute: fastest, melbench's or torch's as is faster for each shape, or torch.",
-        callback=_use_kernels,
+        callback=_check_kernels,
     ),
 ]
 
 
-def settings(
-    grid: Mapping[str, object], recipe: str, batch_size: int | None, epochs: int | None
-) -> dict[str, str | int]:
-    """The settings that options give, beside the axes of a grid. An axis and the default of its option do not clash; an
-    axis and an option that was given do."""
-    given = {"recipe": recipe, "batch_size": batch_size, "epochs": epochs}
-    return {
-        name: value for name, value in given.items() if value is not None and not (name == "recipe" and name in grid)
-    }
+def kernels_of(kernels: str) -> str | None:
+    """Return the kernels that compute: "torch", or None for the faster of torch's and melbench's."""
+    # The environment variable says the same for a whole shell; passed on as a value, it holds on a cluster too.
+    return "torch" if "torch" in (kernels, os.environ.get("MELBENCH_KERNELS")) else None
 
 
 def opened(executor: str, jobs: int | None, ray_address: str | None, device: str) -> "AbstractContextManager[Executor]":
-    """The executor that the options name. Raises `InputError` for a name, or a combination, that there is not."""
+    """Return the executor that the options name. Raises `InputError` for an unknown name or combination."""
     if executor not in ("local", "ray"):
         raise InputError(f"there is no executor {executor!r}: use local or ray")
     if executor == "ray":
@@ -123,12 +112,7 @@ def opened(executor: str, jobs: int | None, ray_address: str | None, device: str
     return nullcontext(Threads(chosen)) if jobs is None else Processes(chosen, jobs)
 
 
-def going_on(out: Path) -> str:
-    """What an interrupted sweep leaves."""
-    return f"finished trials are kept in {out}, and the same command goes on from there"
-
-
 def check_model(model: str | None, input: list[str] | None) -> None:
-    """Raises `InputError` unless both or neither of --model and --input are given."""
+    """Raise `InputError` unless both or neither of --model and --input are given."""
     if (model is None) != (not input):
         raise InputError("--model and --input go together: give both, such as --model my_models:Net --input 1,80,101")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.terminal import note
 from melcnn.errors import InputError
 from melcnn.files import check_writable, write_whole
 
@@ -45,7 +44,7 @@ def report(
         check_writable(output)
     from bench.report.load import load_report
 
-    gathered = load_report(runs, note)
+    gathered = load_report(runs)
     if output:
         from bench.report import shell_commands
         from bench.report.page import page

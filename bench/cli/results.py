@@ -7,7 +7,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import deliver
-from bench.cli.terminal import chosen_format, note
+from bench.cli.terminal import chosen_format
 
 results_app = typer.Typer(no_args_is_help=True, help="Put folders of records in order, or together.")
 
@@ -59,4 +59,4 @@ def merge(
     format = chosen_format(format, json)
     from bench.records import RecordFolder, merging
 
-    deliver([merging.sheet(merging.merge(folders, RecordFolder(out), mix_timings, note), out)], format)
+    deliver([merging.sheet(merging.merge(folders, RecordFolder(out), mix_timings), out)], format)

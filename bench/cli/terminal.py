@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from bench.formats import FORMATS
 from melcnn.errors import Failed, InputError, visible
+from melcnn.files import check_writable
 
 # Standard output carries the result alone.
 stderr = Console(stderr=True)
@@ -106,11 +108,14 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def chosen_format(format: str, json: bool) -> str:
+def chosen_format(format: str, json: bool, csv: Path | None = None) -> str:
+    """Return the format to print in. Raises `InputError` for an unknown one, and if `csv` cannot be written."""
     if format not in FORMATS:
         raise InputError(f"there is no format {format!r}: use one of {', '.join(FORMATS)}")
     if json and format not in ("table", "json"):
         raise InputError(f"--json and --format {format} are both given: use one of them")
+    if csv:
+        check_writable(csv)
     return "json" if json else format
 
 

@@ -14,8 +14,8 @@ from melcnn.errors import Failed, InputError, visible
 from melcnn.files import check_writable
 
 if TYPE_CHECKING:
-    from bench.measurement.comparison import ComparedWorkload
     from bench.formats import Sheet
+    from bench.measurement.comparison import ComparedWorkload
     from melcnn.config import Trial
 
 timing_app = typer.Typer()
@@ -105,9 +105,7 @@ def time(
         of_races.pop("--seeds")
         if against == "torch" and (unused := [name for name, value in of_races.items() if value is not None]):
             raise InputError(f"{unused[0]} goes not with --against torch: leave it out")
-        given = {"batch_size": batch_size, "epochs": epochs}
-        settings = {name: value for name, value in given.items() if value is not None}
-        trials = plan(grid, note, words=split_words(words or "yes,no"), **settings)
+        trials = plan(grid, split_words(words or "yes,no"), batch_size=batch_size, epochs=epochs)
         if any(trial.model.variant != "plain" for trial in trials):
             raise InputError("--against knows the plain network alone: leave out variant")
         deliver([_against(against, trials, what, data or "auto", seeds, device)], format, csv)
@@ -117,8 +115,7 @@ def time(
         shapes = [parse_shape(shape) for shape in input]
         chosen = workloads.of_model(model, shapes, kinds, 64 if batch_size is None else batch_size)
     else:
-        given = {} if batch_size is None else {"batch_size": batch_size}
-        trials = plan(grid, note, **given)
+        trials = plan(grid, batch_size=batch_size)
         chosen = list(dict.fromkeys(work for trial in trials for work in workloads.of_trial(trial, kinds)))
     on = environment.pick_device(device)
 
@@ -235,7 +232,7 @@ def _against(
             check_seeds(seeds or 1)
             shapes = convolutions.of_trials(trials, seeds or 1)
             return convolutions.sheet(convolutions.measure(shapes, on, status.update))
-        clips = load_clips(data, trials[0].data.words, note)
+        clips = load_clips(data, trials[0].data.words)
         if what:
             return front_ends.sheet(front_ends.measure(trials[0].front_end, clips, on, name))
         seeds = 5 if seeds is None else seeds

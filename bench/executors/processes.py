@@ -1,10 +1,11 @@
-"""Stacks trained in processes of their own, on this machine: one that dies takes nothing with it but its own stack."""
+"""Training in processes of their own on this machine: a process that dies loses nothing but its own stack."""
 
+import functools
+import logging
 import multiprocessing
 import os
 import pickle
 import signal
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,24 +16,33 @@ from typing import TypeVar
 
 import torch
 
-from bench.executors.base import Audience, Capacity
+from bench.executors.base import Capacity
+from bench.executors.events import EpochDone, OnEvent
 from bench.executors.jobs import JobOutcome, LatestFeatures, TrainFunction, TrainingJob, train_job
-from bench.executors.retry import Heard, Lost, dispatch, sent
+from bench.executors.retry import Lost, PoolEvent, dispatch
 from bench.system import environment, monitor
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
+from melcnn.training import Epoch
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Once for whoever killed it, or took the memory; a second time it is likely to be the job's own fault.
+# A first loss may be due to whoever killed the process or took the memory; a second is likely the job's own fault.
 TRIES = 2
-# Of a process that has closed its end of the pipe, until it is gone: its exit code tells why.
+# Wait for a process that has closed its pipe to exit: its exit code tells why.
 ENDING_SECONDS = 30
 
 
 @dataclass(eq=False)
 class _Worker:
-    """A process and the pipe to it. ready: it has come up. has: the clips that it was given."""
+    """A process and the pipe to it.
+
+    Attributes:
+        ready: it has started up.
+        has: the clips that it was given.
+    """
 
     process: BaseProcess
     pipe: Connection
@@ -41,30 +51,33 @@ class _Worker:
 
 
 class Processes:
-    """`count` processes: on the CPU each computes on one core, on CUDA each on a device of its own.
+    """The executor of `count` processes: on the CPU each computes on one core, on CUDA each on a device of its own.
 
-    A context, at whose end no process is left. Raises `InputError` for more processes than there are CUDA devices.
+    A context; at its end no process is left.
+
+    Raises:
+        InputError: for more processes than there are CUDA devices.
     """
 
-    def __init__(self, device: str, count: int, work: TrainFunction = train_job):
+    def __init__(self, device: str, count: int, train: TrainFunction = train_job):
         self.devices = _visible_devices() if device == "cuda" else [None] * count
         if count > len(self.devices):
             raise InputError(
                 f"--jobs {count}: torch sees {len(self.devices)} CUDA devices, and each process needs one of its own; "
                 f"give --jobs {len(self.devices)} or fewer"
             )
-        self.device, self.count, self.work = device, count, work
+        self.device, self.count, self.train = device, count, train
         self.workers: dict[int, _Worker] = {}
 
     @property
-    def room(self) -> Capacity:
+    def capacity(self) -> Capacity:
         free = monitor.free_bytes(self.device)
         return Capacity(self.device, self.count, free // self.count if self.device == "cpu" else free)
 
-    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
-        dispatch(waiting, _Pool(self, min(at_once, len(waiting)), clips, audience.note), audience)
+    def run(self, jobs: Sequence[TrainingJob], at_once: int, clips: ClipSet, on_event: OnEvent) -> None:
+        dispatch(jobs, _Pool(self, min(at_once, len(jobs)), clips), on_event)
 
-    def alone(self, function: Callable[..., T], *arguments: object) -> T:
+    def run_alone(self, function: Callable[..., T], *arguments: object) -> T:
         return function(*arguments)  # Nothing is in training between two runs.
 
     def __enter__(self) -> "Processes":
@@ -77,20 +90,23 @@ class Processes:
     def start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        arguments = (there, self.device, self.devices[number], torch.get_num_threads(), self.work)
+        arguments = (there, self.device, self.devices[number], torch.get_num_threads(), self.train)
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        # Which the first one to be started would start, and which would have it hear of Ctrl-C again.
+        # The first process would start the tracker, which would make it receive Ctrl-C again.
         resource_tracker.ensure_running()
-        with _deaf():
+        with _signals_blocked():
             process.start()
             self.workers[number] = _Worker(process, here)
-        there.close()  # Only then the pipe ends with the process.
+        there.close()  # Else the pipe would not end with the process.
 
     def end(self, number: int, seconds: float = 0.0) -> int | None:
-        """Ends a worker, after so many seconds if it does not end by itself; its exit code if it did, negative for a
-        signal."""
+        """End a worker, after so many seconds if it does not end by itself.
+
+        Returns:
+            its exit code if it ended by itself, negative for a signal; else None.
+        """
         worker = self.workers.pop(number, None)
-        if worker is None:  # After a second interruption the thread that ends it, too, is not waited for.
+        if worker is None:  # After a second interruption another thread may have ended it.
             return None
         worker.process.join(seconds)
         code = worker.process.exitcode
@@ -101,20 +117,20 @@ class Processes:
 
 
 class _Pool:
-    """The processes for one clip set; a job is named by the number of its process."""
+    """The processes for one clip set; the number of its process is a job's key."""
 
     tries = TRIES
 
-    def __init__(self, processes: Processes, count: int, clips: ClipSet, note: Callable[[str], None]):
-        self.processes, self.clips, self.note = processes, clips, note
+    def __init__(self, processes: Processes, count: int, clips: ClipSet):
+        self.processes, self.clips = processes, clips
         self.most = self.slots = count
         self.busy: set[int] = set()
-        # Processes in a row that ended before they had come up, and how many had when each was started: one of before
-        # the last that failed proves nothing by coming up.
+        # Processes in a row that ended before they had started up, and their number when each process was started: a
+        # process from before the last failure proves nothing by starting up.
         self.not_started = 0
         self.not_started_before: dict[int, int] = {}
-        self.noted: set[str] = set()
-        for number in range(count):  # All at once: each takes seconds to import what it needs.
+        self.logged: set[str] = set()
+        for number in range(count):  # All at once: each needs seconds for its imports.
             self._start(number)
 
     def _start(self, number: int) -> None:
@@ -127,26 +143,26 @@ class _Pool:
         self.busy.add(number)
         self._start(number)
         worker = self.processes.workers[number]
-        with suppress(OSError):  # That it is dead, `wait` tells.
+        with suppress(OSError):  # If it is dead, `wait` reports that.
             if worker.has is not self.clips:
                 worker.pipe.send_bytes(pickle.dumps(self.clips))
                 worker.has = self.clips
             worker.pipe.send_bytes(pickle.dumps(job))
         return number
 
-    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | JobOutcome | Lost | Exception]]:
+    def wait(self, seconds: float) -> list[tuple[Hashable, PoolEvent]]:
         pipes = {self.processes.workers[number].pipe: number for number in self.busy}
-        events = []
+        events: list[tuple[Hashable, PoolEvent]] = []
         for pipe in wait(list(pipes), seconds):
             number = pipes[pipe]
             worker = self.processes.workers[number]
             try:
                 message = pickle.loads(pipe.recv_bytes())
             except (EOFError, OSError):
-                why = _told(self.processes.end(number, ENDING_SECONDS))
+                why = _exit_reason(self.processes.end(number, ENDING_SECONDS))
                 self.not_started += not worker.ready
                 message = Lost("lost", why)
-                # What befalls each of them is nothing that a job could be to blame for.
+                # Processes that all fail to start up are no job's fault.
                 if self.not_started >= TRIES:
                     message = Failed(f"a process could not be started (it {why}): try fewer --jobs")
             else:
@@ -154,13 +170,13 @@ class _Pool:
                     self.not_started = 0
                 worker.ready = True
             if isinstance(message, str):
-                if message not in self.noted:
-                    self.noted.add(message)
-                    self.note(message)
+                if message not in self.logged:
+                    self.logged.add(message)
+                    log.warning(message)
                 continue
             if message is None:
                 continue
-            if not isinstance(message, Heard):
+            if not isinstance(message, EpochDone):
                 self.busy.discard(number)
                 # In another process the device may answer again.
                 if isinstance(message, JobOutcome) and message.device_lost:
@@ -173,7 +189,7 @@ class _Pool:
             self.processes.end(number)
 
 
-def _told(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is None:
         return "fell silent"
     if code >= 0:
@@ -190,9 +206,9 @@ def _visible_devices() -> list[str]:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """What this thread starts meanwhile does not hear of Ctrl-C and SIGTERM, which also come to all processes of a
-    terminal or a scheduler's job: their parent hears, and ends them."""
+def _signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM for the processes that this thread starts: terminals and schedulers send them to all
+    processes of a job, and the parent ends its workers itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -200,10 +216,23 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection, device: str, only: str | None, threads: int, work: TrainFunction) -> None:
-    """A worker's life: clips or a job arrive, epochs, outcomes and warnings leave, until the other end is closed.
+class _SendRecords(logging.Handler):
+    """Sends a worker's log records to its parent."""
 
-    only: the CUDA device that it sees. threads: of the process that it works for, which records tell.
+    def __init__(self, send: Callable[[object], None]):
+        super().__init__(logging.WARNING)
+        self.send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send(" ".join(record.getMessage().split()))
+
+
+def _serve(pipe: Connection, device: str, only: str | None, threads: int, train: TrainFunction) -> None:
+    """Run a worker: clips and jobs arrive, epochs, outcomes and warnings leave, until the other end is closed.
+
+    Args:
+        only: the CUDA device that it sees.
+        threads: the threads of the parent, which records name.
     """
     if only is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = only
@@ -211,20 +240,27 @@ def _serve(pipe: Connection, device: str, only: str | None, threads: int, work: 
     def send(message: object) -> None:
         pipe.send_bytes(pickle.dumps(message))
 
-    warnings.showwarning = lambda message, *_, **__: send(" ".join(str(message).split()))
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(_SendRecords(send))
     try:
         torch.set_num_threads(threads)
         env = environment.collect(device)
         torch.set_num_threads(1)
-        send(None)  # It has come up.
-        latest = None
+        send(None)  # It has started up.
+        latest: LatestFeatures | None = None
         while True:
             message = pickle.loads(pipe.recv_bytes())
             if isinstance(message, ClipSet):
                 latest = LatestFeatures(message, device)
-            else:
-                send(sent(work(message, latest.of, lambda stack, epoch: send(Heard(tuple(stack), epoch)), env)))
+                continue
+            assert latest is not None  # clips come before their first job
+            on_epoch = functools.partial(_send_epoch, send, message)
+            send(train(message, latest.of, on_epoch, env).without_networks())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
         send(error if isinstance(error, InputError) else Failed(f"a process failed: {first_line(error)}"))
+
+
+def _send_epoch(send: Callable[[object], None], job: TrainingJob, seeds: Sequence[int], epoch: Epoch) -> None:
+    send(EpochDone(job, tuple(seeds), epoch))

@@ -1,4 +1,4 @@
-"""Stacks trained as tasks of Ray: on this machine, or on the nodes of a cluster that is there already."""
+"""Training as tasks of Ray: on this machine, or on the nodes of a running cluster."""
 
 import contextlib
 import itertools
@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -15,53 +14,61 @@ from typing import Any, TypeVar
 import torch
 
 from bench.executors import ray_worker
-from bench.executors.base import Audience, Capacity
-from bench.executors.jobs import JobOutcome, TrainFunction, TrainingJob, train_job
+from bench.executors.base import Capacity
+from bench.executors.events import EpochDone, OnEvent
+from bench.executors.jobs import TrainFunction, TrainingJob, train_job
 from bench.executors.ray_mailbox import Mailbox
-from bench.executors.retry import Heard, Lost, dispatch
+from bench.executors.retry import Lost, PoolEvent, dispatch
 from bench.records import RESULTS_VERSION
-from melcnn import native
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
 from melcnn.training import Epoch
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-# Of one job: machines that can be taken away at any time are, more than once.
+# Tries of one job: machines that can be taken away at any time are, more than once.
 TRIES = 4
-# Tasks for each that can run: the next ones are there before one ends, and a cluster that grows by itself sees why.
+# Tasks queued for each slot: the next is there before one ends, and a cluster that scales by itself sees the demand.
 QUEUED = 2
 CONNECT_SECONDS = 10
-# For where a worker was that was lost.
-LISTEN_SECONDS = 1
-# Between two notices that nothing can run.
+# Seconds to learn where a lost worker was.
+REPORT_SECONDS = 1
+# Seconds between two notices that nothing can run.
 PATIENCE_SECONDS = 60
 
 
 class Ray:
-    """Tasks of Ray: on the CPU each takes one of a node's cores, on CUDA a GPU of its own.
+    """The executor of Ray tasks: on the CPU each takes one core of a node, on CUDA a GPU of its own.
 
-    A context, at whose end nothing of it is left. device: "auto", "cpu" or "cuda". address: of a cluster, which is
-    neither started nor stopped, or "auto" for one that this machine is part of; None: Ray is started here, and stopped.
-    Raises `InputError` without Ray, without such a cluster, and for a device that it does not have.
+    A context; at its end nothing of it is left.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        address: a running cluster, which is neither started nor stopped, or "auto" for the one that this machine is
+            part of; None: Ray is started here, and stopped.
+
+    Raises:
+        InputError: without Ray, without such a cluster, and for a device that it lacks.
     """
 
-    def __init__(self, device: str = "auto", address: str | None = None, work: TrainFunction = train_job):
+    def __init__(self, device: str = "auto", address: str | None = None, train: TrainFunction = train_job):
         self.ray = _imported()
         if address is not None:
             _check_reachable(address)
-        self.wanted, self.address, self.work = device, address, work
+        self.wanted, self.address, self.train = device, address, train
 
     def __enter__(self) -> "Ray":
         self._context = contextlib.ExitStack()
         with self._context:
-            # Ray tells what happens to workers at length, on standard output, which carries the result alone.
+            # Ray reports on its workers at length, on standard output, which carries the result alone.
             silence = self._context.enter_context(open(os.devnull, "w"))
             self._context.enter_context(contextlib.redirect_stdout(silence))
             if not self.ray.is_initialized():
                 self._connect()
                 self._context.callback(self.ray.shutdown)
-            # A worker does any number of tasks: by default a GPU's ends after one, and the next imports all again.
+            # A worker runs any number of tasks: by default a GPU's ends after one, and the next imports all again.
             self._remote = self.ray.remote(num_cpus=1, max_retries=0, max_calls=0)(ray_worker.on_worker)
             self.device = self._device()
             self._slot_bytes = self._probe()
@@ -85,7 +92,7 @@ class Ray:
             self.ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             where = f"--ray-address {self.address}" if self.address else "Ray could not be started here"
-            # Ray's own words for it name options that are not ours.
+            # Ray's own message names options that are not ours.
             none = self.address == "auto" and isinstance(error, ConnectionError)
             reason = "this machine is part of no Ray cluster" if none else first_line(error)
             raise InputError(
@@ -97,7 +104,7 @@ class Ray:
                 signal.signal(signal.SIGTERM, handler)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The nodes that are alive and can train, those with the most cores first."""
+        """Return the nodes that are alive and can train, those with the most cores first."""
         kind = "GPU" if self.device == "cuda" else "CPU"
         alive = [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
         return sorted(alive, key=lambda node: (-node["Resources"].get("CPU", 0), node["NodeID"]))
@@ -108,7 +115,7 @@ class Ray:
         return sum(int(node["Resources"][kind]) for node in self.nodes())
 
     @property
-    def room(self) -> Capacity:
+    def capacity(self) -> Capacity:
         return Capacity(self.device, self.slots, self._slot_bytes)
 
     def _device(self) -> str:
@@ -118,8 +125,8 @@ class Ray:
         return "cuda" if gpus and self.wanted != "cpu" else "cpu"
 
     def _probe(self) -> int:
-        """The bytes that are free for each of a node's tasks, of one node for all. Raises `InputError` if it cannot run
-        what is sent there."""
+        """Return the free bytes for each task of one node, which stands for all. Raises `InputError` if the node cannot
+        run our tasks."""
         if not self.slots:
             raise InputError("the Ray cluster has no node that can train: start one with --num-cpus or --num-gpus")
         try:
@@ -128,11 +135,11 @@ class Ray:
         except Failed as error:
             raise InputError(f"the Ray cluster cannot run melbench ({error}): install the same on each node") from None
 
-    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
-        dispatch(waiting, _Pool(self, clips, audience.note), audience)
+    def run(self, jobs: Sequence[TrainingJob], at_once: int, clips: ClipSet, on_event: OnEvent) -> None:
+        dispatch(jobs, _Pool(self, clips), on_event)
 
-    def alone(self, function: Callable[..., T], *arguments: object) -> T:
-        """Takes a GPU, or all cores of the node that has the most; a node that is lost meanwhile costs another try."""
+    def run_alone(self, function: Callable[..., T], *arguments: object) -> T:
+        """Take a GPU, or all cores of the node that has the most; a node that is lost meanwhile costs another try."""
         if self.address is None and self.device == "cpu":
             return function(*arguments)  # Nothing else uses the Ray that was started here.
         for left in reversed(range(TRIES)):
@@ -145,27 +152,26 @@ class Ray:
                 options["scheduling_strategy"] = _on_node(node["NodeID"])
             try:
                 what = "whole node" if options else "GPU"
-                return self._waited(self.task(ray_worker.alone, function, arguments, **options), what)
+                return self._waited(self.task(ray_worker.run_alone, function, arguments, **options), what)
             except _WorkerLost:
                 if not left:
                     raise Failed("the timing of epochs lost its worker again and again: run the same again") from None
         raise AssertionError("not reached")
 
     def task(self, function: Callable[..., object], *arguments: object, **options: object) -> Any:
-        """A reference to what the function returns on a worker; a worker that is lost is heard of, not tried again."""
+        """Return a reference to the function's result on a worker; a lost worker is reported, not tried again."""
         needs: dict[str, object] = {"num_gpus": 1} if self.device == "cuda" else {}
         remote = self._remote.options(**{**needs, **options}).remote
-        return remote(RESULTS_VERSION, os.environ.get(native.SWITCH), function, *arguments)
+        return remote(RESULTS_VERSION, function, *arguments)
 
     def _waited(self, reference: Any, what: str) -> Any:
-        """What a task returned; `what` it takes, others may hold for as long as they like."""
+        """Return a task's result; it waits while others hold the resource that it needs, which `what` names."""
         try:
             for times in itertools.count(1):
                 if self.ray.wait([reference], timeout=PATIENCE_SECONDS)[0]:
                     break
-                # A warning that differs from the one before is shown.
                 waited = f"{times * PATIENCE_SECONDS:g} s"
-                warnings.warn(f"waiting for a free {what} of the Ray cluster ({waited} so far)", stacklevel=2)
+                log.warning(f"waiting for a free {what} of the Ray cluster ({waited} so far)")
             found = self.result(reference)
         except BaseException:
             self.ray.cancel(reference, force=True)
@@ -177,7 +183,7 @@ class Ray:
         return found
 
     def result(self, reference: Any) -> Any:
-        """What a task returned, a `Lost`, or what it raised, if that is of ours, else a `Failed`."""
+        """Return a task's result, a `Lost`, or the error that it raised: our own as it is, others as a `Failed`."""
         exceptions = self.ray.exceptions
         try:
             return self.ray.get(reference)
@@ -196,19 +202,19 @@ class _WorkerLost(Failed):
 
 
 class _Pool:
-    """Tasks for one clip set, which goes to each node once; a job is named by the reference to its outcome."""
+    """Tasks for one clip set, which goes to each node once; the reference to its outcome is a job's key."""
 
     tries = TRIES
 
-    def __init__(self, executor: Ray, clips: ClipSet, note: Callable[[str], None]):
-        self.executor, self.ray, self.note = executor, executor.ray, note
+    def __init__(self, executor: Ray, clips: ClipSet):
+        self.executor, self.ray = executor, executor.ray
         self.clips = self.ray.put(clips)
         self.key = self.clips.hex()
         here = _on_node(self.ray.get_runtime_context().get_node_id())
-        self.ears = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
-        self.asked: Any = None  # what it will say
-        self.numbers = itertools.count()  # by which it hears of jobs
-        self.going: dict[Any, int] = {}  # these, by reference
+        self.mailbox = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        self.asked: Any = None  # the reference to its next answer
+        self.numbers = itertools.count()  # they name jobs there
+        self.going: dict[Any, tuple[int, TrainingJob]] = {}  # by reference
         self.hosts: dict[int, str] = {}
         self.slots = executor.slots
         self.waited = 0.0
@@ -219,58 +225,62 @@ class _Pool:
 
     def begin(self, job: TrainingJob) -> Hashable:
         number, of = next(self.numbers), self.executor
-        task = of.task(ray_worker.train, number, self.ears, self.key, self.clips, job, of.device, of.work)
-        self.going[task] = number
+        task = of.task(ray_worker.train, number, self.mailbox, self.key, self.clips, job, of.device, of.train)
+        self.going[task] = number, job
         return task
 
-    def wait(self, seconds: float) -> list[tuple[Hashable, Heard | JobOutcome | Lost | Exception]]:
+    def wait(self, seconds: float) -> list[tuple[Hashable, PoolEvent]]:
         going = list(self.going)
         ended, _ = self.ray.wait(going, num_returns=1, timeout=seconds)
-        heard = self._listen()
+        epochs = self._reports()
         if ended:  # others may have, too
             ended, _ = self.ray.wait(going, num_returns=len(going), timeout=0)
-        events = [(reference, self.executor.result(reference)) for reference in ended]
-        if any(isinstance(event, Lost) for _, event in events):
-            # What was asked for before, and what was told since.
-            heard += self._listen(LISTEN_SECONDS) + self._listen(LISTEN_SECONDS)
-        events = [(reference, self._placed(self.going.pop(reference), event)) for reference, event in events]
-        self._look(seconds, [event for _, event in events])
-        return [*heard, *events]
+        results = [(reference, self.executor.result(reference)) for reference in ended]
+        if any(isinstance(result, Lost) for _, result in results):
+            # The answer that was asked for before, and the reports since.
+            epochs += self._reports(REPORT_SECONDS) + self._reports(REPORT_SECONDS)
+        outcomes = [(reference, self._located(self.going.pop(reference)[0], result)) for reference, result in results]
+        self._look(seconds, [outcome for _, outcome in outcomes])
+        return [*epochs, *outcomes]
 
-    def _listen(self, seconds: float = 0.0) -> list[tuple[Hashable, Heard]]:
-        """What workers told meanwhile, if that is known after so many seconds; without it only less is shown."""
-        self.asked = self.asked or self.ears.take.remote()
+    def _reports(self, seconds: float = 0.0) -> list[tuple[Hashable, PoolEvent]]:
+        """Return the workers' progress, if the mailbox answers within so many seconds; without it less is shown."""
+        self.asked = self.asked or self.mailbox.take.remote()
         if not self.ray.wait([self.asked], timeout=seconds)[0]:
             return []
         asked, self.asked = self.asked, None
         try:
-            told = self.ray.get(asked)
+            reports = self.ray.get(asked)
         except self.ray.exceptions.RayError:
             return []
-        here = {reference: told[number] for reference, number in self.going.items() if number in told}
-        self.hosts |= {self.going[reference]: host for reference, (host, _) in here.items()}
-        return [(one, Heard(heard[0], Epoch(*heard[1]))) for one, (_, heard) in here.items() if heard]
+        events: list[tuple[Hashable, PoolEvent]] = []
+        for reference, (number, job) in self.going.items():
+            if number in reports:
+                self.hosts[number], progress = reports[number]
+                if progress:
+                    events.append((reference, EpochDone(job, progress[0], Epoch(*progress[1]))))
+        return events
 
-    def _placed(self, number: int, event: T) -> T:
-        """What is known of a job at its end, with the machine of a loss."""
+    def _located(self, number: int, result: T) -> T:
+        """Return a job's result; a loss with its machine, if that is known."""
         host = self.hosts.pop(number, "")
-        return replace(event, where=host) if isinstance(event, Lost) else event
+        return replace(result, where=host) if isinstance(result, Lost) else result
 
     def _look(self, seconds: float, events: Sequence[object]) -> None:
-        """Nodes come and go: looked for when a worker was lost, and when nothing has ended for a while."""
+        """Count the slots anew when a worker was lost, or nothing has ended for a while: nodes come and go."""
         self.waited = 0.0 if events else self.waited + seconds
         if any(isinstance(event, Lost) for event in events) or self.waited >= PATIENCE_SECONDS:
             self.waited = 0.0
             self.slots = self.executor.slots
             if not self.slots:
-                self.note("no node of the Ray cluster can train any more: waiting for one")
+                log.warning("no node of the Ray cluster can train any more: waiting for one")
 
     def end(self) -> None:
         for reference in self.going:
             self.ray.cancel(reference, force=True)
         if self.going:
             self.ray.wait(list(self.going), num_returns=len(self.going), timeout=CONNECT_SECONDS)
-        self.ray.kill(self.ears)
+        self.ray.kill(self.mailbox)
 
 
 def _on_node(name: str) -> object:
@@ -289,7 +299,7 @@ def _imported() -> ModuleType:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises `InputError` for what is no address, and for one that nobody answers at, which Ray would try for
+    """Raise `InputError` for a text that is no address, and for an address without an answer, which Ray would try for
     minutes."""
     if address == "auto":
         return

@@ -1,19 +1,23 @@
-"""What the workers of a cluster tell of jobs in training, kept until the driver asks: an actor, on its machine.
+"""The mailbox that workers of a Ray cluster report their progress to: an actor on the driver's machine.
 
 It imports nothing, so that its process is ready at once and small.
 """
 
 
 class Mailbox:
-    """Of each job, by the driver's number for it, what was told last: the machine that it is on and, once there is one,
-    the stack and the fields of the epoch that `bench.executors.retry.Heard` is made of."""
+    """The latest report of each job, by the driver's number for it, until the driver takes it.
+
+    A report is the worker's machine and, once there is one, the seeds and the fields of the latest epoch.
+    """
 
     def __init__(self) -> None:
-        self.told: dict[int, tuple[str, tuple]] = {}
+        self.reports: dict[int, tuple[str, tuple]] = {}
 
-    def hear(self, number: int, host: str, *heard: tuple) -> None:
-        self.told[number] = host, heard
+    def put(self, number: int, host: str, *progress: tuple) -> None:
+        """Replace the report of a job."""
+        self.reports[number] = host, progress
 
     def take(self) -> dict[int, tuple[str, tuple]]:
-        told, self.told = self.told, {}
-        return told
+        """Return all new reports and forget them."""
+        reports, self.reports = self.reports, {}
+        return reports

@@ -1,7 +1,7 @@
-"""Several jobs at once, each in a thread that computes on one core: for small networks the best use of a CPU.
+"""Several jobs at once, each in a thread that computes on one core: the best use of a CPU for small networks.
 
 Threads of one operator would wait for each other thousands of times a second; jobs never do. Torch and our kernels
-let go of Python's lock while they compute.
+release Python's lock while they compute.
 """
 
 import threading
@@ -13,62 +13,64 @@ import torch
 
 T = TypeVar("T")
 
-# What a job calls now and then; it ends a job that is no longer wanted.
+# A job calls it now and then; it ends a job that is no longer wanted.
 Check = Callable[[], None]
 
 
-class _NotWanted(BaseException):
-    """No `Exception`, which a job may take for a failure of its own."""
+class _Cancelled(BaseException):
+    """Not an `Exception`, which a job may take for a failure of its own."""
 
 
 def run(
     jobs: Sequence[Callable[[Check], T]],
     at_once: int,
-    take: Callable[[int, T], None],
-    ending: Callable[[], None] = lambda: None,
+    on_result: Callable[[int, T], None],
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs `jobs`, `at_once` at a time, begun in their order; take hears each one's number and result as it ends, one
-    after another.
+    """Run `jobs`, `at_once` at a time, started in their order.
 
-    A job or a take that raises, or an interruption here, ends all jobs at their next check and is raised; ending is
-    called before these are waited for, and what has ended is taken. An interruption reaches this thread alone, and take
-    is called in others: nothing is taken by half.
+    A job or an `on_result` that raises, or an interruption, ends all jobs at their next check and is raised. An
+    interruption reaches this thread alone and `on_result` runs in others, so no result is handled by half.
 
-    at_once 1 is no such crowd: jobs run in this thread, with all of torch's threads. An interruption breaks one off
-    where it is, so their check does nothing, nobody waits, and ending is not called.
+    With `at_once` 1 jobs run in this thread, with all of torch's threads. An interruption then breaks off the job where
+    it is: its check does nothing, nothing is waited for, and `on_interrupt` is not called.
+
+    Args:
+        on_result: called with the number and the result of each job as it ends, one call at a time.
+        on_interrupt: called before the jobs in flight are waited for.
     """
     if at_once == 1:
         with ThreadPoolExecutor(1) as other:
-            other.submit(int).result()  # As below: its thread is there before there is something to lose.
+            other.submit(int).result()  # Starts the thread before there is something to lose, as below.
             for number, job in enumerate(jobs):
-                other.submit(take, number, job(lambda: None)).result()
+                other.submit(on_result, number, job(lambda: None)).result()
         return
-    begun, ended, taking = threading.Event(), threading.Event(), threading.Lock()
+    started, ended, reporting = threading.Event(), threading.Event(), threading.Lock()
 
     def check() -> None:
         if ended.is_set():
-            raise _NotWanted
+            raise _Cancelled
 
     def work(number: int, job: Callable[[Check], T]) -> None:
-        begun.wait()
+        started.wait()
         check()
         result = job(check)
-        with taking:
-            take(number, result)
+        with reporting:
+            on_result(number, result)
 
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
     try:
         futures = [pool.submit(work, number, job) for number, job in enumerate(jobs)]
-        # Not before: the pool does not wait for a thread whose start was interrupted.
-        begun.set()
+        # Only now: the pool does not wait for a thread whose start was interrupted.
+        started.set()
         for future in as_completed(futures):
             future.result()
     except BaseException:
         ended.set()
-        ending()
+        on_interrupt()
         raise
     finally:
-        begun.set()
+        started.set()
         pool.shutdown()
         torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
-"""Where stacks are trained, behind one small interface: in this process, in others, on a cluster.
+"""Training in this process: on the CPU a stack on each core, on CUDA one stack after another.
 
-All of them train each of several stacks on one core, so that it makes no difference to the numbers where that is.
+All executors train each of several stacks on one core, so the numbers do not depend on where that is.
 """
 
 import functools
@@ -8,11 +8,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from bench.executors import thread_pool
-from bench.executors.base import Audience, Capacity, T
+from bench.executors.base import Capacity, report_outcome
+from bench.executors.events import EpochDone, OnEvent, Stage, Started
 from bench.executors.jobs import JobOutcome, TrainFunction, TrainingJob, train_job
 from bench.system import environment, monitor
 from melcnn.config import FrontEnd
@@ -21,53 +23,59 @@ from melcnn.errors import Failed
 from melcnn.features import Features, extract
 from melcnn.training import Epoch
 
+T = TypeVar("T")
+
+# The stage in which an interruption waits for the jobs in training.
+ENDING = Stage("ending what is in training")
+
 
 class Threads:
-    """In this process: on the CPU a stack on each core, on CUDA one after another."""
+    """The executor of this process."""
 
-    def __init__(self, device: str, work: TrainFunction = train_job):
-        self.device, self.work = device, work
+    def __init__(self, device: str, train: TrainFunction = train_job):
+        self.device, self.train = device, train
 
     @property
-    def room(self) -> Capacity:
+    def capacity(self) -> Capacity:
         slots = torch.get_num_threads() if self.device == "cpu" else 1
         return Capacity(self.device, slots, monitor.free_bytes(self.device) // slots)
 
-    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
-        features = _Features(clips, self.device, [job.trial.front_end for job in waiting])
+    def run(self, jobs: Sequence[TrainingJob], at_once: int, clips: ClipSet, on_event: OnEvent) -> None:
+        features = _SharedFeatures(clips, self.device, [job.trial.front_end for job in jobs])
         env = environment.collect(self.device)
 
         def train(job: TrainingJob, check: thread_pool.Check) -> JobOutcome:
-            def hear(stack: Sequence[int], epoch: Epoch) -> None:
-                audience.epoch(job, stack, epoch)
+            def on_epoch(seeds: Sequence[int], epoch: Epoch) -> None:
+                on_event(EpochDone(job, tuple(seeds), epoch))
                 if any(epoch.training) and epoch.number < job.trial.training.epochs:
                     check()
 
             @contextmanager
-            def of(front_end: FrontEnd) -> Iterator[Features]:
-                with features.of(front_end) as found:
-                    check()  # making them takes as long as epochs do
-                    yield found
+            def opened(front_end: FrontEnd) -> Iterator[Features]:
+                with features.of(front_end) as made:
+                    check()  # Extracting them takes as long as epochs do.
+                    yield made
 
-            audience.began(job)
-            return self.work(job, of, hear, env)
+            on_event(Started(job))
+            return self.train(job, opened, on_epoch, env)
 
-        def take(number: int, outcome: JobOutcome) -> None:
-            audience.settle(waiting[number], outcome)
+        def on_result(number: int, outcome: JobOutcome) -> None:
+            report_outcome(jobs[number], outcome, on_event)
             if outcome.device_lost:
                 raise Failed(
                     f"the device answers no more ({outcome.device_lost}): what is finished is kept, and the same "
                     "command goes on (a sweep with --jobs 1 finds out whose fault it was)"
                 )
 
-        thread_pool.run([functools.partial(train, job) for job in waiting], at_once, take, audience.ending)
+        waiting = [functools.partial(train, job) for job in jobs]
+        thread_pool.run(waiting, at_once, on_result, lambda: on_event(ENDING))
 
-    def alone(self, function: Callable[..., T], *arguments: object) -> T:
+    def run_alone(self, function: Callable[..., T], *arguments: object) -> T:
         return function(*arguments)
 
 
-class _Features:
-    """The features of each front-end, made when they are first asked for and let go when the last has used them."""
+class _SharedFeatures:
+    """The features of each front-end, made when first asked for and freed after their last use."""
 
     def __init__(self, clips: ClipSet, device: str, wanted: Sequence[FrontEnd]):
         self.clips, self.device = clips, device
@@ -81,8 +89,8 @@ class _Features:
             with self.locks[front_end]:
                 if front_end not in self.made:
                     self.made[front_end] = extract(self.clips, front_end, self.device)
-                found = self.made[front_end]
-            yield found
+                made = self.made[front_end]
+            yield made
         finally:
             with self.locks[front_end]:
                 self.left[front_end] -= 1

@@ -1,6 +1,6 @@
-"""What is amiss in a folder of records: found by reading every file in it, and moved aside, each with its reason.
+"""Find the bad files in a folder of records by reading every file, and move them aside, each with its reason.
 
-Nothing is deleted. What neither is a record nor has a record's name is nobody's business here.
+Nothing is deleted. Files that neither are records nor have a record's name are ignored.
 """
 
 import itertools
@@ -17,20 +17,23 @@ from melcnn import errors
 from melcnn.errors import InputError
 from melcnn.files import make_folder, write_whole
 
-# In it a folder for each kind of finding: what is only stale is then a folder of records itself.
+# It holds a folder for each kind of finding, so that stale records form a folder of records themselves.
 ASIDE = "aside"
 
-# As `melcnn.files.write_whole` names a record that it has not finished.
+# The name that `melcnn.files.write_whole` gives a record until it is finished.
 _LEFTOVER = re.compile(rf"\.({'|'.join(records.KINDS)})-.+\.json\.[0-9a-f]+\.tmp")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that no sweep counts on. reason: what it is or holds, after its name. kind, one of:
+    """A file that no sweep counts on.
 
-    unreadable: the system does not give its content; truncated: it is not whole; foreign: it is no record of this
-    melbench, or one in another's name; duplicate: likewise, and the record of that name is there too; stale: of an
-    earlier version of melbench's numbers; newer: of a later one; leftover: of a write that was cut short.
+    Attributes:
+        kind: "unreadable": the system does not give its content; "truncated": it is not whole; "foreign": it is no
+            record of this melbench, or a record under another name; "duplicate": likewise, and the record of that name
+            is there too; "stale": of an earlier version of melbench's numbers; "newer": of a later one; "leftover": of
+            a write that was cut short.
+        reason: what it is or holds; its name goes before.
     """
 
     path: Path
@@ -40,32 +43,32 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a folder holds: how many records that count, by kind as in `records.KINDS`, and what is amiss, by name."""
+    """The contents of a folder: the number of good records by kind (of `records.KINDS`), and the bad files by name."""
 
     counting: dict[str, int]
     findings: tuple[Finding, ...]
 
 
 def inspect(folder: Path) -> Inventory:
-    """Reads every file that is a record or passes for one. Raises `InputError` if there is no such folder."""
+    """Read every file that is a record or has a record's name. Raises `InputError` if there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: name a folder of records, as --out of a sweep made it")
     readable: set[str] = set()
-    strange: list[tuple[Path, Untrusted]] = []
+    untrusted: list[tuple[Path, Untrusted]] = []
     findings: list[Finding] = []
     for path in sorted(folder.iterdir()):
         kind = records.kind_of(path.name)
         if _LEFTOVER.fullmatch(path.name):
             findings.append(Finding(path, "leftover", "is of a write that was cut short"))
         elif kind is None:
-            strange += [(path, error) for error in _in_anothers_name(path)]
+            untrusted += [(path, error) for error in _misnamed(path)]
         elif not path.is_file():
             findings.append(Finding(path, "unreadable", "is no file"))
         else:
             try:
                 record = records.read(path, kind)
             except Untrusted as error:
-                strange.append((path, error))
+                untrusted.append((path, error))
                 continue
             readable.add(path.name)
             if (version := record.results_version) < RESULTS_VERSION:
@@ -76,15 +79,15 @@ def inspect(folder: Path) -> Inventory:
                 findings.append(Finding(path, "newer", f"{reason}: upgrade it"))
     findings += [
         Finding(path, "duplicate" if error.belongs_to in readable else error.kind, error.reason)
-        for path, error in strange
+        for path, error in untrusted
     ]
     counting = readable - {finding.path.name for finding in findings}
     numbers = {name: sum(records.kind_of(each) is kind for each in counting) for name, kind in records.KINDS.items()}
     return Inventory(numbers, tuple(sorted(findings, key=lambda finding: finding.path)))
 
 
-def _in_anothers_name(path: Path) -> Iterator[Untrusted]:
-    """What is said of a record whose name is no record's; of any other file nothing."""
+def _misnamed(path: Path) -> Iterator[Untrusted]:
+    """Yield the error of a record whose file has another name; nothing for other files."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return
     for kind in records.KINDS.values():
@@ -96,11 +99,16 @@ def _in_anothers_name(path: Path) -> Iterator[Untrusted]:
 
 
 def move_aside(folder: RecordFolder) -> tuple[Inventory, dict[Finding, Path]]:
-    """Looks, and moves what is amiss aside; says where to. Beside each file there, another of its name and `.txt` holds
-    the reason; none that is there already is overwritten.
+    """Inspect a folder and move its bad files aside.
 
-    Raises `InputError` if there is no such folder, if another process is at work in it, or if a link would lead the
-    files elsewhere.
+    Beside each moved file, another of its name and `.txt` holds the reason. No file there is overwritten.
+
+    Returns:
+        the contents, and where each finding was moved to.
+
+    Raises:
+        InputError: if there is no such folder, if another process is at work in it, or if a link would lead the files
+            elsewhere.
     """
     found = inspect(folder.path)
     if not found.findings:
@@ -127,7 +135,11 @@ def _move(finding: Finding, home: Path) -> Path:
 
 
 def sheets(folder: Path, found: Inventory, moved: Mapping[Finding, Path]) -> list[Sheet]:
-    """The numbers, and a row for each finding. moved: where to; empty if nothing was."""
+    """Return a sheet of the numbers and one with a row for each finding.
+
+    Args:
+        moved: where each file was moved to; empty if nothing was moved.
+    """
     numbers = {f"{name}s": number for name, number in found.counting.items()}
     about = {"folder": str(folder), **numbers, "findings": len(found.findings)}
     rows = [

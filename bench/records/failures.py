@@ -1,22 +1,27 @@
-"""What failed, in words: short, by configuration, with what to do."""
+"""Failures in words: short, by configuration, with the remedy."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.formats.sheet import Sheet
+from bench.formats import Sheet
 from bench.records.schema import FailureRecord
 from melcnn.config import Trial, short_names
-from melcnn.data.folds import fold_named
 from melcnn.errors import Failed
+
+log = logging.getLogger(__name__)
 
 # Seeds named before the rest are counted.
 NAMED = 4
 
 
 def describe_failures(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> list[str]:
-    """A text for each configuration, such as `groups=16 seeds 0, 3 (out of memory), seed 2 (diverged)`; trials: all
-    that the sweep is of."""
+    """Return one text a configuration, such as `groups=16 seeds 0, 3 (out of memory), seed 2 (diverged)`.
+
+    Args:
+        trials: all configurations of the sweep, by which each is named.
+    """
     named = short_names(trials)
     by_trial: dict[Trial, list[FailureRecord]] = {}
     for failure in failures:
@@ -27,8 +32,8 @@ def describe_failures(failures: Sequence[FailureRecord], trials: Sequence[Trial]
 def _by_kind(failures: Sequence[FailureRecord]) -> str:
     kinds: dict[str, list[str]] = {}
     for failure in failures:
-        fold = fold_named(failure.dataset)
-        kinds.setdefault(failure.kind, []).append(f"{failure.seed}" + (f" of fold {fold[1] + 1}" if fold else ""))
+        fold = f" of fold {failure.fold.index + 1}" if failure.fold else ""
+        kinds.setdefault(failure.kind, []).append(f"{failure.seed}{fold}")
     return ", ".join(f"seed{'s' * (len(own) > 1)} {_listed(own)} ({kind})" for kind, own in kinds.items())
 
 
@@ -37,16 +42,12 @@ def _listed(texts: Sequence[str]) -> str:
     return ", ".join(texts[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def report_failures(
-    note: Callable[[str], None], failures: Sequence[FailureRecord], trials: Sequence[Trial], folder: Path
-) -> int:
-    """Notes what failed, a line for each configuration, and what to do. The exit code that says it: 1, or 0."""
-    if not failures:
-        return 0
+def log_failures(failures: Sequence[FailureRecord], trials: Sequence[Trial], folder: Path) -> None:
+    """Log the failures, one line a configuration, and the remedy."""
     for text in describe_failures(failures, trials):
-        note(f"failed: {text}")
-    note(f"such as {_first(failures, trials)}; {_what_to_do(folder)}")
-    return 1
+        log.warning(f"failed: {text}")
+    if failures:
+        log.warning(f"such as {_first(failures, trials)}; {_remedy(folder)}")
 
 
 def _first(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> str:
@@ -54,18 +55,22 @@ def _first(failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> str:
     return f"{short_names(trials)[first.trial]} seed {first.seed}: {first.message}"
 
 
-def _what_to_do(folder: Path) -> str:
+def _remedy(folder: Path) -> str:
     return f"the logs are in {folder / 'failure-*.json'}; --retry-failed runs them again"
 
 
 def with_failures(sheet: Sheet, failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> Sheet:
-    """The sheet, which says what is missing in it."""
+    """Return the sheet with a note of the configurations and seeds that are missing from it."""
     remark = [f"failed, and not in the table: {'; '.join(describe_failures(failures, trials))}"] if failures else []
     return replace(sheet, note="; ".join([*([sheet.note] if sheet.note else []), *remark]))
 
 
 def as_error(failures: Sequence[FailureRecord], folder: Path | None = None) -> Failed:
-    """Where there is nothing to show without what failed. folder: where its records are, if they are kept."""
+    """Return the error to raise where nothing succeeded.
+
+    Args:
+        folder: the folder of their records; None if they are not kept.
+    """
     text = f"{len(failures)} trial{'s' * (len(failures) > 1)} failed, such as "
     text += _first(failures, [failure.trial for failure in failures])
-    return Failed(f"{text}; {_what_to_do(folder)}" if folder else text)
+    return Failed(f"{text}; {_remedy(folder)}" if folder else text)

@@ -1,9 +1,9 @@
 """A folder of records: locked, written whole file by whole file, and read with every file checked."""
 
+import logging
 import os
 import shlex
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,30 +11,38 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from bench.records.migration import migrated
 from bench.records.schema import FORMAT_VERSION, FailureRecord, TimingRecord, TrialRecord
 from melcnn import locking
 from melcnn.errors import InputError, first_problem
 from melcnn.files import make_folder, read_json, write_whole
 
-# Of a few records: a disk without that much room is full before the training, not after.
+log = logging.getLogger(__name__)
+
+# The size of a few records: a disk without that much room is reported before the training, not after.
 PROBE_BYTES = 1 << 20
 
 
 Record = TypeVar("Record", TrialRecord, FailureRecord, TimingRecord)
 
 AnyRecord = TrialRecord | FailureRecord | TimingRecord
-# By how the names of their files begin.
+# By the beginning of their files' names.
 KINDS: dict[str, type[AnyRecord]] = {"trial": TrialRecord, "failure": FailureRecord, "timing": TimingRecord}
 
 
 def kind_of(name: str) -> type[AnyRecord] | None:
-    """What a file of this name holds; None if it is no record's."""
+    """Return the kind of record that a file of this name holds; None if it is no record's name."""
     return KINDS.get(name.partition("-")[0]) if "-" in name and name.endswith(".json") else None
 
 
 class Untrusted(InputError):
-    """A file that is no record to rely on. kind: "unreadable", "truncated" or "foreign". reason: what is wrong with it,
-    after its name. belongs_to: the file that its content belongs into, if it is a record in another's name."""
+    """A file that is no record to rely on.
+
+    Attributes:
+        kind: "unreadable", "truncated" or "foreign".
+        reason: what is wrong with it; its name goes before.
+        belongs_to: the file name of the record that it holds, if it holds one under another name.
+    """
 
     def __init__(self, path: Path, kind: str, reason: str, advice: str = "", belongs_to: str = ""):
         check = shlex.join(["melbench", "results", "check", str(path.parent)])
@@ -47,7 +55,7 @@ class RecordFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        # Within `locked`: what is undone at its end, and the folder, opened, so that another one in its place is known.
+        # Within `locked`: what its end undoes, and the open folder, by which a folder put in its place is noticed.
         self._held: ExitStack | None = None
         self._opened: int | None = None
         self._written: list[AnyRecord] = []
@@ -55,10 +63,12 @@ class RecordFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """A context in which no other process trains, times or tidies up here; it may be entered again within itself.
-        Makes the folder.
+        """Hold the folder, which is made if it is missing, against all other processes.
 
-        Raises `InputError` if the folder cannot be made or locked, or another process is at work in it.
+        The context may be entered again within itself.
+
+        Raises:
+            InputError: if the folder cannot be made or locked, or another process is at work in it.
         """
         if self._held is not None:
             yield
@@ -81,8 +91,11 @@ class RecordFolder:
         held.callback(os.close, self._opened)
 
     def prepare(self) -> None:
-        """Makes the folder. Raises `InputError` if records cannot be written in it, or another process is at work in
-        it."""
+        """Make the folder.
+
+        Raises:
+            InputError: if records cannot be written in it, or another process is at work in it.
+        """
         with self.locked():
             try:
                 with tempfile.TemporaryFile(dir=self.path) as probe:
@@ -96,26 +109,28 @@ class RecordFolder:
         )
 
     def trials(self) -> dict[str, TrialRecord]:
-        """All trial records by identity. Raises `Untrusted` for a file that is none."""
+        """Return all trial records by identity. Raises `Untrusted` for a file that is none."""
         records = [read(path, TrialRecord) for path in sorted(self.path.glob("trial-*.json"))]
         return {record.identity: record for record in records}
 
     def failures(self) -> dict[str, FailureRecord]:
-        """The last failure of each trial, by identity. Raises `Untrusted` for a file that is none."""
+        """Return the last failure of each trial by identity. Raises `Untrusted` for a file that is none."""
         records = [read(path, FailureRecord) for path in sorted(self.path.glob("failure-*.json"))]
         return {record.identity: record for record in sorted(records, key=lambda record: record.attempt)}
 
     def timings(self) -> dict[str, TimingRecord]:
-        """All timing records by file name. Raises `Untrusted` for a file that is none."""
+        """Return all timing records by file name. Raises `Untrusted` for a file that is none."""
         records = [read(path, TimingRecord) for path in sorted(self.path.glob("timing-*.json"))]
         return {record.file_name: record for record in records}
 
     def write(self, record: AnyRecord) -> None:
-        """Writes one file, whole or not at all.
+        """Write one file, whole or not at all.
 
-        If the folder is gone, or another one is in its place, what was written to it from here is written again. What
-        fails is tried once more. Raises `InputError` if that fails too, or if another process is at work in the folder
-        by then.
+        If the folder is gone, or another one is in its place, all records of this run are written again. A write that
+        fails is tried once more.
+
+        Raises:
+            InputError: if the second try fails too, or another process is at work in the folder by then.
         """
         try:
             self._follow()
@@ -142,10 +157,9 @@ class RecordFolder:
         for record in self._written:
             self._write(record)
         self._left_behind = False
-        warnings.warn(
+        log.warning(
             f"{self.path} was gone and is there again, with the {len(self._written)} records of this run; older ones "
-            "are missing from it",
-            stacklevel=3,
+            "are missing from it"
         )
 
     def _is_in_place(self) -> bool:
@@ -160,13 +174,13 @@ class RecordFolder:
 
 
 def read(path: Path, kind: type[Record]) -> Record:
-    """The record of this kind in a file. Raises `Untrusted`."""
+    """Return the record of this kind in a file; older formats are migrated. Raises `Untrusted`."""
     try:
         content = read_json(path)
     except OSError as error:
         raise Untrusted(path, "unreadable", f"cannot be read ({error.strerror})") from None
     except ValueError as error:
-        # Our own limits say what they are; of the library's complaints the kind is enough.
+        # Our own limits explain themselves; for the library's errors the type is enough.
         reason = error if type(error) is ValueError else type(error).__name__
         raise Untrusted(path, "truncated", f"is not a whole melbench record ({reason})") from None
     try:
@@ -181,7 +195,7 @@ def read(path: Path, kind: type[Record]) -> Record:
             "upgrade melbench or choose another --out",
         )
     try:
-        record = kind.model_validate(content)
+        record = kind.model_validate(migrated(content))
     except ValidationError as error:
         raise Untrusted(path, "foreign", f"is no melbench {kind.__name__} ({first_problem(error):.260})") from None
     if isinstance(record, TrialRecord) and (reason := _contradiction(record)):
@@ -193,16 +207,16 @@ def read(path: Path, kind: type[Record]) -> Record:
 
 
 def _contradiction(record: TrialRecord) -> str:
-    """What a record says that cannot be, where others rely on it; empty if nothing."""
+    """Return the reason why a record cannot be true, among the facts that readers rely on; empty if there is none."""
     epochs, words = len(record.train_loss), len(record.trial.data.words)
-    # Without validation clips there are no curves of them.
+    # Without validation clips there are no validation curves.
     if {*map(len, (record.validation_loss, record.validation_accuracy, record.elapsed_seconds))} - {0, epochs}:
         return "its curves are of different numbers of epochs"
-    if any(said.labels and len(said.logits[0]) != words for said in (record.validation, record.test)):
+    if any(split.labels and len(split.logits[0]) != words for split in (record.validation, record.test)):
         return f"it has other logits than one for each of {words} words"
     if not record.test.labels:
         return "it has no test clips"
-    # Logarithms are taken of them, and ratios made; a network of ours has a convolution.
+    # Readers take logarithms and ratios of them; every network of ours has a convolution.
     if min(record.complexity.model_dump().values()) < 1:
         return "its network has no parameters or does nothing"
     return ""

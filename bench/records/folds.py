@@ -1,4 +1,4 @@
-"""Records of cross-validation, put together fold by fold into out-of-fold predictions."""
+"""Records of a cross-validation, put together fold by fold into out-of-fold predictions."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,19 @@ import numpy as np
 from bench.counting.profile import Complexity
 from bench.records.schema import FailureRecord, Predictions, TrialRecord
 from melcnn.config import Trial
-from melcnn.data.folds import fold_named
+from melcnn.data.clips import Fold
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """A configuration's out-of-fold predictions. correct: bool `(seeds, clips)`; speakers: who speaks in each clip.
-    train_clips: of one fold's training, on average. devices: on which it was trained."""
+    """A configuration's out-of-fold predictions.
+
+    Attributes:
+        correct: whether each network is right, bool `(seeds, clips)`.
+        speakers: the speaker of each clip.
+        train_clips: training clips of a fold, the mean over folds.
+        devices: the devices that trained it.
+    """
 
     trial: Trial
     complexity: Complexity
@@ -24,39 +30,52 @@ class OutOfFold:
     devices: tuple[str, ...] = ()
 
 
+def fold_of_record(record: TrialRecord | FailureRecord) -> Fold:
+    """Return the fold of a cross-validation's record. Raises ValueError for a record of the data set's own splits."""
+    if record.fold is None:
+        raise ValueError(f"{record.file_name} is not a fold's")
+    return record.fold
+
+
 def by_fold(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """One configuration's records by fold, from the first; a fold without one is empty."""
-    found: list[list[TrialRecord]] = [[] for _ in range(fold_named(records[0].dataset)[2])]
+    """Return one configuration's records fold by fold; a fold without records is empty."""
+    found: list[list[TrialRecord]] = [[] for _ in range(fold_of_record(records[0]).of)]
     for record in records:
-        found[fold_named(record.dataset)[1]].append(record)
+        found[fold_of_record(record).index].append(record)
     return found
 
 
 def missing_seeds(
     records: Sequence[TrialRecord], seeds: Collection[int], failures: Sequence[FailureRecord]
 ) -> set[tuple[int, int]]:
-    """The folds and seeds, of `seeds`, of which one configuration has no record, and that have not failed either."""
+    """Return the pairs of fold and seed that one configuration still lacks: neither recorded nor failed.
+
+    Args:
+        records: the configuration's records, of any fold.
+        seeds: the seeds that every fold should have.
+        failures: of any configuration.
+    """
     trial = records[0].trial
-    failed = {(fold[1], f.seed) for f in failures if f.trial == trial and (fold := fold_named(f.dataset))}
+    failed = {(failure.fold.index, failure.seed) for failure in failures if failure.trial == trial and failure.fold}
     wanted = {(fold, seed) for fold, _ in enumerate(by_fold(records)) for seed in seeds}
-    return wanted - failed - {(fold_named(record.dataset)[1], record.seed) for record in records}
+    return wanted - failed - {(fold_of_record(record).index, record.seed) for record in records}
 
 
 def common_seeds(folds: Sequence[Sequence[TrialRecord]]) -> list[list[TrialRecord]]:
-    """One configuration's records by fold, of the seeds that all folds have, which rise."""
+    """Return one configuration's records fold by fold, restricted to the seeds that all folds have, seeds rising."""
     seeds = sorted(set.intersection(*({record.seed for record in records} for records in folds)))
     of_seed = [{record.seed: record for record in records} for records in folds]
     return [[records[seed] for seed in seeds] for records in of_seed]
 
 
 def out_of_fold_of(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold | None:
-    """Of the seeds that all folds have; None: there is none."""
+    """Return the out-of-fold predictions of the seeds that all folds have; None if there is no such seed."""
     found = common_seeds(folds)
     return join_folds(trial, found) if found[0] else None
 
 
 def out_of_fold_predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
-    """Of each seed, what its networks said of the clips that they were not trained on: of all clips, fold by fold."""
+    """Return for each seed the predictions of all clips, fold by fold, each by a network that was not trained on it."""
 
     def all_of(name: str, records: Sequence[TrialRecord]) -> list:
         return [one for record in records for one in getattr(record.test, name)]
@@ -70,14 +89,14 @@ def out_of_fold_predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Pred
     ]
 
 
-def join_folds(trial: Trial, by_fold: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
-    """Of one configuration's records by fold, of the same seeds in each."""
-    first, said = [records[0] for records in by_fold], out_of_fold_predictions(by_fold)
+def join_folds(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold:
+    """Return the out-of-fold predictions of one configuration's records, which hold the same seeds in each fold."""
+    first, predictions = [records[0] for records in folds], out_of_fold_predictions(folds)
     return OutOfFold(
         trial=trial,
         complexity=first[0].complexity,
-        correct=np.stack([one.correct for one in said]),
-        speakers=tuple(said[0].speakers),
+        correct=np.stack([one.correct for one in predictions]),
+        speakers=tuple(predictions[0].speakers),
         train_clips=float(np.mean([record.train_clips for record in first])),
-        devices=tuple(sorted({record.environment.device for records in by_fold for record in records})),
+        devices=tuple(sorted({record.environment.device for records in folds for record in records})),
     )

@@ -1,11 +1,12 @@
-"""Folders of records put into one: what is there is not overwritten, and times of different machines are not mixed.
+"""Merge folders of records into one: nothing is overwritten, and times of different machines are not mixed.
 
-Accuracies may come from anywhere: each record says what it ran on.
+Accuracies may come from anywhere: each record names its machine.
 """
 
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,18 @@ from melcnn import errors
 from melcnn.errors import InputError
 from melcnn.files import write_whole
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A record's file. kind: of `records.KINDS`. results: a hash of what a trial gave. environment: of a timing run."""
+    """The file of a record.
+
+    Attributes:
+        kind: a key of `records.KINDS`.
+        results: a hash of a trial's results; None for other kinds.
+        environment: a timing run's; None for other kinds.
+    """
 
     path: Path
     kind: str
@@ -30,7 +39,12 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a folder gave: how many records, by kind as in `records.KINDS`, and how many of them were written."""
+    """The part of one folder in a merge.
+
+    Attributes:
+        records: the number of its records by kind, as in `records.KINDS`.
+        written: the number of them that were written.
+    """
 
     folder: Path
     records: dict[str, int]
@@ -41,16 +55,19 @@ def merge(
     folders: Sequence[Path],
     out: RecordFolder,
     mix_timings: bool = False,
-    note: Callable[[str], None] = lambda text: None,
 ) -> list[Merged]:
-    """Puts the records of `folders` into `out`, which may be one of them. What is in `out` stays; of several timing
-    runs of the same works in the same environment, and of failures of the same trial, the first is taken, and note
-    hears of the others.
+    """Put the records of `folders` into `out`, which may be one of them.
 
-    Everything is read before anything is written, and a merge that was cut short is simply done again. Raises
-    `InputError` for a folder without records, for a file that is none, for trials of one identity with different
-    results, and, unless `mix_timings`, for timing runs that would lie beside those of another environment for the first
-    time.
+    Records in `out` stay. Among several timing runs of the same work in the same environment, and among several
+    failures of the same trial, the first counts; the others are left out with a warning. Everything is read before
+    anything is written, and a merge that was cut short is simply repeated.
+
+    Args:
+        mix_timings: take timing runs of other environments, too.
+
+    Raises:
+        InputError: for a folder without records, for a file that is none, for trials of one identity with different
+            results, and, unless `mix_timings`, for timing runs of an environment that `out` has none of yet.
     """
     for folder in folders:
         if not any(_files(folder)):
@@ -58,7 +75,7 @@ def merge(
     with out.locked():
         others = {folder.resolve(): folder for folder in folders if folder.resolve() != out.path.resolve()}
         held = {folder: dict(_sources(folder)) for folder in (out.path, *others.values())}
-        chosen = _chosen(held.values(), note)
+        chosen = _chosen(held.values())
         new = {name: source for name, source in chosen.items() if name not in held[out.path]}
         if not mix_timings:
             _check_environments(list(held[out.path].values()), list(new.values()))
@@ -75,7 +92,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, RecordFile]]:
-    """The records of a folder by the names of their files, one in memory at a time."""
+    """Yield the records of a folder by their file names, one in memory at a time."""
     for kind, path in _files(folder):
         record = records.read(path, records.KINDS[kind])
         if isinstance(record, TrialRecord):
@@ -86,7 +103,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, RecordFile]]:
             yield path.name, RecordFile(path, kind, environment=environment)
 
 
-def _chosen(held: Iterable[dict[str, RecordFile]], note: Callable[[str], None]) -> dict[str, RecordFile]:
+def _chosen(held: Iterable[dict[str, RecordFile]]) -> dict[str, RecordFile]:
     chosen: dict[str, RecordFile] = {}
     clashes: list[tuple[Path, Path]] = []
     for name, source in ((name, source) for sources in held for name, source in sources.items()):
@@ -94,7 +111,7 @@ def _chosen(held: Iterable[dict[str, RecordFile]], note: Callable[[str], None]) 
         if first.results != source.results:
             clashes.append((first.path, source.path))
         elif source.results is None and first.path.read_bytes() != source.path.read_bytes():
-            note(f"left out: {source.path}: {first.path} is of the same, and there already")
+            log.warning(f"left out: {source.path}: {first.path} is of the same, and there already")
     if clashes:
         more = f", and {len(clashes) - 1} more pairs are like them" if len(clashes) > 1 else ""
         raise InputError(
@@ -105,7 +122,8 @@ def _chosen(held: Iterable[dict[str, RecordFile]], note: Callable[[str], None]) 
 
 
 def _check_environments(present: Sequence[RecordFile], new: Sequence[RecordFile]) -> None:
-    """What lies side by side in `out` already may: a folder outlives a version of torch."""
+    """Raise `InputError` for a new timing run of an environment that `out` lacks. Runs that lie side by side in `out`
+    already may differ: a folder outlives a version of torch."""
     timings = [source for source in new if source.environment]
     beside = [source for source in present if source.environment] or timings[:1]
     for source in timings:
@@ -130,7 +148,7 @@ def _merged(folder: Path, sources: dict[str, RecordFile], new: dict[str, RecordF
 
 
 def sheet(merged: Sequence[Merged], out: Path) -> Sheet:
-    """A row for each folder; the first is `out` itself, as it was, if it held any records."""
+    """Return a sheet with a row for each folder; the first is `out` itself, as it was, if it held any records."""
     rows = [
         {
             "folder": str(one.folder),

@@ -1,35 +1,35 @@
-"""Records, the truth that tables are made from: versioned JSON files, written whole, in one folder.
-
-A trial record is one configuration and one seed; of one that failed there is a failure record. A timing record is one
-interleaved run of candidates.
-"""
+"""Records as types: a trial, a failure, a timing run. Their fields are the files' contents."""
 
 import hashlib
 import math
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.counting.profile import Complexity
 from bench.records.arrays import FloatRows, Floats, SharedIntegers, SharedStrings
 from bench.system.environment import Environment
 from bench.system.monitor import Conditions
 from melcnn.config import Trial
+from melcnn.data.clips import Fold
 
 # Raise when the same configuration, data and seed give other numbers: older records are then not reused.
 RESULTS_VERSION = 3
-# Raise when the shape of the files changes; older files stay readable.
-FORMAT_VERSION = 1
+# Raise when the shape of the files changes, and teach `bench.records.migration` the older one.
+FORMAT_VERSION = 2
+
+# Tables are made with a place for each fold, and a file may claim any number of them.
+MAX_FOLDS = 999
 
 
 class _Record(BaseModel):
-    # A loss that is no number stays one: JSON as Python writes and reads it.
+    # A loss that is not finite is written as Python's JSON writes it: NaN, Infinity.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Predictions(_Record):
-    """What a network said of every clip of one split, at the kept epoch: logits `(clips, n_classes)`."""
+    """The logits `(clips, n_classes)` of one network for every clip of one split, at the epoch that was kept."""
 
     names: SharedStrings
     speakers: SharedStrings
@@ -47,7 +47,7 @@ class Predictions(_Record):
 
     @property
     def accuracy(self) -> float:
-        """The fraction of clips whose largest logit is the label's; NaN of no clips."""
+        """The fraction of clips whose largest logit is the label's; NaN without clips."""
         return float(np.mean(self.correct)) if self.labels else math.nan
 
     @property
@@ -56,16 +56,21 @@ class Predictions(_Record):
         return np.argmax(self.logits, axis=1) == np.array(self.labels)
 
 
-# What a training gave. Configuration, data and seed are in the identity; the rest says how it went.
+# The fields that hold results. Configuration, data and seed are in the identity; the rest describes the run.
 RESULTS = {"train_loss", "validation_loss", "validation_accuracy", "kept_epoch", "validation", "test"}
 
+FailureKind = Literal["out of memory", "diverged", "lost", "error"]
 
-class TrialRecord(_Record):
-    """One configuration and one seed: everything that is known of its training.
 
-    left_out_clips: files of these words that gave no clip. stack: the seeds that were trained side by side.
-    kernels: whose convolutions ran. Curves hold one value an epoch; kept_epoch counts from 1. elapsed_seconds: from
-    the beginning of the stack's training to the end of each epoch, evaluation included (older files do not tell).
+class _OfTrial(_Record):
+    """The fields that records of a trained and of a failed trial share.
+
+    Attributes:
+        stack: the seeds that were trained side by side.
+        dataset: the name of the data set, without its fold.
+        fold: the fold of a cross-validation; None for the data set's own splits.
+        corpus: fingerprint of the clip set before folds and noise; empty in records of format 1, which lack it.
+        data_fingerprint: fingerprint of the clips and the noise that this very training used.
     """
 
     format_version: int = FORMAT_VERSION
@@ -73,9 +78,41 @@ class TrialRecord(_Record):
     trial: Trial
     seed: int
     stack: list[int]
-    kernels: str
     dataset: str
+    fold: Fold | None = None
+    corpus: str = ""
     data_fingerprint: str
+
+    @field_validator("fold")
+    @classmethod
+    def _check_fold(cls, fold: Fold | None) -> Fold | None:
+        if fold and not 0 <= fold.index < fold.of <= MAX_FOLDS:
+            raise ValueError(f"there is no fold {fold.index} of {fold.of}")
+        return fold
+
+    @property
+    def identity(self) -> str:
+        """The identity of the trial: equal for equal configuration, data, seed and version of the numbers."""
+        return trial_identity(self.trial, self.data_fingerprint, self.seed, self.results_version)
+
+    def _file_stem(self, kind: str) -> str:
+        n_mels, groups = self.trial.front_end.n_mels, self.trial.model.groups
+        return f"{kind}-mels{n_mels}-groups{groups}-seed{self.seed}-{self.identity}"
+
+
+class TrialRecord(_OfTrial):
+    """One configuration and one seed: everything that is known of its training.
+
+    Attributes:
+        kernels: the kernels that trained it, "melcnn" or "torch".
+        left_out_clips: files of these words that gave no clip.
+        train_loss, validation_loss, validation_accuracy: one value an epoch.
+        elapsed_seconds: from the start of the stack's training to the end of each epoch, evaluation included; empty in
+            older files.
+        kept_epoch: the epoch that was kept, counted from 1.
+    """
+
+    kernels: str
     train_clips: int
     left_out_clips: int = 0
     complexity: Complexity
@@ -90,38 +127,27 @@ class TrialRecord(_Record):
     finished_at: str
 
     def seconds_to(self, target: float) -> float | None:
-        """Seconds of training until the validation accuracy first was `target` or more; None if it never was."""
+        """Return the seconds of training until the validation accuracy first reached `target`; None if it never did."""
         reached = (t for t, a in zip(self.elapsed_seconds, self.validation_accuracy, strict=False) if a >= target)
         return next(reached, None)
 
     @property
-    def identity(self) -> str:
-        return trial_identity(self.trial, self.data_fingerprint, self.seed, self.results_version)
-
-    @property
     def file_name(self) -> str:
-        n_mels, groups = self.trial.front_end.n_mels, self.trial.model.groups
-        return f"trial-mels{n_mels}-groups{groups}-seed{self.seed}-{self.identity}.json"
+        return f"{self._file_stem('trial')}.json"
 
 
-FailureKind = Literal["out of memory", "diverged", "lost", "error"]
+class FailureRecord(_OfTrial):
+    """One configuration and one seed that gave no network, and why. A later success replaces it.
 
-
-class FailureRecord(_Record):
-    """One configuration and one seed that gave no network, and why.
-
-    kind: "lost" where the process or the machine that trained it died. message: one line. log: where the error came up,
-    or what was heard of the training. epoch: the last one that ended well; 0: none. attempt: counts from 1.
-    environment: where it was trained; None: nobody knows. Whatever succeeds later counts instead.
+    Attributes:
+        kind: "lost" if the process or the machine that trained it died.
+        message: one line.
+        log: where the error was raised, or the training's curves.
+        epoch: the last epoch that ended well; 0 if none did.
+        attempt: counts from 1.
+        environment: where it was trained; None if that is unknown.
     """
 
-    format_version: int = FORMAT_VERSION
-    results_version: int = RESULTS_VERSION
-    trial: Trial
-    seed: int
-    stack: list[int]
-    dataset: str
-    data_fingerprint: str
     kind: FailureKind
     message: str
     log: str
@@ -131,18 +157,12 @@ class FailureRecord(_Record):
     finished_at: str
 
     @property
-    def identity(self) -> str:
-        """Of the trial that failed."""
-        return trial_identity(self.trial, self.data_fingerprint, self.seed, self.results_version)
-
-    @property
     def file_name(self) -> str:
-        n_mels, groups = self.trial.front_end.n_mels, self.trial.model.groups
-        return f"failure-mels{n_mels}-groups{groups}-seed{self.seed}-{self.identity}-{self.attempt}.json"
+        return f"{self._file_stem('failure')}-{self.attempt}.json"
 
 
 class TimedTrial(_Record):
-    """Seconds of one training pass over `train_clips` by a single network, round by round."""
+    """Seconds of one training pass over `train_clips` clips by a single network, round by round."""
 
     trial: Trial
     train_clips: int
@@ -150,13 +170,19 @@ class TimedTrial(_Record):
 
 
 class TimingRecord(_Record):
-    """Configurations timed in one interleaved run; entry i of every list is of the same round. kernels: whose
-    convolutions ran, "melcnn" where these are the faster. before, after: the machine's state then (older files do not
-    tell)."""
+    """Configurations timed in one interleaved run; entry i of every list is from the same round.
+
+    Attributes:
+        dataset, corpus: as in `TrialRecord`; empty in older files.
+        kernels: the kernels that ran; "melcnn": wherever they are the faster.
+        before, after: the machine's state around the run; None in older files.
+    """
 
     format_version: int = FORMAT_VERSION
     results_version: int = RESULTS_VERSION
     timed: Annotated[list[TimedTrial], Field(min_length=1)]
+    dataset: str = ""
+    corpus: str = ""
     kernels: str = "torch"
     environment: Environment
     before: Conditions | None = None
@@ -166,11 +192,12 @@ class TimingRecord(_Record):
     @property
     def file_name(self) -> str:
         trials, clips = [t.trial for t in self.timed], self.timed[0].train_clips
-        return f"timing-{timing_identity(trials, clips, self.environment, self.kernels, self.results_version)}.json"
+        identity = timing_identity(trials, clips, self.environment, self.kernels, self.corpus, self.results_version)
+        return f"timing-{identity}.json"
 
 
 def trial_identity(trial: Trial, data_fingerprint: str, seed: int, results_version: int = RESULTS_VERSION) -> str:
-    """Equal identities, equal results: configuration, data, seed and the version of our numbers."""
+    """Return a hash of configuration, data, seed and version of the numbers: equal identities, equal results."""
     return _hash(trial.canonical(), data_fingerprint, seed, results_version)
 
 
@@ -179,12 +206,14 @@ def timing_identity(
     train_clips: int,
     environment: Environment,
     kernels: str = "torch",
+    corpus: str = "",
     results_version: int = RESULTS_VERSION,
 ) -> str:
-    """Equal identities, comparable times: the same work on the same machine with the same versions and kernels."""
-    others = [] if kernels == "torch" else [kernels]  # older files know of no others
-    works = sorted(t.canonical() for t in trials)
-    return _hash(*works, train_clips, environment.model_dump_json(), results_version, *others)
+    """Return a hash of the work, the machine, its versions and the kernels: equal identities, comparable times."""
+    # Older files know neither kernels nor corpus; without them their identities stay.
+    later = [*([] if kernels == "torch" else [kernels]), *([corpus] if corpus else [])]
+    configurations = sorted(t.canonical() for t in trials)
+    return _hash(*configurations, train_clips, environment.model_dump_json(), results_version, *later)
 
 
 def _hash(*parts: object) -> str:

@@ -9,7 +9,6 @@ from bench.records.failures import describe_failures
 from bench.records.folds import missing_seeds
 from bench.system.environment import Environment
 from melcnn.config import Trial, descriptions
-from melcnn.data.folds import fold_named
 
 # Configurations named before the rest are counted.
 NAMED = 4
@@ -65,7 +64,7 @@ def _seeds(groups: Groups, named: Mapping[Trial, str], failures: Sequence[Failur
     # What failed is said, and trained by another option. A fold's seeds are not these.
     failed: dict[Trial, set[int]] = {}
     for failure in failures:
-        if not fold_named(failure.dataset):
+        if not failure.fold:
             failed.setdefault(failure.trial, set()).add(failure.seed)
     if len(most) == 1:
         return ["a single seed: no intervals, and no telling how much is chance; train more with --seeds"]
@@ -99,9 +98,8 @@ def _diverged(records: Sequence[TrialRecord], named: Mapping[Trial, str]) -> lis
         return not all(math.isfinite(value) for value in [*record.train_loss, *record.validation_loss])
 
     lines = [
-        f"{named[record.trial]} seed {record.seed}" + (f" of fold {fold[1] + 1}" if fold else "")
+        f"{named[record.trial]} seed {record.seed}" + (f" of fold {record.fold.index + 1}" if record.fold else "")
         for record in records
-        for fold in [fold_named(record.dataset)]
         if failed(record)
     ]
     if not lines:

@@ -23,7 +23,6 @@ from bench.report.load import Chapter
 from bench.stats.intervals import significant
 from bench.stats.noninferiority import MARGIN, Recommendation, pareto
 from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, varying_settings
-from melcnn.data.folds import fold_named
 
 VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
 
@@ -133,7 +132,7 @@ def _not_by_folds(
     begun = [records for records in crossings if records[0].trial not in candidates]
     if any(missing_seeds(records, {record.seed for record in records}, failures) for records in begun):
         return "the cross-validation is unfinished"
-    failed = {failure.trial for failure in failures if fold_named(failure.dataset)}
+    failed = {failure.trial for failure in failures if failure.fold}
     if missing := [trial for trial in own if trial not in candidates | failed]:
         return f"{len(missing)} of {len(own)} configurations were not cross-validated"
     return "" if len(folds) > 1 else "a single configuration was cross-validated"
@@ -164,7 +163,7 @@ def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
         # A setting may be None, which cannot be compared.
         return [(value is not None, value) for value in settings_of(group[0].trial).values()]
 
-    groups = summary.by_configuration(sorted(records, key=lambda record: (record.dataset, record.seed)))
+    groups = summary.by_configuration(sorted(records, key=lambda record: (record.fold.index if record.fold else -1, record.seed)))
     return sorted(groups.values(), key=place)
 
 

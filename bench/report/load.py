@@ -1,27 +1,37 @@
-"""What a report is made of: the records of several folders and files, put together by data set.
+"""The contents of a report: the records of several folders and files, put together by data set.
 
-What cannot stand side by side is parted or left out, and said. Reads records and runs nothing.
+Records that cannot be compared go into different chapters or are left out, with a remark.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from bench.measurement import reader
 from bench.measurement.measurements import Measurement
 from bench.records import RESULTS, FailureRecord, RecordFolder, TimingRecord, TrialRecord
-from melcnn.data.folds import fold_named
+from bench.records.folds import fold_of_record
 from melcnn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+AnyRecord = TypeVar("AnyRecord", TrialRecord, TimingRecord)
 
 
 @dataclass(frozen=True)
 class Chapter:
     """The records of one data set and its words, on the same clips.
 
-    trials: of the data set's own splits; folds: of its cross-validation. timings: those that timed a configuration of
-    `trials`. remarks: what was left out of it. failures: the last ones of trials of either that have no record. apart:
-    what tells it from other chapters of that data set, if there are any.
+    Attributes:
+        trials: records of the data set's own splits.
+        folds: records of its cross-validation.
+        timings: those that timed a configuration of `trials`.
+        remarks: what was left out of it.
+        failures: the last ones of trials of either kind that have no record.
+        apart: what tells it from other chapters of that data set, if there are any.
     """
 
     dataset: str
@@ -40,17 +50,25 @@ class Chapter:
 
 @dataclass(frozen=True)
 class ReportInput:
-    """chapters: by data set and its clips. measurements: of `melbench time -o`, by the files they were in."""
+    """Everything that a report is made of.
+
+    Attributes:
+        chapters: by data set and its clips.
+        measurements: of `melbench time -o`, by the files they were in.
+    """
 
     chapters: tuple[Chapter, ...]
     measurements: dict[str, Measurement]
 
 
-def load_report(paths: Sequence[Path], note: Callable[[str], None]) -> ReportInput:
-    """Reads folders of records (with measurements in them, if any) and files of measurements.
+def load_report(paths: Sequence[Path]) -> ReportInput:
+    """Read folders of records, with the measurements in them if any, and files of measurements.
 
-    note hears of files in a folder that are neither. Raises `InputError` for a path without a record, for a record that
-    cannot be trusted, and for folds alone that do not belong together.
+    Files in a folder that are neither are left out with a warning.
+
+    Raises:
+        InputError: for a path without a record, for a record that cannot be trusted, and for folds without the data
+            set's own splits that do not belong together.
     """
     trials: dict[str, TrialRecord] = {}
     timings: dict[str, TimingRecord] = {}
@@ -61,7 +79,7 @@ def load_report(paths: Sequence[Path], note: Callable[[str], None]) -> ReportInp
         if not path.exists():
             raise InputError(f"there is no {path}: name a folder of records, as --out of a sweep made it")
         if path.is_dir():
-            found = _of_folder(path, note)
+            found = _of_folder(path)
             if not any(found):
                 raise InputError(f"{path} holds no records{_nearby(path)}")
             contested |= {name for name, record in found[0].items() if name in trials and _differ(record, trials[name])}
@@ -81,7 +99,7 @@ def load_report(paths: Sequence[Path], note: Callable[[str], None]) -> ReportInp
 
 
 def _of_folder(
-    path: Path, note: Callable[[str], None]
+    path: Path,
 ) -> tuple[dict[str, TrialRecord], dict[str, TimingRecord], dict[str, Measurement], dict[str, FailureRecord]]:
     folder = RecordFolder(path)
     measurements = {}
@@ -90,7 +108,7 @@ def _of_folder(
             try:
                 measurements[str(file)] = reader.read(file)
             except InputError as error:
-                note(f"left out: {error}")
+                log.warning(f"left out: {error}")
     return folder.trials(), folder.timings(), measurements, folder.failures()
 
 
@@ -102,20 +120,32 @@ def _nearby(path: Path) -> str:
 def _chapters(
     trials: Sequence[TrialRecord], timings: Sequence[TimingRecord], failures: Sequence[FailureRecord]
 ) -> list[Chapter]:
-    """By clips, the newest first; synthetic words, which are no measure of real speech, after all others."""
-    own = _grouped((record for record in trials if not fold_named(record.dataset)), _clips)
-    folds = _grouped((record for record in trials if fold_named(record.dataset)), _clips_of_fold)
-    # What could be of several is of none: each has its own answer.
-    matches = {key: [of for of, found in own.items() if _same_clips(found[0], folds[key])] for key in folds}
+    """Return chapters by clips; synthetic words, which are no measure of real speech, come last."""
+    own = _by_clips([record for record in trials if not record.fold], _clips)
+    folds = _by_clips([record for record in trials if record.fold], _clips_of_fold)
+    # Folds that could be of several clip sets are joined to none: each has its own answer.
+    matches = {key: [of for of, found in own.items() if _same_clips(found, folds[key])] for key in folds}
     of_own = {fitting[0]: key for key, fitting in matches.items() if len(fitting) == 1}
     chapters = [
         _chapter(key[0], key[1], records, folds.pop(of_own[key], []) if key in of_own else [], timings)
         for key, records in own.items()
     ]
     chapters += [_chapter(dataset, words, [], records, ()) for (dataset, words, *_), records in folds.items()]
-    chapters.sort(key=lambda one: max(record.finished_at for record in (*one.trials, *one.folds)), reverse=True)
     chapters.sort(key=lambda one: one.dataset == "synthetic")
-    return _with_failures(_told_apart(chapters), failures)
+    return _told_apart(_with_failures(chapters, failures))
+
+
+def _by_clips(records: Sequence[TrialRecord], clips: Callable[[TrialRecord], tuple]) -> dict[tuple, list[TrialRecord]]:
+    """Group records by their corpus, and by the clips that they name.
+
+    A record of format 1 knows no corpus; it joins the corpus that has the same clips, if there is only one.
+    """
+    groups = _grouped(records, lambda record: (*clips(record), record.corpus))
+    for key in [key for key in groups if not key[-1]]:
+        known = [other for other in groups if other[:-1] == key[:-1] and other[-1]]
+        if len(known) == 1:
+            groups[known[0]] += groups.pop(key)
+    return groups
 
 
 def _grouped(records: Iterable[TrialRecord], key: Callable[[TrialRecord], Hashable]) -> dict:
@@ -126,7 +156,7 @@ def _grouped(records: Iterable[TrialRecord], key: Callable[[TrialRecord], Hashab
 
 
 def _clips(record: TrialRecord) -> tuple:
-    """What tells the clips of a data set's own splits from others, as far as its records say."""
+    """Return what a record says about the clips of a data set's own splits."""
     return (
         record.dataset,
         record.trial.data.words,
@@ -137,28 +167,30 @@ def _clips(record: TrialRecord) -> tuple:
 
 
 def _clips_of_fold(record: TrialRecord) -> tuple:
-    """Likewise of a fold: a clip more or less moves others from fold to fold."""
-    dataset, _, folds = fold_named(record.dataset)
-    return dataset, record.trial.data.words, folds, _number(record)
+    """Return what a record says about the clips of all folds: one clip more or less moves others between folds."""
+    return record.dataset, record.trial.data.words, fold_of_record(record).of, _number(record)
 
 
 def _number(fold: TrialRecord) -> int:
-    """The clips of all folds together."""
+    """Return the number of clips of all folds together."""
     return fold.train_clips + len(fold.validation.names) + len(fold.test.names)
 
 
-def _same_clips(own: TrialRecord, folds: Sequence[TrialRecord]) -> bool:
-    """Whether nothing speaks against that the folds are made of the training and validation clips of `own`."""
-    dataset, _, _ = fold_named(folds[0].dataset)
-    number, validation = _number(folds[0]), set(own.validation.names)
-    if (dataset, folds[0].trial.data.words) != (own.dataset, own.trial.data.words):
+def _same_clips(own: Sequence[TrialRecord], folds: Sequence[TrialRecord]) -> bool:
+    """Return whether the folds are made of the training and validation clips of `own`, as far as the records say."""
+    corpora = [{record.corpus for record in records} - {""} for records in (own, folds)]
+    if all(corpora):
+        return corpora[0] == corpora[1]
+    first, fold = own[0], folds[0]
+    number, validation = _number(fold), set(first.validation.names)
+    if (fold.dataset, fold.trial.data.words) != (first.dataset, first.trial.data.words):
         return False
     held_out = {name for names in {tuple(record.test.names) for record in folds} for name in names}
-    # Of clips of training the records tell only the number; clips of folds that are not there yet may be any.
+    # Records tell only the number of training clips; clips of folds that are still missing may be any.
     return (
-        number == own.train_clips + len(validation)
+        number == first.train_clips + len(validation)
         and len(validation - held_out) <= max(0, number - len(held_out))
-        and held_out.isdisjoint(own.test.names)
+        and held_out.isdisjoint(first.test.names)
     )
 
 
@@ -167,7 +199,11 @@ def _differ(one: TrialRecord, other: TrialRecord) -> bool:
 
 
 def _with_contested(chapter: Chapter, contested: Collection[str]) -> Chapter:
-    """contested: the identities of records that are in several folders, with different results."""
+    """Return the chapter with a remark about records that several folders hold with different results.
+
+    Args:
+        contested: the identities of such records.
+    """
     number = sum(record.identity in contested for record in _records(chapter))
     if not number:
         return chapter
@@ -176,7 +212,7 @@ def _with_contested(chapter: Chapter, contested: Collection[str]) -> Chapter:
 
 
 def _told_apart(chapters: Sequence[Chapter]) -> list[Chapter]:
-    """With what tells those of one data set and words from each other, if only a number."""
+    """Return the chapters; those of one data set and words get what tells them apart, if only a number."""
     alike = Counter((one.dataset, one.words) for one in chapters)
     counted: Counter[str] = Counter()
     found = []
@@ -201,18 +237,23 @@ def _counts(chapter: Chapter) -> str:
 
 
 def _with_failures(chapters: Sequence[Chapter], failures: Sequence[FailureRecord]) -> list[Chapter]:
-    """Each failure stands with the records of its very data; where nothing of that has succeeded, with the first
-    chapter of its data set. Of earlier numbers than a chapter's none is told."""
+    """Return the chapters with their failures: those of their very data; a failure of data that gave no record stands
+    with the first chapter of its data set. Failures of earlier numbers than a chapter's are left out."""
     places: list[list[FailureRecord]] = [[] for _ in chapters]
     for failure in failures:
-        fold = fold_named(failure.dataset)
-        of = (fold[0] if fold else failure.dataset, failure.trial.data.words)
+        of = failure.dataset, failure.trial.data.words
         own = [number for number, chapter in enumerate(chapters) if (chapter.dataset, chapter.words) == of]
-        same = [n for n in own if any(r.data_fingerprint == failure.data_fingerprint for r in _records(chapters[n]))]
+        same = [n for n in own if any(_same_data(record, failure) for record in _records(chapters[n]))]
         for number in (same or own)[:1]:
             if failure.results_version >= max(record.results_version for record in _records(chapters[number])):
                 places[number].append(failure)
     return [replace(chapter, failures=tuple(found)) for chapter, found in zip(chapters, places, strict=True)]
+
+
+def _same_data(record: TrialRecord, failure: FailureRecord) -> bool:
+    if record.corpus and failure.corpus:
+        return record.corpus == failure.corpus
+    return record.data_fingerprint == failure.data_fingerprint
 
 
 def _records(chapter: Chapter) -> tuple[TrialRecord, ...]:
@@ -228,14 +269,12 @@ def _chapter(
 ) -> Chapter:
     newest = max(record.results_version for record in (*trials, *folds))
 
-    def new(records: Sequence) -> list:
+    def new(records: Sequence[AnyRecord]) -> list[AnyRecord]:
         return [record for record in records if record.results_version >= newest]
 
-    kept_trials, kept_folds = _of_one_time(new(trials)), _of_one_time(new(folds))
-    # A timing does not name its data set: it is of as many clips as are trained on here.
-    here = {(record.trial.canonical(), record.train_clips) for record in kept_trials}
-    timed = [t for t in timings if here & {(one.trial.canonical(), one.train_clips) for one in t.timed}]
-    old = sum(len(records) - len(new(records)) for records in (trials, folds, timed))
+    kept_trials, kept_folds = _of_one_state(new(trials)), _of_one_state(new(folds))
+    timed = [timing for timing in timings if _timed_here(timing, kept_trials)]
+    old = len(trials) + len(folds) + len(timed) - len(new(trials)) - len(new(folds)) - len(new(timed))
     changed = len(new(trials)) + len(new(folds)) - len(kept_trials) - len(kept_folds)
     remarks = [
         *_left_out(old, "of an earlier version of melbench's numbers"),
@@ -256,53 +295,33 @@ def _left_out(number: int, why: str) -> list[str]:
     return [f"{number:,} record{' is' if number == 1 else 's are'} left out: {why}"] if number else []
 
 
-def _of_one_time(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """Those of one state of the data, for other recordings may have had the same names, and other clips the same folds:
-    the state in which most folds were trained; else of which there are most records; else the newest.
+def _timed_here(timing: TimingRecord, trials: Sequence[TrialRecord]) -> bool:
+    """Return whether a run timed one of the trials, on as many clips and, if both are known, on the same corpus."""
+    here = {(record.trial.canonical(), record.train_clips) for record in trials}
+    corpora = {record.corpus for record in trials} - {""}
+    if timing.corpus and corpora and timing.corpus not in corpora:
+        return False
+    return bool(here & {(one.trial.canonical(), one.train_clips) for one in timing.timed})
 
-    A fingerprint is of one split, or fold, with the noise that a training asks for. When any of them changes, the data
-    has, for all.
+
+def _of_one_state(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Return the records of one state of the data.
+
+    Records of format 1 may share the names of clips and yet be of different recordings. Of each split or fold, and with
+    and without noise, the fingerprint that most records have counts; among equals, the first.
     """
 
-    def split(record: TrialRecord) -> Hashable:
-        return record.dataset, record.trial.training.noise, bool(record.validation.names)
+    def part(record: TrialRecord) -> Hashable:
+        return record.fold, record.trial.training.noise, bool(record.validation.names)
 
-    begun = [
-        sorted(min(record.finished_at for record in own) for own in _grouped(of_split, _fingerprint).values())
-        for of_split in _grouped(records, split).values()
-    ]
-    changes = [
-        min(times[number] for times in begun if len(times) > number)
-        for number in range(1, max(map(len, begun), default=0))
-    ]
-    states = _grouped(records, lambda record: sum(change <= record.finished_at for change in changes))
-    if not states:
-        return ()
-
-    def worth(own: Sequence[TrialRecord]) -> tuple[int, int, str]:
-        return len({record.dataset for record in own}), len(own), max(record.finished_at for record in own)
-
-    return tuple(_of_most(max(states.values(), key=worth), split, _fingerprint))
-
-
-def _fingerprint(record: TrialRecord) -> str:
-    return record.data_fingerprint
+    most: dict[Hashable, str] = {}
+    for name, own in _grouped(records, part).items():
+        by_fingerprint = _grouped(own, lambda record: record.data_fingerprint)
+        most[name] = max(by_fingerprint, key=lambda fingerprint: len(by_fingerprint[fingerprint]))
+    return tuple(record for record in records if record.data_fingerprint == most[part(record)])
 
 
 def _overlap(folds: Sequence[TrialRecord]) -> bool:
-    """Whether a clip is held out in several folds."""
-    names = {record.dataset: record.test.names for record in folds}
+    """Return whether a clip is held out in several folds."""
+    names = {record.fold: record.test.names for record in folds}
     return len(set().union(*names.values())) < sum(map(len, names.values()))
-
-
-def _of_most(
-    records: Sequence[TrialRecord],
-    part: Callable[[TrialRecord], Hashable],
-    variant: Callable[[TrialRecord], Hashable],
-) -> list[TrialRecord]:
-    """Of each part the records of that variant of which there are most; of as many, the newest."""
-    kept: dict[Hashable, Hashable] = {}
-    for name, own in _grouped(records, part).items():
-        variants = _grouped(own, variant)
-        kept[name] = max(variants, key=lambda v: (len(variants[v]), max(record.finished_at for record in variants[v])))
-    return [record for record in records if variant(record) == kept[part(record)]]

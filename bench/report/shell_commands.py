@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.grid import parse_axes, plan
+from bench.grid import expand, parse_axes
 from bench.records import TrialRecord
 from bench.report.load import Chapter
 from melcnn.config import SETTINGS, Data, Trial, recipe_settings, settings_of, varying_settings
@@ -62,7 +62,7 @@ def _clips(trials: Sequence[TrialRecord]) -> str:
 
 
 def _clips_of_folds(folds: Sequence[TrialRecord]) -> str:
-    held_out = {record.dataset: len(record.test.names) for record in folds}
+    held_out = {record.fold: len(record.test.names) for record in folds}
     return f"cross-validation of {_counts([sum(held_out.values())])} clips"
 
 
@@ -111,9 +111,8 @@ def _grid(trials: Sequence[Trial]) -> list[str] | None:
     if math.prod(map(len, values.values())) > 2 * len(trials):
         return None
     axes = [f"{name}={','.join(map(_text, each))}" for name, each in values.items()]
-    recipe = {} if "recipe" in values else {"recipe": RECIPE}
     try:
-        made = plan(parse_axes(axes), lambda text: None, words=trials[0].data.words, **recipe)
+        made, _ = expand(parse_axes(axes), trials[0].data.words, RECIPE)
     except InputError:
         return None
     return axes if set(made) == set(trials) else None

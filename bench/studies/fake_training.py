@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from bench.analysis import summary
-from bench.executors.base import Audience, Capacity, Executor
-from bench.executors.jobs import FeatureSource, Hear, JobOutcome, TrainedStack, TrainingJob, import_compiler
+from bench.executors.base import Capacity, Executor
+from bench.executors.events import OnEvent
+from bench.executors.jobs import FeatureSource, JobOutcome, OnEpoch, TrainedStack, TrainingJob, import_compiler
 from bench.executors.processes import Processes
 from bench.executors.threads import Threads
 from bench.grid import plan
 from bench.records import RecordFolder
 from bench.stats.intervals import significant
-from bench.sweep.events import Listener
 from bench.sweep.run import train_missing
 from bench.system import environment, monitor
 from bench.system.environment import Environment
@@ -52,22 +52,21 @@ def simulate(name: str, count: int) -> dict[str, object]:
     """A sweep of `count` trials, each a stack of its own. Raises `Failed` unless it gives as many records."""
     trials, clips = _trials(count), _clips()
     import_compiler()  # What it takes is no trial's.
-    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="melbench-scaling-") as home, ExitStack() as stack:
         executor = _OneSeedEach(stack.enter_context(_executor(name)))
         folder = RecordFolder(Path(home))
         before = _resident("VmRSS")
         start = time.perf_counter()
-        found, failed = train_missing(trials, SEEDS, clips, folder, executor, Listener(note=notes.append))
+        found, failed = train_missing(trials, SEEDS, clips, folder, executor)
         seconds = time.perf_counter() - start
-        slots = executor.room.slots
+        slots = executor.capacity.slots
         files = len(list(Path(home).glob("trial-*.json")))
         decided = summary.recommended(found)
         summary.sheet(summary.rows(found, decided=decided), decided)
         peak = _resident("VmHWM")
     count = len(trials) * SEEDS
     if failed or not len(found) == files == count:
-        raise Failed(f"{len(found)} records of {count} trials, {files} files, {len(failed)} failures: {notes[-1:]}")
+        raise Failed(f"{len(found)} records of {count} trials, {files} files, {len(failed)} failures")
     return {
         "executor": name,
         "trials": count,
@@ -93,7 +92,7 @@ def _trials(count: int) -> list[Trial]:
     """Configurations, of `SEEDS` seeds each."""
     rates = [1e-4 * (1 + number) for number in range(count // SEEDS // len(GROUPS))]
     axes = {"groups": list(GROUPS), "learning_rate": rates}
-    return plan(axes, lambda text: None, epochs=EPOCHS, recipe="plain")
+    return plan(axes, epochs=EPOCHS, recipe="plain")
 
 
 def _clips() -> ClipSet:
@@ -114,7 +113,7 @@ def _clips() -> ClipSet:
     )
 
 
-def nothing(job: TrainingJob, features: FeatureSource, hear: Hear, environment: Environment) -> JobOutcome:
+def nothing(job: TrainingJob, features: FeatureSource, on_epoch: OnEpoch, environment: Environment) -> JobOutcome:
     """What a training would give, without it."""
     drawn = torch.Generator().manual_seed(job.seeds[0])
 
@@ -135,7 +134,7 @@ def _executor(name: str) -> AbstractContextManager[Executor]:
         return Processes("cpu", torch.get_num_threads(), nothing)
     from bench.executors.ray import Ray
 
-    return Ray("cpu", work=nothing)
+    return Ray("cpu", train=nothing)
 
 
 class _OneSeedEach:
@@ -145,11 +144,11 @@ class _OneSeedEach:
         self.executor = executor
 
     @property
-    def room(self) -> Capacity:
-        return replace(self.executor.room, free_bytes=0)
+    def capacity(self) -> Capacity:
+        return replace(self.executor.capacity, free_bytes=0)
 
-    def run(self, waiting: Sequence[TrainingJob], at_once: int, clips: ClipSet, audience: Audience) -> None:
-        self.executor.run(waiting, at_once, clips, audience)
+    def run(self, jobs: Sequence[TrainingJob], at_once: int, clips: ClipSet, on_event: OnEvent) -> None:
+        self.executor.run(jobs, at_once, clips, on_event)
 
-    def alone(self, function: Callable[..., T], *arguments: object) -> T:
-        return self.executor.alone(function, *arguments)
+    def run_alone(self, function: Callable[..., T], *arguments: object) -> T:
+        return self.executor.run_alone(function, *arguments)

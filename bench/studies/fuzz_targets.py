@@ -328,7 +328,7 @@ def _planned(path: Path) -> object:
     axes = grid.parse_axes(path.read_bytes().decode(errors="replace").split())
     if math.prod(map(len, axes.values())) > _MOST_CONFIGURATIONS:
         return axes
-    return grid.plan(axes, lambda text: None, words=WORDS)
+    return grid.expand(axes, WORDS)[0]
 
 
 KINDS = {

@@ -19,7 +19,8 @@ import typer
 from bench.cli import options
 from bench.cli.output import keep
 from bench.cli.progress import SweepProgress
-from bench.cli.terminal import finish, note, split_words, stderr
+from bench.cli.terminal import finish, split_words, stderr
+from bench.executors.threads import Threads
 from bench.formats import Sheet, show
 from bench.records import RecordFolder
 from bench.records.failures import as_error
@@ -75,11 +76,11 @@ def test(
         [configure(chosen, recipe="default", variant="shuffle", **each) for each in settings if each["groups"] > 1],
     ]
     trials = [trial for each in sets for trial in each]
-    clips = load_clips(data, chosen, note)
-    with SweepProgress(stderr) as listener:
+    clips = load_clips(data, chosen)
+    with SweepProgress(stderr) as on_event:
         # What failed before, too: without all of it nothing is paired.
         found, failed = train_missing(
-            trials, seeds, clips, RecordFolder(out), pick_device(device), listener, retry_failed=True
+            trials, seeds, clips, RecordFolder(out), Threads(pick_device(device)), on_event, retry_failed=True
         )
     if failed:
         raise as_error(failed)
@@ -129,13 +130,13 @@ def ingredients(
     """What each ingredient of the recipe default gives, by out-of-fold predictions."""
     check_writable(file)
     chosen = split_words(words)
-    clips = load_clips(data, chosen, note)
+    clips = load_clips(data, chosen)
     recipes = {"all": {}, **CHANGES}
     make = functools.partial(configure, chosen, recipe="default")
     named = {make(**(network | change)): name for network in ABLATED for name, change in recipes.items()}
-    with SweepProgress(stderr) as listener:
+    with SweepProgress(stderr) as on_event:
         found, failed = out_of_fold(
-            list(named), seeds, clips, RecordFolder(out), pick_device(device), listener, retry_failed=True
+            list(named), seeds, clips, RecordFolder(out), Threads(pick_device(device)), on_event, retry_failed=True
         )
     if failed:
         raise as_error(failed)

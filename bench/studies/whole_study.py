@@ -27,7 +27,7 @@ from bench.measurement.workloads import EPOCH_CLIPS
 from bench.records import RecordFolder
 from bench.records.failures import as_error
 from bench.stats.intervals import median_interval, significant
-from bench.sweep.events import Listener
+from bench.executors.threads import Threads
 from bench.sweep.run import sweep
 from bench.system import environment
 from bench.timing import timer
@@ -103,21 +103,21 @@ def main(
     make_folder(folder)
     on = environment.pick_device(device)
     name = environment.collect(on).device
-    loaded = load_clips(data, ("yes", "no"), note)
-    trials = plan(parse_axes(["groups"]), note)
+    loaded = load_clips(data, ("yes", "no"))
+    trials = plan(parse_axes(["groups"]))
 
     def deliver(what: str, sheet: Sheet, more: str = "") -> None:
         keep(sheet, folder / f"{what}.csv", more)
         show([sheet], "markdown")
 
     if grouped_conv.kernels(on) != "torch":
-        shapes = convolutions.of_trials(plan(parse_axes(["groups", CONVOLUTION_BATCHES]), note))
+        shapes = convolutions.of_trials(plan(parse_axes(["groups", CONVOLUTION_BATCHES])))
         deliver("convolutions", convolutions.sheet(convolutions.measure(shapes, on)))
     deliver("stacks", stack_times(trials, STACK_SIZES, clips, on))
     deliver("front-end", front_ends.sheet(front_ends.measure(trials[0].front_end, loaded, on, name)))
     with tempfile.TemporaryDirectory(prefix="melbench-study-") as records:
         start = time.perf_counter()
-        found = sweep(trials, seeds, loaded, RecordFolder(Path(records)), on, Listener(note=note))
+        found = sweep(trials, seeds, loaded, RecordFolder(Path(records)), Threads(on))
         took = time.perf_counter() - start
     if found.failures:
         raise as_error(found.failures)

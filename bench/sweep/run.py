@@ -1,33 +1,45 @@
-"""Axes to trials to records: what is missing is trained, several stacks at once, and timed in one interleaved run."""
+"""Trials to records: missing ones are trained, several stacks at once, and all are timed in one interleaved run."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.counting import profile
 from bench.counting.profile import Complexity
 from bench.executors.base import Executor
+from bench.executors.events import OnEvent, Planned, PlannedTrial
 from bench.executors.jobs import Failure, JobOutcome, TrainingJob
 from bench.executors.threads import Threads
 from bench.grid import check_seeds
 from bench.records import FailureRecord, RecordFolder, TimingRecord, TrialRecord, failures
 from bench.sweep import schedule, store
-from bench.sweep.epoch_time import _timing
-from bench.sweep.events import Listener, Standing
+from bench.sweep.epoch_time import epoch_times
 from bench.sweep.store import StoredTrials
 from melcnn.config import Trial
-from melcnn.data.clips import ClipSet
+from melcnn.data.clips import ClipSet, Fold
 from melcnn.errors import Failed
 from melcnn.model import MelCNN, drawing
 from melcnn.training import TrainedNetwork
 
-# A word: with fewer, one clip more or less right moves its accuracy by a fifth or more.
+log = logging.getLogger(__name__)
+
+# For each word: with fewer, one clip more or less right moves the accuracy of a word by a fifth or more.
 FEW_VALIDATION_CLIPS = 5
 
 
+def ignore(event: object) -> None:
+    """Ignore an event."""
+
+
 @dataclass(frozen=True)
-class Result:
-    """The records of a sweep, trials in the order of the plan and seeds rising, and their timing run, None where it
-    failed. failures: of the trials that there are no records of."""
+class SweepResult:
+    """The outcome of a sweep.
+
+    Attributes:
+        trials: records in the order of the plan, seeds rising.
+        timing: the timing run; None if it failed.
+        failures: of the trials without a record.
+    """
 
     trials: list[TrialRecord]
     timing: TimingRecord | None
@@ -39,23 +51,27 @@ def sweep(
     seeds: int,
     clips: ClipSet,
     folder: RecordFolder,
-    where: str | Executor,
-    listener: Listener,
+    executor: Executor,
+    on_event: OnEvent = ignore,
     retry_failed: bool = False,
-) -> Result:
-    """Trains and times what `folder` does not hold yet, for seeds 0 to `seeds` - 1, and returns all of it.
+    kernels: str | None = None,
+) -> SweepResult:
+    """Train and time the trials that `folder` lacks, for seeds 0 to `seeds` - 1, and return all of them.
 
-    where: a device of this process, or an executor. What failed before is trained again if `retry_failed`. Raises
-    `Failed` if nothing at all succeeded.
+    Args:
+        retry_failed: train again what failed before.
+        kernels: the kernels that train and are timed, "torch" or None for the faster.
+
+    Raises:
+        Failed: if no trial succeeded.
     """
-    executor = Threads(where) if isinstance(where, str) else where
     with folder.locked():
-        found, failed = train_missing(trials, seeds, clips, folder, executor, listener, retry_failed)
+        found, failed = train_missing(trials, seeds, clips, folder, executor, on_event, retry_failed, kernels)
         if not found:
             raise failures.as_error(failed, folder.path)
-        # What gave no network has no time either: it would fail again.
+        # A configuration that gave no network has no epoch time either: it would fail again.
         timed = list(dict.fromkeys(record.trial for record in found))
-        return Result(found, _timing(timed, clips.split("train").stop, folder, executor, listener), failed)
+        return SweepResult(found, epoch_times(timed, clips, folder, executor, on_event, kernels), failed)
 
 
 def train_missing(
@@ -63,88 +79,102 @@ def train_missing(
     seeds: int,
     clips: ClipSet,
     folder: RecordFolder,
-    where: str | Executor,
-    listener: Listener,
+    executor: Executor,
+    on_event: OnEvent = ignore,
     retry_failed: bool = False,
+    kernels: str | None = None,
 ) -> tuple[list[TrialRecord], list[FailureRecord]]:
-    """The records of seeds 0 to `seeds` - 1 of each trial, and of the failures among them; what `folder` does not hold
-    yet is trained, as in `sweep`.
+    """Train the trials that `folder` lacks, as `sweep` does, and return all records and the failures among them.
 
-    Records are written stack by stack, so that a kill loses at most the stacks in flight.
+    Records are written stack by stack, so a kill loses at most the stacks in flight.
     """
-    executor = Threads(where) if isinstance(where, str) else where
     check_seeds(seeds)
-    _warn_of_few(trials, clips, listener.note)
+    _warn_of_few(trials, clips)
     with folder.locked():
         folder.prepare()
-        held = store.find_stored(trials, seeds, clips, folder.trials(), folder.failures())
-        settled = {trial: held.settled(trial, retry_failed) for trial in trials}
-        if count := sum(map(len, held.found.values())):
-            listener.note(f"{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again")
+        stored = store.find_stored(trials, seeds, clips, folder.trials(), folder.failures())
+        settled = {trial: stored.settled(trial, retry_failed) for trial in trials}
+        if count := sum(map(len, stored.found.values())):
+            log.info(
+                f"{_prefix(clips)}{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again"
+            )
         train_clips = clips.split("train").stop
-        again = held.failed.__getitem__
-        planned = schedule.plan_stacks(trials, seeds, train_clips, settled.__getitem__, executor.room, again)
-        if planned.stacks:
-            listener.note(planned.describe())
-        costs = schedule.by_network([trial for trial, _ in planned.stacks], lambda trial: _count(trial, clips))
-        # A configuration's records are all by the same kernels, whatever would be faster now.
-        used = {trial: record.kernels for trial, by_seed in held.found.items() for record in by_seed.values()}
-        listener.begin([standing(trial, seeds, {"": held}, retry_failed) for trial in trials])
-        keep = store.record_writer(held, clips, folder, costs, retry_failed)
-        schedule.train(planned, clips, executor, listener, keep, used.get)
-    found, failed = (
-        [by_trial[trial][seed] for trial in trials for seed in range(seeds) if seed in by_trial[trial]]
-        for by_trial in (held.found, held.failed)
+        again = stored.failed.__getitem__
+        plan = schedule.plan_stacks(trials, seeds, train_clips, settled.__getitem__, executor.capacity, again)
+        if plan.stacks:
+            log.info(f"{_prefix(clips)}{plan.describe()}")
+        costs = schedule.by_network([trial for trial, _ in plan.stacks], lambda trial: _count(trial, clips))
+        # All records of a configuration are by the same kernels, even if others would be faster now.
+        used = {trial: record.kernels for trial, by_seed in stored.found.items() for record in by_seed.values()}
+        on_event(Planned(tuple(planned(trial, seeds, {clips.fold: stored}, retry_failed) for trial in trials)))
+        write = store.record_writer(stored, clips, folder, costs, retry_failed)
+        schedule.train(plan, clips, executor, on_event, write, lambda trial: used.get(trial, kernels))
+    # A stack that was cut short may have held more seeds than are asked for now.
+    pairs = [(trial, seed) for trial in trials for seed in range(seeds)]
+    return (
+        [stored.found[trial][seed] for trial, seed in pairs if seed in stored.found[trial]],
+        [stored.failed[trial][seed] for trial, seed in pairs if seed in stored.failed[trial]],
     )
-    return found, failed
 
 
-def standing(trial: Trial, seeds: int, held: Mapping[str, StoredTrials], retry_failed: bool) -> Standing:
-    """Where a configuration stands before training, by what is held of each fold."""
+def planned(trial: Trial, seeds: int, stored: Mapping[Fold | None, StoredTrials], retry_failed: bool) -> PlannedTrial:
+    """Return the state of a configuration before training, from the stored records of each fold."""
     finished = {
         (fold, seed): record.validation.accuracy
-        for fold, own in held.items()
+        for fold, own in stored.items()
         for seed, record in own.found[trial].items()
     }
-    given_up = 0 if retry_failed else sum(len(own.failed[trial]) for own in held.values())
-    return Standing(trial, len(held) * seeds - given_up, finished)
+    given_up = 0 if retry_failed else sum(len(own.failed[trial]) for own in stored.values())
+    return PlannedTrial(trial, len(stored) * seeds - given_up, finished)
 
 
 def train_best(
-    trial: Trial, seeds: int, clips: ClipSet, device: str, listener: Listener
+    trial: Trial, seeds: int, clips: ClipSet, device: str, on_event: OnEvent = ignore, kernels: str | None = None
 ) -> tuple[list[TrainedNetwork], TrainedNetwork, list[Failure]]:
-    """Trains seeds 0 to `seeds` - 1 of one configuration; all runs, the one that validation likes best (of equal
-    accuracies, the one of lowest loss), and what failed. Raises `Failed` if all of them did."""
+    """Train seeds 0 to `seeds` - 1 of one configuration and choose the best by validation.
+
+    Returns:
+        all networks; the one with the highest validation accuracy, among equals the lowest validation loss; failures.
+
+    Raises:
+        Failed: if all of them failed.
+    """
     check_seeds(seeds)
-    _warn_of_few([trial], clips, listener.note, choosing_seeds=seeds > 1)
-    runs: list[TrainedNetwork] = []
+    _warn_of_few([trial], clips, choosing_seeds=seeds > 1)
+    networks: list[TrainedNetwork] = []
     failed: list[Failure] = []
 
     def keep(job: TrainingJob, outcome: JobOutcome) -> None:
-        runs.extend(run for trained in outcome.trained for run in trained.runs)
+        networks.extend(outcome.networks)
         failed.extend(outcome.failures)
 
     executor = Threads(device)
-    planned = schedule.plan_stacks([trial], seeds, clips.split("train").stop, lambda trial: {}, executor.room)
-    listener.begin([Standing(trial, seeds, {})])
-    schedule.train(planned, clips, executor, listener, keep)
-    if not runs:
+    plan = schedule.plan_stacks([trial], seeds, clips.split("train").stop, lambda trial: {}, executor.capacity)
+    on_event(Planned((PlannedTrial(trial, seeds, {}),)))
+    schedule.train(plan, clips, executor, on_event, keep, lambda trial: kernels)
+    if not networks:
         raise Failed(f"seed {failed[0].seed}: {failed[0].message}" + " (and so all others)" * (len(failed) > 1))
-    runs.sort(key=lambda run: run.seed)
+    networks.sort(key=lambda network: network.seed)
 
-    def rank(run: TrainedNetwork) -> tuple[float, float]:
-        return run.validation_accuracy, -run.curves.validation_loss[run.kept_epoch - 1]
+    def rank(network: TrainedNetwork) -> tuple[float, float]:
+        return network.validation_accuracy, -network.curves.validation_loss[network.kept_epoch - 1]
 
-    return runs, max(runs, key=rank), failed
+    return networks, max(networks, key=rank), failed
 
 
-def _warn_of_few(
-    trials: Sequence[Trial], clips: ClipSet, note: Callable[[str], None], choosing_seeds: bool = False
-) -> None:
+def _warn_of_few(trials: Sequence[Trial], clips: ClipSet, choosing_seeds: bool = False) -> None:
     part = clips.split("validation")
     chosen = choosing_seeds or any(trial.training.keep == "best" for trial in trials)
     if chosen and (count := part.stop - part.start) < FEW_VALIDATION_CLIPS * len(clips.words):
-        note(f"only {count} validation clips: which epoch and which seed is kept rests on these few; add recordings")
+        log.warning(
+            f"{_prefix(clips)}only {count} validation clips: which epoch and which seed is kept rests on these few; add "
+            "recordings"
+        )
+
+
+def _prefix(clips: ClipSet) -> str:
+    """Return what a notice about a fold begins with."""
+    return f"{clips.fold}: " if clips.fold else ""
 
 
 def _count(trial: Trial, clips: ClipSet) -> Complexity:

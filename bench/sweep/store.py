@@ -1,11 +1,11 @@
-"""What a folder holds of a sweep's trials, and records made of what comes of training."""
+"""Records of a sweep's trials: those that a folder holds, and those made of training outcomes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from bench.counting.profile import Complexity
 from bench.executors.jobs import Failure, JobOutcome, TrainedStack, TrainingJob
@@ -19,15 +19,20 @@ from melcnn.training import TrainedNetwork
 
 @dataclass(frozen=True)
 class StoredTrials:
-    """The records of trials, and the last failures of those without one; by trial and seed. data: the fingerprint of
-    what each trial hears. What comes of training is added."""
+    """The records of trials by trial and seed; outcomes of training are added.
+
+    Attributes:
+        found: records of trained networks.
+        failed: the last failures of trials without one.
+        data: the fingerprint of each trial's training data.
+    """
 
     found: dict[Trial, dict[int, TrialRecord]]
     failed: dict[Trial, dict[int, FailureRecord]]
     data: dict[Trial, str]
 
     def settled(self, trial: Trial, retry_failed: bool) -> dict[int, TrialRecord | FailureRecord]:
-        """What is not trained again."""
+        """Return the records of the seeds that are not trained again."""
         return {**({} if retry_failed else self.failed[trial]), **self.found[trial]}
 
 
@@ -38,11 +43,11 @@ def find_stored(
     present: Mapping[str, TrialRecord],
     failures: Mapping[str, FailureRecord],
 ) -> StoredTrials:
-    """What there is of seeds 0 to `seeds` - 1 of each trial, trained on `clips`, among records by identity."""
-    # The same for all that hear noise, of which a hash takes as long as a small training.
-    heard = {trial.training.noise: trial.training for trial in trials}
-    heard_by = {noise: clips.heard_by(training) for noise, training in heard.items()}
-    data = {trial: heard_by[trial.training.noise] for trial in trials}
+    """Find the records of seeds 0 to `seeds` - 1 of each trial, trained on `clips`, among records by identity."""
+    # One fingerprint for all trials with noise: hashing it takes as long as a small training.
+    trainings = {trial.training.noise: trial.training for trial in trials}
+    fingerprints = {noise: clips.heard_by(training) for noise, training in trainings.items()}
+    data = {trial: fingerprints[trial.training.noise] for trial in trials}
     keys = {trial: [trial_identity(trial, data[trial], seed) for seed in range(seeds)] for trial in trials}
     return StoredTrials(
         found={t: {seed: present[key] for seed, key in enumerate(own) if key in present} for t, own in keys.items()},
@@ -55,75 +60,79 @@ def find_stored(
 
 
 def record_writer(
-    held: StoredTrials, clips: ClipSet, folder: RecordFolder, costs: Mapping[Trial, Complexity], retry_failed: bool
+    stored: StoredTrials, clips: ClipSet, folder: RecordFolder, costs: Mapping[Trial, Complexity], retry_failed: bool
 ) -> Callable[[TrainingJob, JobOutcome], None]:
-    """What writes what came of a job to `folder`, and adds it to `held`. What is settled stays: a seed that was trained
-    again for its neighbours' sake alone has its record."""
-    settled = {trial: set(held.settled(trial, retry_failed)) for trial in held.data}
-    spoken = {split: _spoken(clips, split) for split in ("validation", "test")}
-    environments: dict[str, Environment] = {}  # Each once: of thousands of outcomes nearly all bring the same.
+    """Return a function that writes the records of a job's outcome to `folder` and adds them to `stored`.
 
-    def keep(job: TrainingJob, outcome: JobOutcome) -> None:
+    Settled seeds keep their records: such a seed was trained again only because its neighbours were.
+    """
+    settled = {trial: set(stored.settled(trial, retry_failed)) for trial in stored.data}
+    labelled = {split: _labelled(clips, split) for split in ("validation", "test")}
+    environments: dict[str, Environment] = {}  # Nearly all of thousands of outcomes have the same one: hold it once.
+
+    def write(job: TrainingJob, outcome: JobOutcome) -> None:
         trial, env = job.trial, outcome.environment
         about = {
             "trial": trial,
             "dataset": clips.dataset,
-            "data_fingerprint": held.data[trial],
+            "fold": clips.fold,
+            "corpus": clips.corpus,
+            "data_fingerprint": stored.data[trial],
             "environment": env and environments.setdefault(env.model_dump_json(), env),
             "finished_at": now(),
         }
-        for trained in outcome.trained:
-            for run in [run for run in trained.runs if run.seed not in settled[trial]]:
-                record = _trial_record(run, trained, clips, spoken, about | {"complexity": costs[trial]})
+        for stack in outcome.stacks:
+            for network in [network for network in stack.networks if network.seed not in settled[trial]]:
+                record = _trial_record(network, stack, clips, labelled, about | {"complexity": costs[trial]})
                 folder.write(record)
-                held.found[trial][run.seed] = record
-                held.failed[trial].pop(run.seed, None)
+                stored.found[trial][network.seed] = record
+                stored.failed[trial].pop(network.seed, None)
         for failure in [failure for failure in outcome.failures if failure.seed not in settled[trial]]:
-            record = _failure_record(failure, held.failed[trial].get(failure.seed), about)
-            folder.write(record)
-            held.failed[trial][failure.seed] = record
+            failed = _failure_record(failure, stored.failed[trial].get(failure.seed), about)
+            folder.write(failed)
+            stored.failed[trial][failure.seed] = failed
 
-    return keep
+    return write
 
 
-def _spoken(clips: ClipSet, split: str) -> dict[str, list]:
-    """What all predictions of a split have in common."""
+def _labelled(clips: ClipSet, split: str) -> dict[str, list]:
+    """Return the fields that all predictions of a split share."""
     part = clips.split(split)
     return {name: getattr(clips, name)[part].tolist() for name in ("names", "speakers", "labels")}
 
 
 def _trial_record(
-    run: TrainedNetwork,
-    trained: TrainedStack,
+    network: TrainedNetwork,
+    stack: TrainedStack,
     clips: ClipSet,
-    spoken: Mapping[str, dict[str, list]],
+    labelled: Mapping[str, dict[str, list]],
     about: Mapping[str, Any],
 ) -> TrialRecord:
-    def predictions(split: str, logits: torch.Tensor) -> Predictions:
-        return Predictions(**spoken[split], logits=logits.tolist())
+    def predictions(split: str, logits: Tensor) -> Predictions:
+        return Predictions(**labelled[split], logits=logits.tolist())
 
     return TrialRecord(
         **about,
-        seed=run.seed,
-        stack=list(trained.stack),
-        kernels=run.kernels,
+        seed=network.seed,
+        stack=list(stack.seeds),
+        kernels=network.kernels,
         train_clips=clips.split("train").stop,
         left_out_clips=len(clips.left_out),
-        train_loss=run.curves.train_loss,
-        validation_loss=run.curves.validation_loss,
-        validation_accuracy=run.curves.validation_accuracy,
-        elapsed_seconds=[significant(seconds) for seconds in trained.elapsed[: len(run.curves.train_loss)]],
-        kept_epoch=run.kept_epoch,
-        validation=predictions("validation", run.validation_logits),
-        test=predictions("test", run.test_logits),
+        train_loss=network.curves.train_loss,
+        validation_loss=network.curves.validation_loss,
+        validation_accuracy=network.curves.validation_accuracy,
+        elapsed_seconds=[significant(seconds) for seconds in stack.elapsed[: len(network.curves.train_loss)]],
+        kept_epoch=network.kept_epoch,
+        validation=predictions("validation", network.validation_logits),
+        test=predictions("test", network.test_logits),
     )
 
 
 def _failure_record(failure: Failure, before: FailureRecord | None, about: Mapping[str, Any]) -> FailureRecord:
-    told = {**vars(failure), "stack": list(failure.stack)}
-    return FailureRecord(**about, **told, attempt=before.attempt + 1 if before else 1)
+    fields = {**vars(failure), "stack": list(failure.stack)}
+    return FailureRecord(**about, **fields, attempt=before.attempt + 1 if before else 1)
 
 
 def now() -> str:
-    """The time for records."""
+    """Return the time for records: UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

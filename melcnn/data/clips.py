@@ -21,6 +21,17 @@ SPLITS = ("train", "validation", "test")
 CACHE_VERSION = 3
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a cross-validation: `index` counts from 0, `of` is the number of folds."""
+
+    index: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"fold {self.index + 1} of {self.of}"
+
+
 @dataclass(frozen=True, eq=False)
 class ClipSet:
     """Labelled clips, ordered by split, word and name, so that each split is one slice.
@@ -30,7 +41,8 @@ class ClipSet:
     lengths: int64 `(clips,)`, samples before padding or cutting. noise: int16 `(samples,)`, the data set's recordings
     of background noise one after another; empty if it has none. resampled, mixed_down: clips that had
     another rate, or several channels. left_out: files that gave no clip, each with its reason. remarks:
-    one-line notices for whoever uses these clips.
+    one-line notices for whoever uses these clips. fold: the fold that this is, if any. whole: the fingerprint of the clip
+    set that a fold was made from; empty if this is no fold.
     """
 
     dataset: str
@@ -47,6 +59,8 @@ class ClipSet:
     mixed_down: int = 0
     left_out: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    fold: Fold | None = None
+    whole: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,10 +81,17 @@ class ClipSet:
                         "train, validation and test; add some or leave the word out"
                     )
 
+    @property
+    def corpus(self) -> str:
+        """The fingerprint of the clip set before it was divided into folds."""
+        return self.whole or self.fingerprint
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that a result can depend on, but for the noise; where the clips lay is no part of it."""
-        digest = hashlib.sha256(f"{self.dataset}\n{self.words}\n{self.sample_rate}\n".encode())
+        # The text that named a fold before folds had a field: identities of older records stay.
+        name = f"{self.dataset}, {self.fold}" if self.fold else self.dataset
+        digest = hashlib.sha256(f"{name}\n{self.words}\n{self.sample_rate}\n".encode())
         digest.update("\n".join([*self.names, *self.speakers]).encode())
         for array in (self.labels, self.splits, self.waveforms):
             digest.update(np.ascontiguousarray(array).data)
@@ -141,7 +162,9 @@ def cached(key: str, make: Callable[[], ClipSet], warn: Callable[[str], None]) -
 
 
 def _write(path: Path, clips: ClipSet) -> None:
-    arrays = {f.name: np.asarray(getattr(clips, f.name)) for f in fields(clips)}
+    # Folds are made from a clip set in memory and never cached.
+    stored = [f.name for f in fields(clips) if f.name not in ("fold", "whole")]
+    arrays = {name: np.asarray(getattr(clips, name)) for name in stored}
     write_whole(path, lambda file: np.savez(file, fingerprint=np.asarray(clips.fingerprint), **arrays))
 
 

@@ -1,13 +1,12 @@
 """Cross-validation over the clips that are not for testing: folds of whole speakers."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from melcnn.data.clips import SPLITS, ClipSet
+from melcnn.data.clips import SPLITS, ClipSet, Fold
 from melcnn.errors import InputError
 
 FOLDS = 5
@@ -55,20 +54,9 @@ def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> 
     order = np.lexsort((np.arange(end), splits))
     return replace(
         clips,
-        dataset=_named(clips.dataset, fold, folds),
+        fold=Fold(fold, folds),
+        whole=clips.corpus,
         splits=splits[order],
         **{name: getattr(clips, name)[order] for name in ("waveforms", "labels", "names", "speakers", "lengths")},
     )
 
-
-def _named(dataset: str, fold: int, folds: int) -> str:
-    return f"{dataset}, fold {fold + 1} of {folds}"
-
-
-def fold_named(dataset: str) -> tuple[str, int, int] | None:
-    """The data set that a fold of this name is of, the fold (from 0) and how many there are; None: it is no fold."""
-    # Of three digits at most: lists are made as long as there are folds, and a name may be anybody's.
-    found = re.fullmatch(r"(.+), fold ([1-9][0-9]{0,2}) of ([1-9][0-9]{0,2})", dataset)
-    if found and int(found[2]) <= int(found[3]):
-        return found[1], int(found[2]) - 1, int(found[3])
-    return None
