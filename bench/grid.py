@@ -27,6 +27,7 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
         InputError: for an axis that does not exist, has no values, or is given twice.
     """
     axes: dict[str, list[Any]] = {}
+    parsed: list[Any]
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals:
@@ -35,7 +36,7 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
                     f"there is no axis {text!r}: use {', '.join(PRESETS)}, or name=value,value, such as groups=1,2, "
                     "with a name of " + ", ".join(SETTINGS)
                 )
-            name, parsed = PRESETS[name][0], list(PRESETS[name][1])
+            name, parsed = PRESETS[name][0], [*PRESETS[name][1]]
         elif name not in SETTINGS:
             raise InputError(f"there is no setting {name!r}: the settings are {', '.join(SETTINGS)}")
         else:

@@ -1,9 +1,9 @@
-"""The command `melbench`: parses, calls, renders. Heavy imports wait until a command needs them."""
+"""The command `melbench`. Heavy imports wait until a command needs them."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from bench.cli.terminal import chosen_format, finish, note, resumable, split_wor
 from bench.cli.timing import timing_app
 from melcnn.errors import InputError
 from melcnn.files import check_writable
+
+if TYPE_CHECKING:
+    from melcnn.checkpoint import Checkpoint
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -282,7 +285,7 @@ def profile(
             front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
             sheets = cost_tables.of_trial(configure(split_words(words), **front_end, **network))
         else:
-            shapes = [cost_tables.parse_shape(shape) for shape in input]
+            shapes = [cost_tables.parse_shape(shape) for shape in input or ()]
             sheets = cost_tables.of_model(model, cost_tables.load_model(model), shapes, allow_uncounted)
     except (UncountedOperator, UnexplainedDifference) as error:
         raise InputError(str(error)) from error
@@ -342,7 +345,7 @@ def _show_contents(data: str, words: Sequence[str], format: str) -> None:
     deliver(listings.contents(load_clips(data, words, every_split=False)), format, main="clips")
 
 
-def _load(path: Path):
+def _load(path: Path) -> "Checkpoint":
     from melcnn.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(path)

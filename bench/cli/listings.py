@@ -1,7 +1,7 @@
-"""Sheets of what is not a sweep: what a data set holds, how a checkpoint was trained, what it hears."""
+"""Sheets of commands other than sweeps: the contents of a data set, the training of a checkpoint, its predictions."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ NEARLY_SILENT = 327
 
 
 def contents(clips: ClipSet) -> list[Sheet]:
-    """What a clip set holds by word and split, and what looks broken in it."""
+    """Return sheets of a clip set: its clips by word and split, and what looks broken in it."""
     counts = []
     for label, word in enumerate(clips.words):
         for number, split in enumerate(SPLITS):
@@ -34,7 +34,7 @@ def contents(clips: ClipSet) -> list[Sheet]:
                 }
             )
     samples = clips.waveforms.shape[1]
-    findings = {
+    findings: dict[str, list[str] | int] = {
         "left out": list(clips.left_out),
         "same recording in two splits": _across_splits(clips),
         "nearly silent": clips.names[np.abs(clips.waveforms.astype(np.int32)).max(1) < NEARLY_SILENT].tolist(),
@@ -43,19 +43,23 @@ def contents(clips: ClipSet) -> list[Sheet]:
         "resampled to 16 kHz": clips.resampled,
         "mixed down to mono": clips.mixed_down,
     }
-    checks = [
+    checks: list[dict[str, object]] = [
         {"finding": finding, "clips": found, "such_as": ""}
         if isinstance(found, int)
         else {"finding": finding, "clips": len(found), "such_as": "; ".join(found[:3])}
         for finding, found in findings.items()
     ]
-    about = {"dataset": clips.dataset, "words": ",".join(clips.words), "fingerprint": clips.fingerprint}
+    about: dict[str, object] = {
+        "dataset": clips.dataset,
+        "words": ",".join(clips.words),
+        "fingerprint": clips.fingerprint,
+    }
     about["noise_seconds"] = round(len(clips.noise) / clips.sample_rate)
     return [sheet_of("data", [about], single=True), sheet_of("clips", counts), sheet_of("checks", checks)]
 
 
 def _n_speakers(speakers: Sequence[str], names: Sequence[str]) -> int | str:
-    # Recordings whose names do not tell the speaker have the file's name in its place.
+    # A recording whose name does not tell the speaker has its file name in that place.
     return "unknown" if list(speakers) == list(names) else len(set(speakers))
 
 
@@ -70,7 +74,7 @@ def _across_splits(clips: ClipSet) -> list[str]:
 
 
 def trained(runs: Sequence[TrainedNetwork], kept: TrainedNetwork, trial: Trial, dataset: str, path: Path) -> Sheet:
-    """The networks that were trained, and which one was kept."""
+    """Return a sheet of the networks that were trained, with the one that was kept."""
     records = [
         {
             "dataset": dataset,
@@ -88,8 +92,12 @@ def trained(runs: Sequence[TrainedNetwork], kept: TrainedNetwork, trial: Trial, 
     )
 
 
-def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
-    """What an evaluation found; about: what was evaluated, which stands before the figures."""
+def evaluated(evaluation: Evaluation, about: Mapping[str, object]) -> list[Sheet]:
+    """Return sheets of an evaluation.
+
+    Args:
+        about: describes the evaluated data; it stands before the figures.
+    """
     right, confusion = evaluation.correct, evaluation.confusion
     low, high = accuracy_interval(right.tolist(), evaluation.speakers)
     summary = {
@@ -107,7 +115,7 @@ def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
             {
                 "word": word,
                 "clips": int(spoken),
-                # A word that was never heard has no precision.
+                # A word that was never predicted has no precision.
                 "precision": round(float(hit / heard), 6) if heard else "",
                 "recall": round(float(hit / spoken), 6) if spoken else "",
             }
@@ -135,7 +143,7 @@ def evaluated(evaluation: Evaluation, about: dict[str, object]) -> list[Sheet]:
 
 
 def predicted(names: Sequence[str], words: Sequence[str], probabilities: np.ndarray) -> Sheet:
-    """The word heard in each file, with its probability."""
+    """Return a sheet with the word predicted for each file, and its probability."""
     records = [
         {"file": name, "word": words[int(row.argmax())], "probability": round(float(row.max()), 6)}
         for name, row in zip(names, probabilities, strict=True)

@@ -1,4 +1,4 @@
-"""How a command ends: its sheets on standard output, and the tables that it leaves in files."""
+"""The results of a command: sheets on standard output, and tables in files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,12 @@ from melcnn.files import write_whole
 
 
 def deliver(sheets: Sequence[Sheet], format: str, csv: Path | None = None, main: str = "") -> None:
-    """Prints `sheets`, and writes the main one to the file `csv`, if it has any records.
+    """Print `sheets`, and write the main one to the file `csv` if it has any records.
 
-    main: its name; the first one unless given. As CSV it is printed alone, for one table is what other programs load; a
-    notice names those left out.
+    As CSV the main sheet is printed alone, because other programs load one table; a notice names the others.
+
+    Args:
+        main: the name of the main sheet; the first one unless given.
     """
     chosen = next(sheet for sheet in sheets if main in ("", sheet.name))
     if csv and chosen.records:
@@ -26,7 +28,7 @@ def deliver(sheets: Sequence[Sheet], format: str, csv: Path | None = None, main:
 
 
 def keep(sheet: Sheet, csv: Path, more: str = "") -> None:
-    """Writes the sheet to the file `csv` and, with `more` under it, to a Markdown file of the same name."""
+    """Write the sheet to the file `csv` and, with `more` under it, to a Markdown file of the same name."""
     _write(csv, to_csv(sheet))
     _write(csv.with_suffix(".md"), to_markdown(sheet) + more)
 

@@ -1,4 +1,4 @@
-"""The command that shows: `melbench report`. It parses, calls, renders."""
+"""The command `melbench report`."""
 
 from pathlib import Path
 from typing import Annotated

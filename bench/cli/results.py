@@ -1,4 +1,4 @@
-"""The commands about folders of records: `melbench results check` and `merge`. They parse, call, render."""
+"""The commands about folders of records: `melbench results check` and `melbench results merge`."""
 
 from pathlib import Path
 from typing import Annotated

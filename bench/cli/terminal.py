@@ -1,4 +1,4 @@
-"""What every command shares: standard error, notices, an end to an interruption, words and formats."""
+"""Shared by all commands: standard error, notices, the end of an interrupted command, words and formats."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,15 +22,15 @@ stderr = Console(stderr=True)
 
 
 def note(text: str) -> None:
-    """A one-line notice for the person, apart from the result."""
+    """Print a one-line notice on standard error, apart from the result."""
     stderr.print(visible(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as job schedulers send it: an interruption like Ctrl-C, but for the exit code."""
+    """SIGTERM, as job schedulers send it: an interruption like Ctrl-C with another exit code."""
 
 
-# Of one interruption two signals may come: `timeout`, for one, sends it to the process and to its group.
+# Two signals may come from one interruption: `timeout`, for one, sends it to the process and to its group.
 ONE_INTERRUPTION_S = 0.5
 
 ENDING = "interrupted: ending in good order; once more ends it at once\n"
@@ -46,20 +46,23 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, again)
-    if not stderr.is_terminal:  # At a terminal the view says so.
+    if not stderr.is_terminal:  # At a terminal the live view says so.
         with suppress(OSError):
-            os.write(2, ENDING.encode())  # Not by the console, which may be in the midst of a line.
+            os.write(2, ENDING.encode())  # The console may be in the middle of a line.
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def resumable(going_on: str) -> Iterator[None]:
-    """Ends a command that Ctrl-C or SIGTERM interrupts, with what was done, if the exception says it, what is kept and
-    how to go on; exit code 130 or 143. A second signal ends it at once, as the system does."""
+    """End a command that Ctrl-C or SIGTERM interrupts with exit code 130 or 143.
+
+    It prints what was done, if the exception says it, and `going_on`: what is kept and how to go on. A second signal
+    ends the process at once.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # Who ignores a signal, as a shell's background jobs do Ctrl-C, goes on ignoring it.
-    heard = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in heard:
+    # A process that ignores a signal, as a shell's background job does Ctrl-C, goes on ignoring it.
+    handled = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in handled:
         signal.signal(number, _interrupt)
     try:
         yield
@@ -70,20 +73,20 @@ def resumable(going_on: str) -> Iterator[None]:
             note(going_on)
         raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
     finally:
-        for number, handler in heard.items():
-            if signal.getsignal(number) is _interrupt:  # After a signal the process ends and hears no others.
+        for number, handler in handled.items():
+            if signal.getsignal(number) is _interrupt:  # After a signal the process ends; it handles no more.
                 signal.signal(number, handler)
 
 
-# What typer raises for a missing or malformed option, whichever click it is built on.
-USAGE_ERROR = typer.BadParameter.__mro__[1]
+# The exception of a missing or malformed option. typer does not export it, and which click it is built on varies.
+USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 
 
 def finish(command: Callable[[], object]) -> NoReturn:
-    """Runs a program to its end: exit code 0 good, 1 failed, 2 bad input, 130 interrupted; errors are one line."""
+    """Run a program to its end: exit code 0 good, 1 failed, 2 bad input, 130 interrupted; errors are one line."""
     try:
         with warnings.catch_warnings():
-            # A warning is a notice like others: one line, without the place in the code.
+            # A warning is a notice like others: one line, without its place in the code.
             warnings.showwarning = lambda message, *_, **__: note(" ".join(str(message).split()))
             code = command()
         sys.exit(code if isinstance(code, int) else 0)

@@ -107,8 +107,13 @@ class JobOutcome:
 
     def without_networks(self) -> "JobOutcome":
         """Return the outcome as a worker sends it: weights stay where they were trained."""
-        stacks = [replace(s, networks=[replace(n, network=None) for n in s.networks]) for s in self.stacks]
-        return replace(self, stacks=stacks)
+
+        def without(network: TrainedNetwork) -> TrainedNetwork:
+            return replace(network, network=None)  # type: ignore[arg-type]  # records need no weights
+
+        return replace(
+            self, stacks=[replace(s, networks=[without(network) for network in s.networks]) for s in self.stacks]
+        )
 
 
 # Opens the features of a front-end for as long as a job needs them.

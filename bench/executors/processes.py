@@ -153,7 +153,7 @@ class _Pool:
     def wait(self, seconds: float) -> list[tuple[Hashable, PoolEvent]]:
         pipes = {self.processes.workers[number].pipe: number for number in self.busy}
         events: list[tuple[Hashable, PoolEvent]] = []
-        for pipe in wait(list(pipes), seconds):
+        for pipe in [pipe for pipe in wait(list(pipes), seconds) if isinstance(pipe, Connection)]:
             number = pipes[pipe]
             worker = self.processes.workers[number]
             try:

@@ -1,4 +1,4 @@
-"""Lists of thousands of records in little memory: numbers in four bytes, and what many records repeat held once."""
+"""Types of record fields that hold thousands of values in little memory."""
 
 import functools
 from array import array
@@ -10,14 +10,15 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 T = TypeVar("T")
 
-# Lists that many records share: of names, speakers and labels of some data sets' splits and folds.
-SHARED = 128
+# Lists that many records share, such as names and labels: enough for the splits and folds of several data sets.
+MAX_SHARED = 128
 
 
 class Rows:
-    """Rows of equally many numbers, as a list of lists to whoever reads it, and float32 in memory.
+    """Rows of equally many numbers: they read like a list of lists and are float32 in memory.
 
-    Raises `ValueError` for rows of different lengths.
+    Raises:
+        ValueError: for rows of different lengths.
     """
 
     __slots__ = ("array",)
@@ -25,7 +26,7 @@ class Rows:
     def __init__(self, rows: Sequence[Sequence[float]]):
         if len({len(row) for row in rows}) > 1:
             raise ValueError("rows differ in length")
-        with np.errstate(over="ignore"):  # What is too large is infinite, as it was when it was computed.
+        with np.errstate(over="ignore"):  # Too large values become infinite, as they were when they were computed.
             self.array = np.array([list(row) for row in rows], np.float32).reshape(len(rows), -1 if len(rows) else 0)
 
     def __len__(self) -> int:
@@ -37,7 +38,7 @@ class Rows:
     def __iter__(self) -> Iterator[list[float]]:
         return iter(self.array.tolist())
 
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.array, dtype)
 
     def __eq__(self, other: object) -> bool:
@@ -50,10 +51,10 @@ class Rows:
 
 
 class Numbers(array):
-    """Numbers, as a list to whoever reads it, and in memory eight bytes each."""
+    """Numbers that read like a list and take eight bytes each in memory."""
 
     def __new__(cls, values: Sequence[float]) -> "Numbers":
-        return super().__new__(cls, "d", values)
+        return super().__new__(cls, "d", values)  # type: ignore[return-value]  # typeshed: array.__new__
 
     def __eq__(self, other: object) -> bool:
         return self.tolist() == (other.tolist() if isinstance(other, array) else other)
@@ -66,7 +67,7 @@ class Numbers(array):
 
 
 def _plain(value: object) -> object:
-    """What another record holds, as a list, to be checked like any."""
+    """Return the field of another record as a list, which is checked like any other."""
     return list(value) if isinstance(value, (Rows, Numbers)) else value
 
 
@@ -79,14 +80,14 @@ def _once(values: list[T]) -> list[T]:
     return _shared(tuple(values))
 
 
-@functools.lru_cache(maxsize=SHARED)
+@functools.lru_cache(maxsize=MAX_SHARED)
 def _shared(values: tuple[T, ...]) -> list[T]:
     return list(values)
 
 
-# Types of fields. Of rows a number has the digits of a float32, in JSON the fewest that tell it.
+# Logits: float32 in memory, in JSON the fewest digits that give the same float32.
 FloatRows = Annotated[list[list[float]], BeforeValidator(_plain), AfterValidator(Rows), PlainSerializer(_shortest)]
 Floats = Annotated[list[float], BeforeValidator(_plain), AfterValidator(Numbers), PlainSerializer(list)]
-# Not to be changed: others hold it too.
+# Not to be changed: other records hold the same list.
 SharedStrings = Annotated[list[str], AfterValidator(_once)]
 SharedIntegers = Annotated[list[int], AfterValidator(_once)]

@@ -142,7 +142,7 @@ def sheets(folder: Path, found: Inventory, moved: Mapping[Finding, Path]) -> lis
     """
     numbers = {f"{name}s": number for name, number in found.counting.items()}
     about = {"folder": str(folder), **numbers, "findings": len(found.findings)}
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "file": finding.path.name,
             "kind": finding.kind,

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 PROBE_BYTES = 1 << 20
 
 
-Record = TypeVar("Record", TrialRecord, FailureRecord, TimingRecord)
-
 AnyRecord = TrialRecord | FailureRecord | TimingRecord
+Record = TypeVar("Record", bound=AnyRecord)
+
 # By the beginning of their files' names.
 KINDS: dict[str, type[AnyRecord]] = {"trial": TrialRecord, "failure": FailureRecord, "timing": TimingRecord}
 
@@ -183,10 +183,9 @@ def read(path: Path, kind: type[Record]) -> Record:
         # Our own limits explain themselves; for the library's errors the type is enough.
         reason = error if type(error) is ValueError else type(error).__name__
         raise Untrusted(path, "truncated", f"is not a whole melbench record ({reason})") from None
-    try:
-        written_by = content["format_version"]
-    except (KeyError, TypeError):
-        raise Untrusted(path, "foreign", "is no melbench record (it has no format_version)") from None
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise Untrusted(path, "foreign", "is no melbench record (it has no format_version)")
+    written_by = content["format_version"]
     if not isinstance(written_by, int) or not 1 <= written_by <= FORMAT_VERSION:
         raise Untrusted(
             path,
@@ -195,10 +194,10 @@ def read(path: Path, kind: type[Record]) -> Record:
             "upgrade melbench or choose another --out",
         )
     try:
-        record = kind.model_validate(migrated(content))
+        record = cast(Record, kind.model_validate(migrated(content)))
     except ValidationError as error:
         raise Untrusted(path, "foreign", f"is no melbench {kind.__name__} ({first_problem(error):.260})") from None
-    if isinstance(record, TrialRecord) and (reason := _contradiction(record)):
+    if reason := _contradiction(record):
         raise Untrusted(path, "foreign", f"contradicts itself ({reason})")
     if record.file_name != path.name:
         reason = f"holds what belongs into {record.file_name}: it was changed or renamed"
@@ -206,8 +205,10 @@ def read(path: Path, kind: type[Record]) -> Record:
     return record
 
 
-def _contradiction(record: TrialRecord) -> str:
+def _contradiction(record: AnyRecord) -> str:
     """Return the reason why a record cannot be true, among the facts that readers rely on; empty if there is none."""
+    if not isinstance(record, TrialRecord):
+        return ""
     epochs, words = len(record.train_loss), len(record.trial.data.words)
     # Without validation clips there are no validation curves.
     if {*map(len, (record.validation_loss, record.validation_accuracy, record.elapsed_seconds))} - {0, epochs}:

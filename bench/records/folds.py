@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,16 +78,16 @@ def out_of_fold_of(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutO
 def out_of_fold_predictions(folds: Sequence[Sequence[TrialRecord]]) -> list[Predictions]:
     """Return for each seed the predictions of all clips, fold by fold, each by a network that was not trained on it."""
 
-    def all_of(name: str, records: Sequence[TrialRecord]) -> list:
-        return [one for record in records for one in getattr(record.test, name)]
+    def joined(records: Sequence[TrialRecord]) -> Predictions:
+        parts = [record.test for record in records]
+        fields: dict[str, Any] = {
+            name: [one for part in parts for one in getattr(part, name)] for name in ("names", "speakers", "labels")
+        }
+        # Each part was checked when it was read.
+        fields["logits"] = np.concatenate([part.logits for part in parts])
+        return Predictions.model_construct(None, **fields)
 
-    return [
-        Predictions.model_construct(
-            **{name: all_of(name, records) for name in ("names", "speakers", "labels")},
-            logits=np.concatenate([record.test.logits for record in records]),
-        )
-        for records in zip(*folds, strict=True)
-    ]
+    return [joined(records) for records in zip(*folds, strict=True)]
 
 
 def join_folds(trial: Trial, folds: Sequence[Sequence[TrialRecord]]) -> OutOfFold:

@@ -3,12 +3,14 @@
 Accuracies may come from anywhere: each record names its machine.
 """
 
+import functools
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bench import records
 from bench.formats import Sheet, sheet_of
@@ -80,9 +82,12 @@ def merge(
         if not mix_timings:
             _check_environments(list(held[out.path].values()), list(new.values()))
         for name, source in new.items():
-            content = source.path.read_bytes()
-            write_whole(out.path / name, lambda file, content=content: file.write(content))
+            write_whole(out.path / name, functools.partial(_copy, source.path))
     return [_merged(folder, sources, new) for folder, sources in held.items() if sources]
+
+
+def _copy(path: Path, file: BinaryIO) -> None:
+    file.write(path.read_bytes())
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -124,14 +129,14 @@ def _chosen(held: Iterable[dict[str, RecordFile]]) -> dict[str, RecordFile]:
 def _check_environments(present: Sequence[RecordFile], new: Sequence[RecordFile]) -> None:
     """Raise `InputError` for a new timing run of an environment that `out` lacks. Runs that lie side by side in `out`
     already may differ: a folder outlives a version of torch."""
-    timings = [source for source in new if source.environment]
-    beside = [source for source in present if source.environment] or timings[:1]
-    for source in timings:
-        if all(source.environment != other.environment for other in beside):
-            first = beside[0]
-            differing = errors.visible(_differing(first.environment, source.environment))
+    timings = [(source.path, source.environment) for source in new if source.environment]
+    beside = [(source.path, source.environment) for source in present if source.environment] or timings[:1]
+    for path, environment in timings:
+        if all(environment != other for _, other in beside):
+            first, other = beside[0]
+            differing = errors.visible(_differing(other, environment))
             raise InputError(
-                f"{first.path} and {source.path} are of different environments ({differing}), whose times are not "
+                f"{first} and {path} are of different environments ({differing}), whose times are not "
                 "comparable: merge folders of one environment, or give --mix-timings"
             )
 

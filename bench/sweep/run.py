@@ -95,9 +95,8 @@ def train_missing(
         stored = store.find_stored(trials, seeds, clips, folder.trials(), folder.failures())
         settled = {trial: stored.settled(trial, retry_failed) for trial in trials}
         if count := sum(map(len, stored.found.values())):
-            log.info(
-                f"{_prefix(clips)}{count} of {len(trials) * seeds} trials are in {folder.path} already and are not run again"
-            )
+            present = f"{count} of {len(trials) * seeds} trials are in {folder.path} already"
+            log.info(f"{_prefix(clips)}{present} and are not run again")
         train_clips = clips.split("train").stop
         again = stored.failed.__getitem__
         plan = schedule.plan_stacks(trials, seeds, train_clips, settled.__getitem__, executor.capacity, again)
@@ -167,8 +166,8 @@ def _warn_of_few(trials: Sequence[Trial], clips: ClipSet, choosing_seeds: bool =
     chosen = choosing_seeds or any(trial.training.keep == "best" for trial in trials)
     if chosen and (count := part.stop - part.start) < FEW_VALIDATION_CLIPS * len(clips.words):
         log.warning(
-            f"{_prefix(clips)}only {count} validation clips: which epoch and which seed is kept rests on these few; add "
-            "recordings"
+            f"{_prefix(clips)}only {count} validation clips: which epoch and which seed is kept rests on these few; "
+            "add recordings"
         )
 
 
