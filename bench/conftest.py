@@ -1,5 +1,5 @@
-"""What ran where, in the JSON files of the suite. Here and not in the suite, because pytest-benchmark asks before
-it collects."""
+"""Environment and conditions in the suite's JSON files. It lies here because pytest-benchmark asks before it collects.
+"""
 
 from bench.measurement import reader
 from bench.suite import benchmark_json

@@ -81,7 +81,7 @@ def expand(
 ) -> tuple[list[Trial], list[str]]:
     """Return what `plan` does, and the combinations that are left out, each with its reason."""
     given = {"recipe": None if "recipe" in axes else recipe, "batch_size": batch_size, "epochs": epochs}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if clash := next((name for name in axes if name in settings), None):
         raise InputError(f"{clash} is both an axis and an option: give it once")
     # In the order of the settings, front-end first: the features of one front-end are then needed in one go.

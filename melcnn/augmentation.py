@@ -1,6 +1,6 @@
-"""How a network in training sees a clip: moved in time, with spans of frames and of mels masked; drawn anew each epoch.
+"""Augmentation of clips in training: a shift in time and masked spans of frames and mels, drawn anew each epoch.
 
-Masks are SpecAugment's (Park et al., arXiv:1904.08779), without its time warping.
+The masks are SpecAugment's (Park et al., arXiv:1904.08779), without its time warping.
 """
 
 import torch
@@ -8,13 +8,14 @@ from torch import Tensor
 
 from melcnn.config import Training
 
-# Shift, then begin and end of two spans of frames and of two spans of mels; kernels count on this order.
+# Numbers of a view: the shift, then begin and end of two spans of frames and of two spans of mels. The kernels rely on
+# this order.
 VIEW = 9
 SPANS = 2
 
 
 def draw(training: Training, clips: int, n_mels: int, frames: int, generator: torch.Generator) -> Tensor | None:
-    """Views `(clips, VIEW)` int32, on the CPU; None if the training sees its clips as they are."""
+    """Return random views `(clips, VIEW)`, int32, on the CPU; None if the training does not augment."""
     if not (training.shift or training.time_mask or training.mel_mask):
         return None
     uniform = torch.rand(clips, 1 + 4 * SPANS, generator=generator)
@@ -30,8 +31,10 @@ def draw(training: Training, clips: int, n_mels: int, frames: int, generator: to
 
 
 def apply(x: Tensor, views: Tensor) -> Tensor:
-    """x `(..., n_mels, frames)` as `views` `(..., VIEW)` show it: moved, its first or last frame filling up, and zero
-    where it is masked."""
+    """Return x `(..., n_mels, frames)` as `views` `(..., VIEW)` show it.
+
+    It is shifted, with its first or last frame repeated to fill up, and zero where it is masked.
+    """
     n_mels, frames = x.shape[-2:]
     views = views.long()
     mel, time = torch.arange(n_mels, device=x.device), torch.arange(frames, device=x.device)

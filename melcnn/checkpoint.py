@@ -1,6 +1,6 @@
 """A trained network in one file: its weights as safetensors, its configuration in the header.
 
-Loading reads numbers and JSON and executes nothing. Files that could execute something are refused.
+Loading reads numbers and JSON and executes no code. Files that could execute code are refused.
 """
 
 import json
@@ -21,15 +21,17 @@ from melcnn.training import TrainedNetwork
 # Raise when the meaning of a checkpoint changes; older ones stay readable.
 FORMAT_VERSION = 1
 
-# Of the header, which is read at once: ours has some kilobytes, and a thousand words would add ten.
+# The header is read at once: ours has some kilobytes, and a thousand words would add ten.
 MAX_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained plain network (in evaluation mode) with what it was trained as and on.
+    """A trained plain network, in evaluation mode, with its configuration and its data.
 
-    dataset, data_fingerprint: of the clips, as `ClipSet.heard_by` says. The accuracies are those of the kept epoch.
+    Attributes:
+        data_fingerprint: of the clips, as `ClipSet.fingerprint_for` returns it.
+        validation_accuracy, test_accuracy: at the kept epoch.
     """
 
     trial: Trial
@@ -42,20 +44,24 @@ class Checkpoint:
 
 
 def checkpoint_of(run: TrainedNetwork, trial: Trial, clips: ClipSet) -> Checkpoint:
-    """The checkpoint of one result of `melcnn.fit`, trained as `trial` on `clips`."""
+    """Return the checkpoint of one network of `melcnn.fit`, trained as `trial` on `clips`."""
     return Checkpoint(
         trial=trial,
         network=run.network,
         seed=run.seed,
         dataset=clips.dataset,
-        data_fingerprint=clips.heard_by(trial.training),
+        data_fingerprint=clips.fingerprint_for(trial.training),
         validation_accuracy=run.validation_accuracy,
         test_accuracy=run.test_accuracy,
     )
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Writes `checkpoint` to `path`, whole or not at all. Raises `InputError` if it cannot be written."""
+    """Write `checkpoint` to `path`, whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     about = {
         "seed": checkpoint.seed,
         "dataset": checkpoint.dataset,
@@ -78,8 +84,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads what `save_checkpoint` wrote. Raises `InputError` for a file that is missing, damaged, of another format or
-    of a newer version, and for pickled files, which are not opened."""
+    """Return the checkpoint that `save_checkpoint` wrote.
+
+    Raises:
+        InputError: for a file that is missing, damaged, of another format or of a newer version, and for a pickled
+            file, which is not opened.
+    """
     path = Path(path)
     try:
         with open_file(path) as file:
@@ -99,7 +109,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             return _rebuild(path, file)
     except InputError:
         raise
-    # Whatever the library makes of types and offsets that no checkpoint has.
+    # The errors that safetensors raises for types and offsets that no checkpoint has.
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise InputError(
             f"{path} is no whole safetensors file ({first_line(error)}): give a checkpoint of 'melbench train'"

@@ -1,4 +1,4 @@
-"""What a trial is: frozen, validated configurations of front-end, network, training and data.
+"""Frozen, validated configurations of front-end, network, training and data; a `Trial` holds all four.
 
 An unknown key is an error; `Trial.canonical()` is the text that a trial's identity is hashed from.
 """
@@ -6,21 +6,24 @@ An unknown key is an error; `Trial.canonical()` is the text that a trial's ident
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from melcnn.errors import InputError, one_line
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 def legal_groups(n_mels: int, channels: int) -> list[int]:
-    """The group counts that divide both the mel channels and the network's channels."""
+    """Return the group counts that divide both the mel channels and the network's channels."""
     common = math.gcd(n_mels, channels)
     return [groups for groups in range(1, common + 1) if common % groups == 0]
 
 
 def check_groups(n_mels: int, channels: int, groups: int) -> None:
-    """Raises `InputError` unless `groups` divides both channel counts."""
+    """Raise `InputError` unless `groups` divides both channel counts."""
     legal = legal_groups(n_mels, channels)
     if groups not in legal:
         raise InputError(
@@ -30,7 +33,7 @@ def check_groups(n_mels: int, channels: int, groups: int) -> None:
 
 
 def check_words(words: tuple[str, ...]) -> None:
-    """Raises `InputError` unless there are two or more different words."""
+    """Raise `InputError` unless there are two or more different words."""
     if len(words) < 2:
         raise InputError(
             f"one word alone ({words[0]!r}) cannot be told apart: give two or more with commas, such as yes,no"
@@ -46,11 +49,11 @@ def check_words(words: tuple[str, ...]) -> None:
         raise InputError(f"words must be different and not empty, but were {','.join(words)!r}")
 
 
-# What a file system takes for the name of a folder.
+# The longest folder name that file systems allow.
 MAX_WORD_LENGTH = 255
 
 # Values of one clip in its spectrum, or between two layers: the study has 20,301 and 8,080. Batches hold hundreds of
-# clips, and with more a configuration would fill any memory as soon as it is used.
+# clips, and a configuration beyond this limit would fill any memory as soon as it is used.
 MAX_VALUES_A_CLIP = 2**21
 
 
@@ -61,9 +64,10 @@ class Config(BaseModel):
 class FrontEnd(Config):
     """Log-mel features: power spectrum of Hann-windowed frames, triangular mel filters, log(x + 1e-6).
 
-    normalize: "clip", less the clip's mean over mels and frames, so that its loudness changes nothing but what the
-    offset hides; "mel", each mel less its own mean over frames, so that neither does the colour of a microphone
-    (cepstral mean subtraction, Atal, JASA 55, 1974, before the transform to cepstra).
+    Attributes:
+        normalize: "none"; "clip" subtracts the clip's mean over mels and frames, which removes its loudness up to the
+            offset; "mel" subtracts the mean of each mel over frames, which also removes the frequency response of a
+            microphone (cepstral mean subtraction, Atal, JASA 55, 1974, before the transform to cepstra).
     """
 
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
@@ -94,12 +98,14 @@ class FrontEnd(Config):
 
     @property
     def frames(self) -> int:
-        """Of a clip, which lasts one second."""
+        """The frames of a clip, which lasts one second."""
         return self.sample_rate // self.hop_length + 1
 
 
-VARIANTS = ("plain", "interleaved", "shuffle", "separable")
-# Those that let groups exchange what they hear: of one group they are the plain network.
+Recipe = Literal["plain", "default"]
+Variant = Literal["plain", "interleaved", "shuffle", "separable"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+# These exchange channels between groups: with groups 1 they are the plain network.
 SHUFFLING_VARIANTS = ("interleaved", "shuffle")
 
 
@@ -108,10 +114,10 @@ class Model(Config):
 
     groups: Annotated[int, Field(ge=1)] = 1
     channels: Annotated[int, Field(ge=1, le=4096)] = 32
-    variant: Literal[VARIANTS] = "plain"
+    variant: Variant = "plain"
 
 
-# What a recipe sets, where nobody says otherwise; the rest is as in `plain`, by section of a trial.
+# The default settings of each recipe, by section of a trial, where they differ from `plain`.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {"front_end": {}, "training": {}},
     "default": {
@@ -134,24 +140,30 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class Training(Config):
-    """How a network is trained: Adam on cross-entropy. The defaults are the recipe `plain`'s; `configure` fills in
-    those of another one.
+    """The training of a network: Adam on cross-entropy.
 
-    epochs: the most epochs. patience: a network stops after this many epochs without a new lowest validation loss;
-    None: it does not. (15: on five folds of the training speakers, held out, 10 cost a tenth of the loss at groups 1
-    and 15 cost nothing against no stopping at all; validation losses of 187 clips are noisy.) keep: the epoch of best
-    validation accuracy (of equals, of lowest validation loss), or the last one.
-    schedule: of the learning rate (`melcnn.steps.rate`). weight_decay: decoupled from the gradient (Loshchilov and
-    Hutter, arXiv:1711.05101), for weights alone. label_smoothing: the share of a label that goes to all words alike
-    (Szegedy et al., arXiv:1512.00567). ema_decay: of the exponential moving average of
-    the weights, step by step, that is evaluated and kept; 0: the weights themselves.
-    What a network hears of a clip, each epoch anew (`melcnn.augmentation`): shift, the most that it is moved, either
-    way, as a share of the clip; time_mask, mel_mask: the widest of two spans of frames and of mels that are masked, as
-    shares of all. speed: it is as often slower, or faster, by this share; noise: it is as often in background noise, if
-    the data set has any (`melcnn.data.renditions`).
+    The defaults are those of the recipe `plain`; `configure` fills in those of another recipe.
+
+    Attributes:
+        epochs: the maximum number of epochs.
+        patience: a network stops after this many epochs without a new lowest validation loss; None: it never stops
+            early. (15: on five folds of the training speakers, held out, 10 cost a tenth of the loss at groups 1 and 15
+            cost nothing against no stopping at all; validation losses of 187 clips are noisy.)
+        keep: the epoch whose network is kept: "best", of the highest validation accuracy (among equals, of the lowest
+            validation loss), or "last".
+        schedule: the learning rate schedule (`melcnn.steps.learning_rate`).
+        weight_decay: decoupled from the gradient (Loshchilov and Hutter, arXiv:1711.05101), on weights only.
+        label_smoothing: the share of a label that is spread evenly over all words (Szegedy et al., arXiv:1512.00567).
+        ema_decay: the decay per step of the exponential moving average of the weights that is evaluated and kept; 0: no
+            average.
+        shift: the largest shift in time either way, as a share of the clip, drawn each epoch (`melcnn.augmentation`).
+        time_mask, mel_mask: the largest width of the two masked spans of frames and of mels, as shares of all.
+        speed: the change of speed of slower and faster renditions, a share; each rendition is drawn equally often
+            (`melcnn.data.renditions`); 0: none.
+        noise: adds a rendition in background noise, if the data set has noise.
     """
 
-    recipe: Literal["plain", "default"] = "plain"
+    recipe: Recipe = "plain"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 30
@@ -169,7 +181,7 @@ class Training(Config):
 
 
 class Data(Config):
-    """The words to tell apart; a clip's label is the index of its word."""
+    """The words that the network recognises; a clip's label is the index of its word."""
 
     words: tuple[str, ...] = ("yes", "no")
 
@@ -180,7 +192,7 @@ class Data(Config):
 
 
 class Trial(Config):
-    """One configuration of the experiment; with a seed and the data it fixes a result."""
+    """A configuration of the experiment; with a seed and the data it fixes a result."""
 
     front_end: FrontEnd = FrontEnd()
     model: Model = Model()
@@ -199,7 +211,7 @@ class Trial(Config):
                 f"{self.front_end.n_fft} and channels {self.model.channels} up to {values:,} values of a clip: at most "
                 f"{MAX_VALUES_A_CLIP:,} are possible, so raise hop_length or lower the others"
             )
-        # Two poolings by 2 need four.
+        # Two poolings by 2 need four frames.
         if self.front_end.frames < 4:
             raise ValueError(
                 f"hop_length {self.front_end.hop_length} is out of range: the network needs 4 frames or more of a "
@@ -208,10 +220,10 @@ class Trial(Config):
         return self
 
     def canonical(self) -> str:
-        """The configuration as JSON with sorted keys and no spaces: equal texts, equal trials.
+        """Return the configuration as JSON with sorted keys and no spaces: equal trials have equal texts.
 
-        Settings that came later than the first records are left out where they change nothing, so that these keep
-        their identity.
+        Settings that are newer than the first records are left out at the value that changes nothing, so that older
+        records keep their identity.
         """
         content = self.model_dump(mode="json")
         for section, later in LATER_SETTINGS.items():
@@ -221,14 +233,41 @@ class Trial(Config):
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
-# Where each setting that a person can name lives in a `Trial`.
+class Settings(TypedDict, total=False):
+    """The settings that `configure` takes, by the names of `SETTINGS`; the fields are described where they live."""
+
+    n_mels: int
+    n_fft: int
+    hop_length: int
+    normalize: Literal["none", "clip", "mel"]
+    groups: int
+    channels: int
+    variant: Variant
+    recipe: Recipe
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    patience: int | None
+    keep: Literal["best", "last"]
+    schedule: Literal["constant", "cosine"]
+    weight_decay: float
+    label_smoothing: float
+    ema_decay: float
+    shift: float
+    time_mask: float
+    mel_mask: float
+    speed: float
+    noise: bool
+
+
+# The section of a `Trial` that holds each setting.
 SETTINGS: dict[str, str] = {
     **dict.fromkeys(("n_mels", "n_fft", "hop_length", "normalize"), "front_end"),
     **dict.fromkeys(("groups", "channels", "variant"), "model"),
     **dict.fromkeys(Training.model_fields, "training"),
 }
 
-# What came later than the first records, with the values that change nothing.
+# The settings that are newer than the first records, with the values that change nothing.
 LATER_SETTINGS: dict[str, dict[str, object]] = {
     "front_end": {"normalize": "none"},
     "training": {
@@ -239,12 +278,13 @@ LATER_SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
-def configure(words: tuple[str, ...] | list[str] = ("yes", "no"), **settings: Any) -> Trial:
-    """A trial from flat settings, such as `configure(n_mels=40, groups=4)`; the rest is the recipe's.
+def configure(words: Sequence[str] = ("yes", "no"), **settings: "Unpack[Settings]") -> Trial:
+    """Return a trial from flat settings, such as `configure(n_mels=40, groups=4)`; the rest is the recipe's.
 
-    settings: any of `SETTINGS`. Raises `InputError` for an unknown name or a value out of range.
+    Raises:
+        InputError: for an unknown name or a value out of range.
     """
-    recipe = RECIPES.get(settings.get("recipe", "plain"), {})  # an unknown one is refused with the others below
+    recipe = RECIPES.get(settings.get("recipe", "plain"), {})  # `Trial` refuses an unknown recipe below.
     sections: dict[str, dict[str, Any]] = {
         name: dict(recipe.get(name, {})) for name in ("front_end", "model", "training")
     }
@@ -257,17 +297,17 @@ def configure(words: tuple[str, ...] | list[str] = ("yes", "no"), **settings: An
 
 
 def settings_of(trial: Trial) -> dict[str, Any]:
-    """The settings of a trial by the names of `SETTINGS`."""
+    """Return the settings of a trial by the names of `SETTINGS`."""
     return {name: getattr(getattr(trial, section), name) for name, section in SETTINGS.items()}
 
 
-def recipe_settings(recipe: str) -> dict[str, Any]:
-    """The settings of a recipe where nobody says otherwise."""
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the default settings of a recipe."""
     return settings_of(configure(recipe=recipe))
 
 
 def varying_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the settings that tell configurations apart: those that vary, but for what follows from recipes."""
+    """Return the names of the settings that vary, except those that follow from recipes."""
     expected = {recipe: recipe_settings(recipe) for recipe in {each["recipe"] for each in settings}}
 
     def follows(name: str) -> bool:
@@ -277,7 +317,7 @@ def varying_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def descriptions(trials: Iterable[Trial]) -> dict[Trial, str]:
-    """Each trial by the settings in which it differs from others or from its recipe's, as `groups=4 n_mels=80`."""
+    """Return the settings in which each trial differs from others or from its recipe, as `groups=4 n_mels=80`."""
     settings = {trial: settings_of(trial) for trial in trials}
     names = {*varying_settings(list(settings.values()))} if settings else set()
     expected = {recipe: recipe_settings(recipe) for recipe in {own["recipe"] for own in settings.values()}}
@@ -291,7 +331,7 @@ def descriptions(trials: Iterable[Trial]) -> dict[Trial, str]:
 
 
 def short_names(trials: Sequence[Trial]) -> dict[Trial, str]:
-    """Each configuration's name among `trials`, such as `groups=4 n_mels=80`."""
+    """Return a name for each trial from the settings that vary among `trials`, such as `groups=4 n_mels=80`."""
     settings = {trial: settings_of(trial) for trial in trials}
     shown = varying_settings(list(settings.values())) if trials else []
     if not shown:

@@ -1,66 +1,76 @@
-"""The errors that a person can cause or must hear of: one line each, with what was expected and what to do."""
+"""Errors that a person can cause or must know of: one line each, with what was expected and what to do."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-# What a terminal obeys instead of showing: controls, separators of lines, changes of the direction of writing; and
-# halves of surrogate pairs, which no encoding knows.
-OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+if TYPE_CHECKING:
+    from melcnn.training import Curves, TrainedNetwork
 
-# Characters of a message, of which the end says what to do; what is quoted between may be of any length.
-LONGEST = 480
-LONGEST_END = 200
-# That are listed one by one.
-MOST_PROBLEMS = 100
+# Characters that a terminal obeys instead of showing: controls, line separators and changes of the writing direction;
+# and lone surrogates, which no encoding can write.
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# Characters of a message. Its middle may quote text of any length and is cut; its end says what to do and is kept.
+MAX_MESSAGE_LENGTH = 480
+MESSAGE_END_LENGTH = 200
+# Validation problems that are listed one by one.
+MAX_PROBLEMS = 100
 
 
 def visible(text: str) -> str:
-    """`text` as one line that shows all and commands nothing: control characters as `\\n`, `\\x1b` or `\\u202e`."""
-    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Return `text` as one line with control characters escaped, as `\\n`, `\\x1b` or `\\u202e`."""
+    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _message(text: str) -> str:
-    """`text` as one line that a person can read, whatever names and values from files it quotes."""
+    """Return `text` as one line that a person can read, even where it quotes names and values from files."""
     line = visible(text)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - LONGEST_END - 5]} ... {line[-LONGEST_END:]}"
+    if len(line) <= MAX_MESSAGE_LENGTH:
+        return line
+    return f"{line[: MAX_MESSAGE_LENGTH - MESSAGE_END_LENGTH - 5]} ... {line[-MESSAGE_END_LENGTH:]}"
 
 
 class InputError(ValueError):
     """Bad input. Its text is one line: what was wrong, what was expected, what to do."""
 
-    def __init__(self, text: str = ""):
+    def __init__(self, text: str = "") -> None:
         super().__init__(_message(text))
 
 
 class Failed(RuntimeError):
-    """Work that could not be finished, through no fault of the input. Its text is one line."""
+    """Work that failed although the input was good. Its text is one line."""
 
-    def __init__(self, text: str = ""):
+    def __init__(self, text: str = "") -> None:
         super().__init__(_message(text))
 
 
 class TrainingDiverged(Failed):
-    """A network has no epoch to keep, of finite loss. Its text names the seeds.
+    """A network has no epoch of finite loss to keep. The text names the seeds.
 
-    runs: what `fit` would have returned of the others. curves: of those that diverged, by seed.
+    Attributes:
+        runs: the networks of the other seeds, as `fit` would have returned them.
+        curves: the curves of the networks that diverged, by seed.
     """
 
-    def __init__(self, text: str = "", runs=(), curves=None):
+    def __init__(
+        self, text: str = "", runs: "Sequence[TrainedNetwork]" = (), curves: "Mapping[int, Curves] | None" = None
+    ) -> None:
         super().__init__(text)
         self.runs, self.curves = list(runs), dict(curves or {})
 
 
 def first_line(error: BaseException) -> str:
-    """What another's exception says, in one line."""
+    """Return one line about an error of other software."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no more is said'])[0]}"
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where a value is not what it should be, and why: the first of pydantic's many lines."""
-    if (number := error.error_count()) > MOST_PROBLEMS:  # Listing millions of them would take longer than reading them.
+    """Return the place and the reason of the first validation problem."""
+    if (number := error.error_count()) > MAX_PROBLEMS:  # Listing millions of problems takes longer than finding them.
         return f"{number:,} values are not what they should be"
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
@@ -70,11 +80,11 @@ def first_problem(error: ValidationError) -> str:
 
 @contextmanager
 def one_line(subject: str) -> Iterator[None]:
-    """Turns pydantic's many-line report into one `InputError` line that starts with `subject`."""
+    """Turn a `ValidationError` of the body into an `InputError` of one line that begins with `subject`."""
     try:
         yield
     except ValidationError as error:
-        if error.error_count() > MOST_PROBLEMS:
+        if error.error_count() > MAX_PROBLEMS:
             raise InputError(f"{subject}: {first_problem(error)}") from None
         problems = []
         for problem in error.errors(include_url=False):

@@ -1,4 +1,4 @@
-"""What trained networks say: logits of every replica for every clip, accuracy, and where a network errs."""
+"""Predictions of trained networks: probabilities, accuracy, and the clips that they get wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,22 @@ import torch
 
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
+from melcnn.inference import logits
 from melcnn.kernels.log_mel import log_mel
 
 if TYPE_CHECKING:
     from melcnn.checkpoint import Checkpoint
-from melcnn.inference import logits
 
 
 def predict(checkpoint: "Checkpoint", waveforms: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
-    """Probabilities of the checkpoint's words: int16 clips `(clips, samples)` to float32 `(clips, words)`."""
+    """Return the probabilities of the checkpoint's words.
+
+    Args:
+        waveforms: int16 `(clips, samples)`.
+
+    Returns:
+        float32 `(clips, words)`.
+    """
     x = log_mel(waveforms, checkpoint.trial.front_end, device)
     network = checkpoint.network.to(device)
     return logits(network, x)[0].softmax(-1).cpu().numpy()  # Here the host waits for the device.
@@ -27,7 +34,11 @@ def predict(checkpoint: "Checkpoint", waveforms: np.ndarray, device: str | torch
 class Evaluation:
     """A checkpoint's predictions on labelled clips.
 
-    probabilities: `(clips, words)`. confusion: `(words, words)`, clips by spoken (rows) and heard word.
+    Attributes:
+        labels: the spoken word of each clip, as an index into `words`.
+        probabilities: `(clips, words)`.
+        predicted: the most probable word of each clip, as an index into `words`.
+        confusion: `(words, words)`, numbers of clips by spoken word (rows) and predicted word (columns).
     """
 
     words: tuple[str, ...]
@@ -37,21 +48,21 @@ class Evaluation:
     probabilities: np.ndarray
 
     @property
-    def heard(self) -> np.ndarray:
+    def predicted(self) -> np.ndarray:
         return self.probabilities.argmax(1)
 
     @property
     def correct(self) -> np.ndarray:
-        return self.heard == self.labels
+        return self.predicted == self.labels
 
     @property
     def confusion(self) -> np.ndarray:
         counts = np.zeros((len(self.words),) * 2, np.int64)
-        np.add.at(counts, (self.labels, self.heard), 1)
+        np.add.at(counts, (self.labels, self.predicted), 1)
         return counts
 
     def most_wrong(self, n: int = 10) -> list[int]:
-        """The misheard clips whose spoken word was given the least probability, worst first."""
+        """Return the `n` wrongly classified clips whose spoken word got the lowest probability, worst first."""
         spoken = self.probabilities[np.arange(len(self.labels)), self.labels]
         wrong = ~self.correct
         return [int(i) for i in np.argsort(spoken, kind="stable") if wrong[i]][:n]
@@ -60,9 +71,10 @@ class Evaluation:
 def evaluate(
     checkpoint: "Checkpoint", clips: ClipSet, split: str = "test", device: str | torch.device = "cpu"
 ) -> Evaluation:
-    """The checkpoint on one split of `clips`, or on split "all".
+    """Evaluate a checkpoint on one split of `clips`, or on split "all".
 
-    Raises `InputError` if the clips' words are not the checkpoint's.
+    Raises:
+        InputError: if the clips have other words than the checkpoint.
     """
     if clips.words != checkpoint.trial.data.words:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Log-mel features of a clip set, computed once and kept on the device for all trainings that need them."""
+"""The log-mel features of a clip set, computed once and kept on the device for all trainings that need them."""
 
 import threading
 from dataclasses import dataclass, field
@@ -15,40 +15,52 @@ from melcnn.kernels.log_mel import log_mel
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The features `x` (clips, n_mels, frames) float32 and `labels` (clips,) int64 of `clips`, on one device."""
+    """The features of a clip set on one device.
+
+    Attributes:
+        x: float32 `(clips, n_mels, frames)`.
+        labels: int64 `(clips,)`.
+    """
 
     front_end: FrontEnd
     clips: ClipSet
     x: Tensor
     labels: Tensor
-    _made: dict[tuple[float, bool], Tensor] = field(default_factory=dict, repr=False)
-    _making: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _renditions: dict[tuple[float, bool], Tensor] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
-        """Views of the features and labels of one split."""
+        """Return views of the features and labels of one split."""
         part = self.clips.split(name)
         return self.x[part], self.labels[part]
 
     def to_train(self, training: Training) -> tuple[Tensor, Tensor]:
-        """Features and labels of the training split; of the features as many renditions, one after another, as
-        `training` asks for: the clips themselves, slower, faster, and in background noise if the data set has any."""
+        """Return the features and the labels of the training split.
+
+        The features are those of all renditions that `training` asks for, one after another: the clips themselves,
+        slower, faster, and in background noise if the data set has noise.
+        """
         x, labels = self.split("train")
         noise = self.clips.noise if training.noise else self.clips.noise[:0]
         waveforms = self.clips.waveforms[self.clips.split("train")]
-        asked = training.speed, len(noise) > waveforms.shape[1]
-        if asked == (0.0, False):
+        key = speed, noisy = training.speed, len(noise) > waveforms.shape[1]
+        if not speed and not noisy:
             return x, labels
-        with self._making:  # Trainings side by side ask for the same.
-            if asked not in self._made:
-                others = [renditions.change_speed(waveforms, 1 + sign * asked[0]) for sign in (-1, 1) if asked[0]]
-                others += [renditions.add_noise(waveforms, noise)] if asked[1] else []
+        with self._lock:  # Trainings side by side ask for the same renditions.
+            if key not in self._renditions:
+                others = [renditions.change_speed(waveforms, 1 + sign * speed) for sign in (-1, 1) if speed]
+                others += [renditions.add_noise(waveforms, noise)] if noisy else []
                 made = [log_mel(other, self.front_end, self.x.device) for other in others]
-                self._made[asked] = torch.cat([x, *made])
-        return self._made[asked], labels
+                self._renditions[key] = torch.cat([x, *made])
+        return self._renditions[key], labels
 
 
 def extract(clips: ClipSet, front_end: FrontEnd, device: str | torch.device = "cpu") -> Features:
-    """Features of every clip. Raises `InputError` if the sample rates of clips and front-end differ."""
+    """Return the features of every clip.
+
+    Raises:
+        InputError: if the sample rates of clips and front-end differ.
+    """
     if clips.sample_rate != front_end.sample_rate:
         raise InputError(
             f"the clips have {clips.sample_rate} Hz and the front-end expects {front_end.sample_rate} Hz: "

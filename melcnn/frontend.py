@@ -1,6 +1,8 @@
 """Log-mel features of waveforms, equal to torchaudio's MelSpectrogram followed by log(x + 1e-6)."""
 
+import logging
 import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,24 +10,33 @@ from torch import Tensor, nn
 from melcnn.config import FrontEnd
 from melcnn.errors import InputError, one_line
 
-# Added to the mel power before the logarithm: the study's value; silence becomes log(1e-6) = -13.8.
+log = logging.getLogger(__name__)
+
+# Added to the mel power before the logarithm, as in the study: silence becomes log(1e-6) = -13.8.
 LOG_OFFSET = 1e-6
 
 
 class LogMelFilterBanks(nn.Module):
-    """Waveform to log-mel spectrogram: `(..., samples) -> (..., n_mels, frames)`, float32.
+    """Log-mel spectrogram of a waveform: `(..., samples) -> (..., n_mels, frames)`, float32.
 
-    Frames are centred, reflect-padded and Hann-windowed, `frames = samples // hop_length + 1`; the power
-    spectrum goes through triangular mel filters; the result is `ln(mel power + 1e-6)`. The order of
-    operations is torchaudio's, because the logarithm crosses zero and `allclose` then tells any other
-    order apart.
+    Frames are centred, reflect-padded and Hann-windowed, `frames = samples // hop_length + 1`; the power spectrum goes
+    through triangular mel filters; the result is `ln(mel power + 1e-6)`. The order of operations is torchaudio's,
+    because the logarithm crosses zero, where `allclose` tells any other order apart.
 
-    sample_rate, f_min, f_max: Hz (f_max None: sample_rate // 2). n_fft, hop_length: samples.
-    norm: None or "slaney" (each filter divided by its width). mel_scale: "htk" or "slaney".
+    Logs a warning for filters that see no FFT bin.
 
-    Raises `InputError` for settings out of range, and for waveforms that are not floating point or are
-    too short to reflect. Warns of filters that see no FFT bin.
+    Args:
+        sample_rate, f_min, f_max: in Hz; f_max None: sample_rate // 2.
+        n_fft, hop_length: in samples.
+        norm: None or "slaney" (each filter divided by its width).
+        normalize: the mean that is subtracted; see `melcnn.config.FrontEnd`.
+
+    Raises:
+        InputError: for settings out of range, and for waveforms that are not floating point or too short to reflect.
     """
+
+    window: Tensor
+    filters: Tensor
 
     def __init__(
         self,
@@ -35,10 +46,10 @@ class LogMelFilterBanks(nn.Module):
         n_mels: int = 80,
         f_min: float = 0.0,
         f_max: float | None = None,
-        norm: str | None = None,
-        mel_scale: str = "htk",
-        normalize: str = "none",
-    ):
+        norm: Literal["slaney"] | None = None,
+        mel_scale: Literal["htk", "slaney"] = "htk",
+        normalize: Literal["none", "clip", "mel"] = "none",
+    ) -> None:
         super().__init__()
         with one_line("front-end"):
             self.config = FrontEnd(
@@ -55,8 +66,8 @@ class LogMelFilterBanks(nn.Module):
         filters = mel_filters(self.config)
         empty = int((filters.amax(0) == 0).sum())
         if empty:
-            warnings.warn(empty_filters_remedy(self.config, empty), stacklevel=2)
-        # Both follow from the configuration, so no state dict carries them.
+            log.warning(empty_filters_remedy(self.config, empty))
+        # Both follow from the configuration, so they are no part of the state dict.
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -71,7 +82,7 @@ class LogMelFilterBanks(nn.Module):
                 f"waveform of {samples} samples is too short for n_fft {n_fft}: "
                 f"reflect padding needs more than {n_fft // 2} samples"
             )
-        # Half-precision autocast would ruin the small powers that the logarithm spreads out.
+        # Half precision would lose the small powers that the logarithm spreads out.
         with torch.autocast(waveform.device.type, enabled=False):
             flat = waveform.to(self.window.dtype).reshape(-1, samples)
             spectrum = torch.stft(
@@ -87,13 +98,13 @@ class LogMelFilterBanks(nn.Module):
 
 
 def normalized(features: Tensor, config: FrontEnd) -> Tensor:
-    """Log-mel features `(..., n_mels, frames)` less the mean that `config.normalize` names."""
+    """Return log-mel features `(..., n_mels, frames)` less the mean that `config.normalize` names."""
     dims = {"none": None, "clip": (-2, -1), "mel": (-1,)}[config.normalize]
     return features if dims is None else features - features.mean(dims, keepdim=True)
 
 
 def mel_filters(config: FrontEnd) -> Tensor:
-    """Triangular mel filters `(n_fft // 2 + 1, n_mels)`, as torchaudio makes them."""
+    """Return torchaudio's triangular mel filters `(n_fft // 2 + 1, n_mels)`."""
     try:
         from torchaudio.functional import melscale_fbanks
     except (ImportError, OSError) as error:
@@ -103,7 +114,7 @@ def mel_filters(config: FrontEnd) -> Tensor:
             "install a torch and torchaudio of the same version below 2.12"
         ) from error
     with warnings.catch_warnings():
-        # torchaudio's word on empty filters does not say what to do; `LogMelFilterBanks` does.
+        # torchaudio's warning of empty filters does not say what to do; that of `LogMelFilterBanks` does.
         warnings.filterwarnings("ignore", message="At least one mel filterbank")
         return melscale_fbanks(
             n_freqs=config.n_fft // 2 + 1,
@@ -117,20 +128,20 @@ def mel_filters(config: FrontEnd) -> Tensor:
 
 
 def empty_filters_remedy(config: FrontEnd, empty: int) -> str:
-    """One line that says that `empty` filters see no FFT bin, and which settings would mend it."""
+    """Return one line that says that `empty` filters see no FFT bin, and which settings would help."""
 
     def all_see_a_bin(**change: int) -> bool:
         return bool((mel_filters(config.model_copy(update=change)).amax(0) > 0).all())
 
     remedies = []
-    # By bisection, and only what was checked is named: on the way the answer may change more than once.
+    # Bisection names only a number that was checked: between two numbers the answer may change more than once.
     enough, too_many = 0, config.n_mels
     while too_many - enough > 1:
         middle = (enough + too_many) // 2
         enough, too_many = (middle, too_many) if all_see_a_bin(n_mels=middle) else (enough, middle)
     if enough:
         remedies.append(f"n_mels {enough}")
-    # FFT lengths of 5-smooth size, which FFT libraries are fast at.
+    # FFT libraries are fast at 5-smooth lengths.
     lengths = sorted(2**i * 3**j * 5**k for i in range(4, 15) for j in range(3) for k in range(3))
     longer = next((n for n in lengths if config.n_fft < n <= 16_384 and all_see_a_bin(n_fft=n)), None)
     if longer:

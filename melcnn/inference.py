@@ -1,23 +1,22 @@
-"""Logits of trained networks, replica by replica, and their accuracy."""
-
-from typing import TYPE_CHECKING
+"""The logits of trained networks, replica by replica, and their accuracy."""
 
 import torch
 from torch import Tensor
 
 from melcnn.model import MelCNN
 
-if TYPE_CHECKING:
-    pass
-
 CLIPS_PER_BATCH = 256
 
 
 @torch.no_grad()
 def logits(network: MelCNN, x: Tensor) -> Tensor:
-    """Logits `(replicas, clips, n_classes)` in evaluation mode; every replica sees the same `x`.
+    """Return the logits in evaluation mode; the network's mode is restored.
 
-    x: features `(clips, n_mels, frames)`. The network's mode is as before afterwards.
+    Args:
+        x: features `(clips, n_mels, frames)`, which every replica sees.
+
+    Returns:
+        `(replicas, clips, n_classes)`.
     """
     training = network.training
     network.eval()
@@ -28,5 +27,5 @@ def logits(network: MelCNN, x: Tensor) -> Tensor:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The fraction of clips whose largest logit is the label's: `(..., clips, n_classes), (clips,) -> (...)`."""
+    """Return the share of clips whose largest logit is the label's: `(..., clips, n_classes), (clips,) -> (...)`."""
     return (logits.argmax(-1) == labels).double().mean(-1)

@@ -1,9 +1,9 @@
-"""One process at a time in a folder: a lock that the system takes back when its holder ends, however that ends."""
+"""Lock a folder for one process; the system releases the lock when its holder ends, however that ends."""
 
 import errno
+import logging
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -14,21 +14,26 @@ from filelock import FileLock, Timeout
 from melcnn.errors import InputError
 from melcnn.files import FILE_MODE
 
+log = logging.getLogger(__name__)
+
 NAME = ".melbench.lock"
 # A process that is just ending, or was just killed, is waited for.
 PATIENCE_SECONDS = 1.0
-# What file systems say that know no locks; some of a network do not.
-WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-# Of what a lock file says of its holder: anybody may have written it.
-MOST_CHARACTERS = 200
+# The errors of file systems without locks, such as some network file systems.
+LOCKS_UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+# Read from a lock file to name its holder; anybody may have written the file.
+MAX_HOLDER_BYTES = 200
 
 
 @contextmanager
 def held(folder: Path, otherwise: str) -> Iterator[None]:
-    """A context in which no other process holds `folder`, which must exist. otherwise: what to do but wait.
+    """Hold `folder`, which must exist, against other processes. Where the file system has no locks, log a warning.
 
-    Raises `InputError`, which says who has it, if another one holds it, and if no file can be written in it. Where the
-    file system knows no locks, a warning says so.
+    Args:
+        otherwise: what a person can do instead of waiting, for the error message.
+
+    Raises:
+        InputError: if another process holds the folder (the message says which), or no file can be written in it.
     """
     path = folder / NAME
     own: list[os.stat_result] = []
@@ -36,27 +41,28 @@ def held(folder: Path, otherwise: str) -> Iterator[None]:
     def sign(descriptor: int) -> None:
         own.append(os.fstat(descriptor))
         now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-        with suppress(OSError):  # On a full disk it is held all the same.
+        with suppress(OSError):  # On a full disk the folder is locked all the same.
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
-        with suppress(OSError):  # Of somebody else's file the mode is his.
+        with suppress(OSError):  # Only the owner of a file can change its mode.
             path.chmod(own[0].st_mode & FILE_MODE)
 
-    # Of this process: the thread that lets go of it may be another.
+    # Not of the thread but of the process: another thread may release it.
     lock = FileLock(path, timeout=PATIENCE_SECONDS, thread_local=False, on_acquired=sign)
     try:
         lock.acquire()
     except Timeout:
         raise InputError(f"{folder} is in use by {_holder(path)}: wait until that has ended, or {otherwise}") from None
     except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
+        if error.errno not in LOCKS_UNSUPPORTED:
             raise InputError(f"{folder} cannot be locked ({error.strerror}): {otherwise}") from None
-        warnings.warn(f"{folder} cannot be locked ({error.strerror}): run nothing else in it meanwhile", stacklevel=2)
+        log.warning(f"{folder} cannot be locked ({error.strerror}): run nothing else in it meanwhile")
     try:
         yield
     finally:
         if lock.is_locked:
-            # While it is held, and only the own file: who opened it meanwhile finds it gone, and makes another.
+            # Removed before the release, and only if it is our own file: a process that has opened it meanwhile finds
+            # it gone and makes a new one.
             with suppress(OSError):
                 if os.path.samestat(path.stat(), own[0]):
                     path.unlink()
@@ -66,7 +72,7 @@ def held(folder: Path, otherwise: str) -> Iterator[None]:
 def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            said = file.read(MOST_CHARACTERS).decode(errors="replace").strip()
+            holder = file.read(MAX_HOLDER_BYTES).decode(errors="replace").strip()
     except OSError:
-        said = ""
-    return said or "another process"
+        holder = ""
+    return holder or "another process"

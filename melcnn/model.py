@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from melcnn import augmentation
-from melcnn.config import SHUFFLING_VARIANTS, VARIANTS, Trial, check_groups
+from melcnn.config import SHUFFLING_VARIANTS, VARIANTS, Trial, Variant, check_groups
 from melcnn.errors import InputError
 from melcnn.kernels import grouped_conv, trunk
 from melcnn.shuffle import ChannelShuffle
@@ -21,11 +22,12 @@ EMBEDDING = 128
 class StackedLinear(nn.Linear):
     """R linear layers side by side: `(batch, R * in) -> (batch, R * out)`.
 
-    weight `(R * out, in)` and bias `(R * out)`: like a grouped convolution's, replica r's rows are the
-    r-th block of the first dimension.
+    Attributes:
+        weight: `(R * out, in)`; as in a grouped convolution, the rows of replica r are the r-th block.
+        bias: `(R * out)`.
     """
 
-    def __init__(self, in_features: int, out_features: int, replicas: int):
+    def __init__(self, in_features: int, out_features: int, replicas: int) -> None:
         super().__init__(in_features, replicas * out_features)
         self.replicas = replicas
 
@@ -36,26 +38,39 @@ class StackedLinear(nn.Linear):
         return torch.baddbmm(bias, x, weight).transpose(0, 1).flatten(1)
 
 
+class Arguments(TypedDict):
+    """The arguments that a `MelCNN` was made with, except `replicas`."""
+
+    n_mels: int
+    groups: int
+    channels: int
+    n_classes: int
+    variant: Variant
+
+
 class MelCNN(nn.Module):
-    """Log-mel features to class logits: `(batch, replicas * n_mels, frames) -> (batch, replicas * n_classes)`.
+    """The study's network: `(batch, replicas * n_mels, frames) -> (batch, replicas * n_classes)`, features to logits.
 
-    Three blocks Conv1d -> ReLU -> BatchNorm1d -> pooling (max 2, max 2, mean over time), an embedding of
-    128, a classifier. All three convolutions have kernel 3, padding 1 and the same `groups`.
+    Three blocks Conv1d -> ReLU -> BatchNorm1d -> pooling (max 2, max 2, mean over time), an embedding of 128, a
+    classifier. All three convolutions have kernel 3, padding 1 and the same `groups`.
 
-    With `replicas` R it is R independent networks: replica r reads input channels
-    `[r * n_mels, (r + 1) * n_mels)`, and every parameter and buffer holds replica r as the r-th block of
-    its first dimension (`stack` and `replica` convert). R = 1 is the plain network.
+    With `replicas` R it is R independent networks: replica r reads input channels `[r * n_mels, (r + 1) * n_mels)`, and
+    every parameter and buffer holds replica r as the r-th block of its first dimension (`stack` and `replica` convert).
+    R = 1 is the plain network.
 
-    variant: "plain"; "interleaved": group g of the first convolution sees mels g, g + groups, ..., so that each group
-    hears the whole spectrum; "shuffle": interleaved, and channels are shuffled between the convolutions, so that groups
-    exchange what they found; "separable": each convolution is a depthwise one of kernel 3 and a grouped one of kernel 1
-    (MobileNet, Howard et al., arXiv:1704.04861), of fewer weights where groups are few. The others have the plain
-    network's parameters and MACs, and with groups 1 they are the plain network.
+    Args:
+        variant: "plain"; "interleaved": group g of the first convolution sees mels g, g + groups, ..., so that each
+            group sees the whole spectrum; "shuffle": interleaved, and channels are shuffled between the convolutions,
+            so that groups exchange features; "separable": each convolution is a depthwise one of kernel 3 and a grouped
+            one of kernel 1 (MobileNet, Howard et al., arXiv:1704.04861), with fewer weights where groups are few. The
+            others have the plain network's parameters and MACs, and with groups 1 they are the plain network.
 
-    kernels: whose compute the blocks, "melcnn" (`melcnn.kernels.trunk`) or "torch"; None, as at first: the faster. Gradients of
-    gradients by all weights need "torch".
+    Attributes:
+        kernels: the kernels that compute the blocks, "melcnn" (`melcnn.kernels.trunk`) or "torch"; None, the default:
+            the faster. Gradients of gradients by all weights need "torch".
 
-    Raises `InputError` if `groups` does not divide both `n_mels` and `channels`.
+    Raises:
+        InputError: if `groups` does not divide both `n_mels` and `channels`.
     """
 
     def __init__(
@@ -65,24 +80,29 @@ class MelCNN(nn.Module):
         channels: int = 32,
         n_classes: int = 2,
         replicas: int = 1,
-        variant: str = "plain",
-    ):
+        variant: Variant = "plain",
+    ) -> None:
         super().__init__()
         check_groups(n_mels, channels, groups)
         if variant not in VARIANTS:
             raise InputError(f"there is no variant {variant!r}: use one of {', '.join(VARIANTS)}")
         if replicas < 1 or n_classes < 1:
             raise InputError(f"replicas and n_classes must be at least 1, not {replicas} and {n_classes}")
-        sizes = {"n_mels": n_mels, "groups": groups, "channels": channels, "n_classes": n_classes}
-        self.arguments = sizes | {"variant": variant}
+        self.arguments: Arguments = {
+            "n_mels": n_mels,
+            "groups": groups,
+            "channels": channels,
+            "n_classes": n_classes,
+            "variant": variant,
+        }
         self.replicas = r = replicas
         self.workspaces = trunk.Workspaces()
 
         def convolution(c_in: int) -> nn.Module:
-            same = {"kernel_size": KERNEL_SIZE, "padding": KERNEL_SIZE // 2}
+            same = KERNEL_SIZE // 2  # the padding that keeps the length
             if variant != "separable":
-                return nn.Conv1d(r * c_in, r * channels, groups=r * groups, **same)
-            depthwise = nn.Conv1d(r * c_in, r * c_in, groups=r * c_in, **same)
+                return nn.Conv1d(r * c_in, r * channels, KERNEL_SIZE, padding=same, groups=r * groups)
+            depthwise = nn.Conv1d(r * c_in, r * c_in, KERNEL_SIZE, padding=same, groups=r * c_in)
             return nn.Sequential(depthwise, nn.Conv1d(r * c_in, r * channels, 1, groups=r * groups))
 
         def block(c_in: int, pooling: nn.Module) -> nn.Sequential:
@@ -110,7 +130,7 @@ class MelCNN(nn.Module):
 
     @classmethod
     def of(cls, trial: Trial) -> "MelCNN":
-        """The network of a configuration."""
+        """Return an untrained network of a configuration."""
         return cls(
             n_mels=trial.front_end.n_mels,
             groups=trial.model.groups,
@@ -130,12 +150,17 @@ class MelCNN(nn.Module):
         self._kernels = kernels
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Conv1d):
-                grouped_conv.compute_by(layer, kernels)
+                grouped_conv.set_kernels(layer, kernels)
 
     def forward(self, features: Tensor, index: Tensor | None = None, views: Tensor | None = None) -> Tensor:
-        """index `(batch, replicas)`: features are those of a data set, `(clips, n_mels, frames)`, of which replica r
-        sees clip `index[b, r]`, as `views[b, r]` show it (`melcnn.augmentation`)."""
-        layers = None if self.kernels == "torch" else trunk.takes(self, features, index, views)
+        """Return the logits.
+
+        Args:
+            features: `(batch, replicas * n_mels, frames)`; with an index of a data set, `(clips, n_mels, frames)`.
+            index: `(batch, replicas)`; replica r sees clip `index[b, r]` of the features.
+            views: `(batch, replicas, VIEW)`; how replica r sees that clip (`melcnn.augmentation`).
+        """
+        layers = None if self.kernels == "torch" else trunk.supported_layers(self, features, index, views)
         if layers and (self.kernels or self._faster(features, index)) == "melcnn":
             hidden = trunk.run(layers, self, features, index, views)
         else:
@@ -149,22 +174,22 @@ class MelCNN(nn.Module):
         return trunk.choose(self, clips, features.shape[2], picked=index is not None)
 
     def replica(self, index: int) -> "MelCNN":
-        """Replica `index` as a plain network of its own, on the CPU, in the same mode."""
+        """Return replica `index` as a plain network of its own, on the CPU, in the same mode."""
         if not 0 <= index < self.replicas:
             raise InputError(f"there is no replica {index}: this stack holds 0 to {self.replicas - 1}")
-        network = _without_drawing(**self.arguments)
+        network = _to_be_loaded(self.arguments)
         state = self.state_dict()
         network.load_state_dict({name: replica_block(t, self.replicas, index).clone() for name, t in state.items()})
         return network.train(self.training)
 
 
 def stack(networks: Sequence[MelCNN]) -> MelCNN:
-    """The stack whose replica r computes what `networks[r]` (all of one shape, one replica each) computes."""
+    """Return the stack whose replica r computes what `networks[r]` computes; all have one shape and one replica."""
     if not networks:
         raise InputError("a stack needs at least one network")
     if any(network.replicas != 1 or network.arguments != networks[0].arguments for network in networks):
         raise InputError("a stack is made of plain networks of one shape")
-    stacked = _without_drawing(**networks[0].arguments, replicas=len(networks))
+    stacked = _to_be_loaded(networks[0].arguments, len(networks))
     states = [network.state_dict() for network in networks]
     stacked.load_state_dict(
         {name: torch.cat([s[name] for s in states]) if t.dim() else t for name, t in states[0].items()}
@@ -173,38 +198,40 @@ def stack(networks: Sequence[MelCNN]) -> MelCNN:
 
 
 def _linear(in_features: int, out_features: int, replicas: int) -> nn.Linear:
-    # The plain network has the library's own layer: some counters and tools know layers by their exact type.
+    # The plain network has torch's own layer: some counters and tools know layers by their exact type.
     if replicas == 1:
         return nn.Linear(in_features, out_features)
     return StackedLinear(in_features, out_features, replicas)
 
 
-def _without_drawing(**arguments: int | str) -> MelCNN:
-    """A network whose weights are about to be replaced: its initialisation takes nothing from the caller's
-    random numbers."""
-    with drawing():
-        return MelCNN(**arguments)
+def _to_be_loaded(arguments: Arguments, replicas: int = 1) -> MelCNN:
+    """Return a network whose weights will be replaced; its initialisation leaves torch's random state as it was."""
+    with isolated_random_numbers():
+        return MelCNN(**arguments, replicas=replicas)
 
 
 _RANDOM_NUMBERS = threading.Lock()
 
 
 @contextmanager
-def drawing(devices: Sequence[int] = ()) -> Iterator[None]:
-    """A context that takes nothing from the caller's random numbers, which all threads share, one thread at a time.
-    devices: CUDA's whose numbers are used too."""
+def isolated_random_numbers(devices: Sequence[int] = ()) -> Iterator[None]:
+    """Restore torch's random state at the end. One thread at a time can be inside, because all threads share the state.
+
+    Args:
+        devices: the CUDA devices whose random state is restored too.
+    """
     with _RANDOM_NUMBERS, torch.random.fork_rng(devices=list(devices)):
         yield
 
 
 def replica_block(tensor: Tensor, replicas: int, index: int) -> Tensor:
-    """The view of a stack's parameter or buffer that belongs to replica `index`.
+    """Return the view of a stack's parameter or buffer that belongs to replica `index`.
 
-    BatchNorm's step count is a scalar that all replicas share.
+    The step count of BatchNorm is a scalar that all replicas share.
     """
     return tensor.unflatten(0, (replicas, -1))[index] if tensor.dim() else tensor
 
 
 def n_params(network: nn.Module) -> int:
-    """The number of trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

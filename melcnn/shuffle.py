@@ -1,16 +1,16 @@
-"""Channels in another order, so that the groups of the next convolution see outputs of several groups."""
+"""Channel shuffle: a new order of channels, so that the groups of the next convolution see several groups."""
 
 from torch import Tensor, nn
 
 
 class ChannelShuffle(nn.Module):
-    """Channel `(i, j)` of `groups` rows becomes `(j, i)`, in each replica: `(batch, replicas * channels, frames)`.
+    """Channel shuffle (ShuffleNet, Zhang et al., arXiv:1707.01083) of `(batch, replicas * channels, frames)`.
 
-    A grouped convolution after it sees outputs of several groups of the one before (ShuffleNet, Zhang et al.,
-    arXiv:1707.01083). It moves numbers and computes none.
+    In each replica the channels are `groups` rows, and channel `(i, j)` becomes `(j, i)`: a grouped convolution after
+    it sees outputs of several groups of the one before. It moves numbers and computes none.
     """
 
-    def __init__(self, groups: int, replicas: int = 1):
+    def __init__(self, groups: int, replicas: int = 1) -> None:
         super().__init__()
         self.groups, self.replicas = groups, replicas
 

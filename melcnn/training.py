@@ -1,6 +1,6 @@
 """Training to convergence: one configuration, a stack of seeds side by side on the device (`melcnn.steps`).
 
-Nothing here reads a clock. The device is synchronised once an epoch, where the host reads the losses.
+No code here reads a clock. The host waits for the device once an epoch, to read the losses.
 """
 
 import math
@@ -22,7 +22,7 @@ from melcnn.steps import Stack, capture_for
 
 @dataclass
 class Curves:
-    """One value an epoch, up to the epoch in which the network stopped. Losses are mean cross-entropies."""
+    """The curves of one network, one value an epoch until it stopped; losses are mean cross-entropies."""
 
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
@@ -31,10 +31,14 @@ class Curves:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One seed's result.
+    """The result of one seed.
 
-    kept_epoch: counted from 1, the epoch that `network` (plain, on the CPU, in evaluation mode) and the logits (clips,
-    n_classes) are of. validation_accuracy: NaN without validation clips. kernels: whose convolutions trained it.
+    Attributes:
+        kernels: the kernels that trained it.
+        network: plain, on the CPU, in evaluation mode, at the kept epoch.
+        kept_epoch: the epoch of the network and the logits, counted from 1.
+        validation_logits, test_logits: `(clips, n_classes)`.
+        validation_accuracy: NaN without validation clips.
     """
 
     seed: int
@@ -50,8 +54,13 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a callback hears after each epoch: its number from 1, and the best validation accuracy so far (None without
-    one) and whether it still trains, by seed."""
+    """The state of a training after an epoch, for callbacks.
+
+    Attributes:
+        number: counts from 1.
+        best_accuracy: the best validation accuracy so far, by seed; None without one.
+        training: whether it still trains, by seed.
+    """
 
     number: int
     best_accuracy: list[float | None]
@@ -65,14 +74,18 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     kernels: str | None = None,
 ) -> list[TrainedNetwork]:
-    """Trains one network a seed to convergence, all side by side on the features' device.
+    """Train one network a seed to convergence, all side by side on the features' device.
 
-    What is kept, and when a network stops while the others go on, `trial.training` says; a recipe that keeps the last
-    epoch needs no validation clips. The test split is evaluated once, at the epoch that is kept. kernels: whose
-    convolutions train, "melcnn" or "torch"; None: the faster.
+    `trial.training` decides which epoch is kept, and when a network stops while the others continue. A recipe that
+    keeps the last epoch needs no validation clips. The test split is evaluated once, at the kept epoch.
 
-    Raises `InputError` if the features are of another front-end or other words or a split is too small,
-    `TrainingDiverged` if a network has no epoch to keep, of finite loss.
+    Args:
+        on_epoch: called after each epoch.
+        kernels: the kernels that train, "melcnn" or "torch"; None: the faster.
+
+    Raises:
+        InputError: if the features are of another front-end or other words, or a split is too small.
+        TrainingDiverged: if a network has no epoch of finite loss to keep.
     """
     _check(trial, features, seeds)
     training = trial.training
@@ -92,9 +105,9 @@ def fit(
                 loss = cross_entropy(logits.transpose(1, 2), spoken, reduction="none").mean(1)
                 figures += [loss.double(), inference.accuracy(logits, validation_labels)]
             state = network.state_dict()
-            # The epoch's one synchronisation: losses and accuracies go to the host, which decides.
+            # The one point of an epoch where the host waits for the device: it reads losses and accuracies.
             for index, (replica, figure) in enumerate(zip(replicas, torch.stack(figures).T.tolist(), strict=True)):
-                if not replica.stopped and replica.hear(number, training, *figure):
+                if not replica.stopped and replica.record(number, training, *figure):
                     for name, tensor in state.items():
                         replica_block(kept[name], len(seeds), index).copy_(replica_block(tensor, len(seeds), index))
         if on_epoch:
@@ -103,7 +116,7 @@ def fit(
         if all(replica.stopped for replica in replicas):
             break
 
-    # Training is over: from here on the host waits for each result that it takes.
+    # Training is over: from here on the host waits for each result that it reads.
     stacked.network.load_state_dict(kept)
     stacked.network.eval()
     validation_logits = inference.logits(stacked.network, validation_x)
@@ -135,7 +148,7 @@ def fit(
 
 @dataclass
 class _Replica:
-    """What one replica has reached so far; it stops by its own curves, whatever its neighbours do."""
+    """The progress of one replica; its own curves alone decide when it stops."""
 
     curves: Curves = field(default_factory=Curves)
     best: tuple[float, float] = (-math.inf, -math.inf)  # validation accuracy, minus validation loss
@@ -144,18 +157,18 @@ class _Replica:
     lowest_epoch: int = 0
     stopped: bool = False
 
-    def hear(
+    def record(
         self, number: int, training: Training, train_loss: float, loss: float = math.nan, accuracy: float = math.nan
     ) -> bool:
-        """Takes in an epoch, its validation figures where there are any; True if it is to be kept so far."""
+        """Record an epoch and return whether it is the one to keep so far; NaN stands for no validation."""
         self.curves.train_loss.append(train_loss)
         if not math.isnan(accuracy):
             self.curves.validation_loss.append(loss)
             self.curves.validation_accuracy.append(accuracy)
         if loss < self.lowest_loss:
             self.lowest_loss, self.lowest_epoch = loss, number
-        heard = not math.isnan(accuracy)
-        self.stopped = heard and training.patience is not None and number - self.lowest_epoch >= training.patience
+        validated = not math.isnan(accuracy)
+        self.stopped = validated and training.patience is not None and number - self.lowest_epoch >= training.patience
         better = math.isfinite(loss) and (accuracy, -loss) > self.best
         if better:
             self.best = accuracy, -loss

@@ -4,6 +4,7 @@
 complete test split; tests that need real speech skip without it.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -19,10 +20,30 @@ CLIPS = {"train": 24, "validation": 8, "test": 8}
 PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0, "stop": 1500.0}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run the tests in two processes unless -n or a debugger says otherwise; here, because `pytest bench` must not."""
+    alone = "PYTEST_XDIST_WORKER" in os.environ or config.getoption("usepdb")
+    if not alone and config.getoption("numprocesses", 0) is None:
+        config.option.numprocesses, config.option.dist = 2, "worksteal"
+
+
 @pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory):
-    """No test reads or writes the cache of whoever runs the tests."""
-    os.environ["MELBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def cache(tmp_path_factory, worker_id):
+    """Give the tests a cache of their own, which all their processes share: kernels are compiled once."""
+    home = tmp_path_factory.getbasetemp()
+    path = (home if worker_id == "master" else home.parent) / "cache"
+    path.mkdir(exist_ok=True)
+    os.environ["MELBENCH_CACHE"] = str(path)
+
+
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """A command in this process shows what is logged; the next test must not see more for that."""
+    yield
+    for name in ("melcnn", "bench"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+        logging.getLogger(name).handlers.clear()
 
 
 @pytest.fixture(autouse=True)

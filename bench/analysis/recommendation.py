@@ -1,4 +1,4 @@
-"""What `melbench recommend` decides from: configurations under a budget, out-of-fold predictions, the front."""
+"""The decision of `melbench recommend`: configurations under a budget, out-of-fold predictions, the Pareto front."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,8 +39,13 @@ def within(budget: Budget, costs: Mapping[Trial, NetworkCost], note: Callable[[s
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """One candidate. low, high: the 95% interval of its accuracy, for other speakers and other trainings like these;
-    None for a single seed. on_front: no other candidate costs fewer MACs and is as accurate, or as many and is more."""
+    """A candidate's row.
+
+    Attributes:
+        low, high: the 95% interval of its accuracy, for other speakers and other trainings like these; None for a
+            single seed.
+        on_front: no other candidate costs fewer MACs and is as accurate, or costs as many and is more accurate.
+    """
 
     found: OutOfFold
     cost: NetworkCost

@@ -19,8 +19,13 @@ from bench.stats.intervals import difference_interval, median_interval, predicti
 
 
 class Published(NamedTuple):
-    """What the study says of one network, None where it says nothing; named as our columns are. _printed: as it prints
-    an exact figure. val_accuracy_max: the maximum over epochs. epoch_time_s: in seconds, on an RTX 3090."""
+    """The study's figures of one network, named as our columns are; None where it gives none.
+
+    Attributes:
+        params_printed, macs_printed: exact figures as the study prints them.
+        val_accuracy_max: the maximum over epochs.
+        epoch_time_s: seconds, on an RTX 3090.
+    """
 
     params: int | None = None
     params_printed: str | None = None

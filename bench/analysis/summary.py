@@ -19,15 +19,19 @@ MOST_CANDIDATES = 200
 
 
 class SummaryRow(BaseModel):
-    """One configuration's summary; the fields are the CSV's columns, in order, and are only ever added.
+    """The summary of a configuration; the fields are the CSV's columns, in order, and are only ever added.
 
-    Accuracies are fractions, means over seeds; `_ci95` is the half-width of Student's t interval of that
-    mean, conditional on this very test set, None for one seed. epochs: mean epoch kept, of at most
-    `max_epochs`. epoch_time_s: median seconds of one training pass over `train_clips` by a single network.
-    reached_target: seeds whose validation accuracy reached `target`; time_to_target_s: the mean over these of the
-    seconds from the beginning of their stack's training until it did, whatever else was in training meanwhile.
-    told_from_best: shown, by validation, to be worse than the configuration with the best validation accuracy; None
-    where nobody looked.
+    Accuracies are fractions, means over seeds. A `_ci95` is the half-width of Student's t interval of that mean,
+    conditional on this very test set; None for one seed.
+
+    Attributes:
+        epochs: the mean epoch kept, of at most `max_epochs`.
+        epoch_time_s: median seconds of one training pass over `train_clips` by a single network.
+        reached_target: seeds whose validation accuracy reached `target`.
+        time_to_target_s: the mean over these of the seconds from the start of their stack's training until it did,
+            whatever else was in training meanwhile.
+        told_from_best: shown, by validation, to be worse than the configuration with the best validation accuracy; None
+            if that was not tested.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""What a user would otherwise write, to measure melbench against: plain PyTorch, one network and one seed a run.
+"""The scripts that people would write otherwise, as the baseline: plain PyTorch, one network and one seed a run.
 
 `loader` decodes and transforms clip by clip in every epoch, `memory` keeps features in memory. Both are as good
 as their way allows, and share nothing with melcnn.

@@ -1,8 +1,6 @@
 """Grouped convolutions by melbench's kernels and by torch's: times beside multiply-accumulates, layer by layer.
 
-`melbench time groups --against torch` prints the table. `python -m bench.studies.convolution_grid picture TABLE.csv PICTURE.svg`
-draws it, and `python -m bench.studies.convolution_grid grid FILE.csv` asks on 200 shapes whether what melbench chooses is ever
-slower than torch.
+`melbench time groups --against torch` prints the table.
 """
 
 import itertools
@@ -48,17 +46,21 @@ class Shape(BaseModel):
 
     @property
     def macs_a_clip(self) -> int:
-        """Of one clip in each network, forward: each output meets the taps of its group's channels."""
+        """Forward multiply-accumulates of one clip in each network: each output meets the taps of its group's channels.
+        """
         frames_out = (self.frames - 1) // self.stride + 1
         return self.replicas * frames_out * self.channels_out * self.channels_in // self.groups * KERNEL_SIZE
 
 
 class ConvolutionRow(Shape):
-    """One shape's times, seconds a batch; the fields are the CSV's columns.
+    """The times of a shape, seconds a batch; the fields are the CSV's columns.
 
-    direction: forward, or training, which is forward and backward. macs: as `macs_a_clip`. speed_ratio: torch's
-    time to ours, the median over rounds with its interval. torch_times_floor, melbench_times_floor: how many times what
-    the device takes at least for it. chosen: what melbench uses for it here.
+    Attributes:
+        direction: forward, or training, which is forward and backward.
+        macs: as `macs_a_clip`.
+        speed_ratio: torch's time to ours, the median over rounds with its interval.
+        torch_times_floor, melbench_times_floor: the time in units of the least that the device needs for it.
+        chosen: the kernels that melbench uses for it here.
     """
 
     direction: str
@@ -98,12 +100,18 @@ def of_trials(trials: Sequence[Trial], replicas: int = 1) -> list[Shape]:
     return sorted(dict.fromkeys(found), key=lambda s: (s.batch_size, s.layer, s.groups))
 
 
-def measure(shapes: Sequence[Shape], device: str, progress: Callable[[str], None] = lambda text: None):
-    """Rows of every shape, forward and training: torch's convolution and ours in interleaved rounds.
+def measure(
+    shapes: Sequence[Shape],
+    device: str,
+    progress: Callable[[str], None] = lambda text: None,
+    kernels: str | None = None,
+) -> list[ConvolutionRow]:
+    """Time every shape, forward and training: torch's convolution and ours in interleaved rounds.
 
-    Raises `InputError` where there are no kernels of ours.
+    Raises:
+        InputError: without kernels of ours, or if `kernels` asks for torch's.
     """
-    if grouped_conv.kernels(device) == "torch":
+    if "torch" in (kernels, grouped_conv.kernels(device)):
         raise InputError(
             "there are no kernels of melbench's here to compare: install a C compiler, and give no --kernels"
         )
@@ -180,7 +188,7 @@ def _call(shape: Shape, direction: str, device: str, convolution) -> Callable[[]
 
 def _chosen(shape: Shape, direction: str, device: str) -> str:
     with torch.set_grad_enabled(direction == TRAINING):
-        return grouped_conv.chosen(*_tensors(shape, direction, device), *_settings(shape))
+        return grouped_conv.faster_kernels(*_tensors(shape, direction, device), *_settings(shape))
 
 
 def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:

@@ -23,11 +23,13 @@ ROUNDS = 15
 
 
 class FrontEndRow(BaseModel):
-    """One way at one batch size; the fields are the CSV's columns.
+    """A front-end at one batch size; the fields are the CSV's columns.
 
-    batch_size: clips given at once. time_a_clip_s: median over rounds. speed_ratio: to torchaudio's at the batch size
-    that suits it best, the median over rounds with its interval. max_error: the largest difference from torchaudio's
-    front-end in double precision, of the natural logarithm.
+    Attributes:
+        batch_size: clips given at once.
+        time_a_clip_s: median over rounds.
+        speed_ratio: to torchaudio's at the batch size that suits it best, the median over rounds with its interval.
+        max_error: the largest difference from torchaudio's front-end in double precision, of the natural logarithm.
     """
 
     model_config = ConfigDict(frozen=True)

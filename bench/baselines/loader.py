@@ -33,7 +33,7 @@ class Recordings(Dataset):
 
 
 def train(files: Files, settings: Settings, seed: int) -> Learned:
-    """One network from recordings on disk."""
+    """Train one network from recordings on disk."""
 
     def loader(split: str) -> DataLoader:
         training = split == "train"

@@ -17,7 +17,7 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is trained, and how; the front-end has the study's remaining settings."""
+    """The settings of a training; the front-end has the study's remaining settings."""
 
     sample_rate: int
     n_fft: int

@@ -15,7 +15,7 @@ CLIPS_AT_ONCE = 16
 
 
 def train(files: Files, settings: Settings, seed: int) -> Learned:
-    """One network from recordings on disk."""
+    """Train one network from recordings on disk."""
     front_end = (settings.sample_rate, settings.n_fft, settings.hop_length, settings.n_mels, settings.device)
     features = {split: _features(*map(tuple, files[split]), *front_end) for split in files}
 

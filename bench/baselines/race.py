@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.baselines import BASELINES
 from bench.baselines.loop import Files, Settings
-from bench.executors.threads import Threads
 from bench.executors.jobs import import_compiler
+from bench.executors.threads import Threads
 from bench.formats import Sheet
 from bench.grid import check_seeds
 from bench.records import RecordFolder
@@ -33,10 +33,11 @@ MELBENCH = "melbench"
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to train all configurations with all seeds.
+    """A way to train all configurations with all seeds.
 
-    seconds: of a round, which holds every configuration once, or with `seeds_a_round` seeds. accuracies: the best on
-    validation, of each training.
+    Attributes:
+        seconds: of each round, which holds every configuration once, or with `seeds_a_round` seeds.
+        accuracies: the best on validation, of each training.
     """
 
     name: str
@@ -52,12 +53,15 @@ def race(
     device: str,
     progress: Callable[[str], None] = lambda text: None,
     clock: HostClock | None = None,
+    kernels: str | None = None,
 ) -> list[Contestant]:
-    """Every way trains every configuration for as many epochs, from recordings on disk.
+    """Train every configuration with every contestant for as many epochs, from recordings on disk.
 
-    A round is one seed: each baseline trains each configuration with that seed, melbench all configurations with
-    all seeds at once, from the recordings anew and into an empty folder. Nobody stops early. Raises `InputError` if
-    the configurations differ in batch size or epochs, of which the table shows one.
+    A round is one seed: each baseline trains each configuration with that seed, melbench all configurations with all
+    seeds at once, from the recordings anew and into an empty folder. No training stops early.
+
+    Raises:
+        InputError: if the configurations differ in batch size or epochs, as the table shows one of each.
     """
     check_seeds(seeds)
     if len({(trial.training.batch_size, trial.training.epochs) for trial in trials}) > 1:
@@ -75,7 +79,9 @@ def race(
 
         def melbench(number: int) -> None:
             own = recordings.load(folder / "data", clips.words)
-            found = sweep(trials, seeds, own, RecordFolder(folder / f"records-{number}"), Threads(device))
+            found = sweep(
+                trials, seeds, own, RecordFolder(folder / f"records-{number}"), Threads(device), kernels=kernels
+            )
             if found.failures:
                 raise as_error(found.failures)
             heard[MELBENCH] += [record.validation_accuracy[record.kept_epoch - 1] for record in found.trials]
@@ -93,10 +99,13 @@ def race(
 
 
 class RaceRow(BaseModel):
-    """One way's figures; the fields are the CSV's columns.
+    """The figures of a contestant; the fields are the CSV's columns.
 
-    time_s: of all trainings, the mean over rounds; time_a_training_s: that by their number. time_ratio: to melbench's
-    time, the geometric mean over rounds with Student's t interval. val_accuracy_max: mean over trainings of the best.
+    Attributes:
+        time_s: of all trainings, the mean over rounds.
+        time_a_training_s: the same, divided by their number.
+        time_ratio: to melbench's time, the geometric mean over rounds with Student's t interval.
+        val_accuracy_max: the mean over trainings of the best.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -149,7 +158,7 @@ def rows(
 
 
 def sheet(rows: Sequence[RaceRow]) -> Sheet:
-    """How long each way takes for all configurations and seeds, and how many times melbench that is."""
+    """Return a sheet of each contestant's time for all configurations and seeds, and its ratio to melbench's."""
     first = rows[0]
     return Sheet(
         title=(

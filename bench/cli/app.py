@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -149,9 +149,9 @@ def train(
     from melcnn.config import configure
     from melcnn.data.loading import load_clips
 
-    network = {"groups": groups, "channels": channels, "variant": variant, "recipe": recipe}
-    front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-    given = {n: v for n, v in (("batch_size", batch_size), ("epochs", epochs)) if v is not None}
+    network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant, "recipe": recipe}
+    front_end: dict[str, Any] = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+    given: dict[str, Any] = {n: v for n, v in (("batch_size", batch_size), ("epochs", epochs)) if v is not None}
     trial = configure(split_words(words), **front_end, **network, **given)
     chosen = pick_device(device)
     clips = load_clips(data, split_words(words))
@@ -193,7 +193,7 @@ def evaluate(
     clips = load_clips(data, loaded.trial.data.words, every_split=split != "all")
     if clips.dataset != loaded.dataset:
         note(f"{checkpoint} was trained on {loaded.dataset} and is evaluated on {clips.dataset}")
-    elif clips.heard_by(loaded.trial.training) != loaded.data_fingerprint:
+    elif clips.fingerprint_for(loaded.trial.training) != loaded.data_fingerprint:
         note(f"the data is not what {checkpoint} was trained on: it may have been trained on some of these clips")
     elif split != "test":
         note(f"split {split} holds clips that {checkpoint} was trained on or chosen by: this flatters it")
@@ -281,8 +281,8 @@ def profile(
 
     try:
         if model is None:
-            network = {"groups": groups, "channels": channels, "variant": variant}
-            front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+            network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant}
+            front_end: dict[str, Any] = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
             sheets = cost_tables.of_trial(configure(split_words(words), **front_end, **network))
         else:
             shapes = [cost_tables.parse_shape(shape) for shape in input or ()]

@@ -127,7 +127,7 @@ def evaluated(evaluation: Evaluation, about: Mapping[str, object]) -> list[Sheet
     wrong = [
         {
             "clip": evaluation.names[i],
-            "heard": evaluation.words[evaluation.heard[i]],
+            "heard": evaluation.words[evaluation.predicted[i]],
             "probability_of_spoken": round(float(evaluation.probabilities[i, evaluation.labels[i]]), 6),
         }
         for i in evaluation.most_wrong()

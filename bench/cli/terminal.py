@@ -1,5 +1,6 @@
 """Shared by all commands: standard error, notices, the end of an interrupted command, words and formats."""
 
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,22 @@ stderr = Console(stderr=True)
 def note(text: str) -> None:
     """Print a one-line notice on standard error, apart from the result."""
     stderr.print(visible(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Notices(logging.Handler):
+    """Shows log records as notices."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(" ".join(record.getMessage().split()))
+
+
+def _show_log() -> None:
+    """Show what melcnn and bench log as notices; a second call changes nothing."""
+    for name in ("melcnn", "bench"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        if not any(isinstance(handler, _Notices) for handler in logger.handlers):
+            logger.addHandler(_Notices())
 
 
 class Terminated(KeyboardInterrupt):
@@ -84,6 +101,7 @@ USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 
 def finish(command: Callable[[], object]) -> NoReturn:
     """Run a program to its end: exit code 0 good, 1 failed, 2 bad input, 130 interrupted; errors are one line."""
+    _show_log()
     try:
         with warnings.catch_warnings():
             # A warning is a notice like others: one line, without its place in the code.

@@ -108,7 +108,9 @@ def time(
         trials = plan(grid, split_words(words or "yes,no"), batch_size=batch_size, epochs=epochs)
         if any(trial.model.variant != "plain" for trial in trials):
             raise InputError("--against knows the plain network alone: leave out variant")
-        deliver([_against(against, trials, what, data or "auto", seeds, device)], format, csv)
+        deliver(
+            [_against(against, trials, what, data or "auto", seeds, device, options.kernels_of(kernels))], format, csv
+        )
         return
     kinds = _kinds(what or ",".join(workloads.WHAT))
     if model:
@@ -135,7 +137,9 @@ def time(
 
         launches = FEWEST_LAUNCHES if launches is None else launches
         fewest = max(launches, FEWEST_LAUNCHES) if output else launches
-        measured = measure(chosen, on, fewest, max_time, output is not None, env, progress, keep)
+        measured = measure(
+            chosen, on, fewest, max_time, output is not None, env, progress, keep, options.kernels_of(kernels)
+        )
     for remark in time_tables.remarks(measured):
         note(remark)
     deliver([time_tables.times(measured)], format, csv)
@@ -193,7 +197,9 @@ def compare(
         for remark in comparison.caveats(one, two):
             note(remark)
     else:
-        found, failure = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, device)
+        found, failure = _side_by_side(
+            a, b, _kinds(what or "step"), effect, max_time, device, options.kernels_of(kernels)
+        )
     deliver([time_tables.compared(found, a, b, effect)], format, csv)
     if failure:
         raise failure
@@ -202,7 +208,13 @@ def compare(
 
 
 def _against(
-    whom: str, trials: Sequence["Trial"], what: str | None, data: str, seeds: int | None, device: str
+    whom: str,
+    trials: Sequence["Trial"],
+    what: str | None,
+    data: str,
+    seeds: int | None,
+    device: str,
+    kernels: str | None,
 ) -> "Sheet":
     """The table of melbench beside the baselines: of trainings, of the front-end, or of convolutions."""
     from bench.baselines import convolutions, front_ends, race
@@ -231,17 +243,17 @@ def _against(
         if whom == "torch":
             check_seeds(seeds or 1)
             shapes = convolutions.of_trials(trials, seeds or 1)
-            return convolutions.sheet(convolutions.measure(shapes, on, status.update))
+            return convolutions.sheet(convolutions.measure(shapes, on, status.update, kernels))
         clips = load_clips(data, trials[0].data.words)
         if what:
             return front_ends.sheet(front_ends.measure(trials[0].front_end, clips, on, name))
         seeds = 5 if seeds is None else seeds
-        found = race.race(trials, seeds, clips, on, progress)
+        found = race.race(trials, seeds, clips, on, progress, kernels=kernels)
         return race.sheet(race.rows(found, trials, seeds, clips, name))
 
 
 def _side_by_side(
-    a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str
+    a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str, kernels: str | None
 ) -> tuple[list["ComparedWorkload"], Failed | None]:
     """The comparisons, and the failure that cut them short if one did."""
     from bench.measurement import diagnostics, side_by_side, workloads
@@ -255,7 +267,7 @@ def _side_by_side(
     before = monitor.conditions(on)
     for one, two in zip(*sides, strict=True):
         try:
-            compared, run = side_by_side.side_by_side(one, two, on, effect, max_time)
+            compared, run = side_by_side.side_by_side(one, two, on, effect, max_time, kernels=kernels)
         except Failed as failure:
             return found, failure
         found.append(compared)

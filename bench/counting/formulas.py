@@ -1,8 +1,8 @@
-"""What each operator computes, as a closed form of the shapes it ran on.
+"""The arithmetic of each operator, as a closed form of the shapes it ran on.
 
-An operator is counted where PyTorch dispatches it, so that functional calls count like layers. `FORMULAS`
-has every operator that computes, `FREE` those that only move, make or view data; `cost_of` raises for any
-other. To add one: write its formula beside its like, and a line in `FORMULAS`.
+An operator is counted where PyTorch dispatches it, so functional calls count like layers. `FORMULAS` has every operator
+that computes, `FREE` those that only move, make or view data; `cost_of` raises for any other. To add one, write its
+formula beside similar ones, and a line in `FORMULAS`.
 """
 
 import math
@@ -18,12 +18,14 @@ KINDS = ("convolution", "linear/matmul", "normalisation", "activation", "pooling
 
 @dataclass(frozen=True)
 class OperatorCost:
-    """One call of an operator.
+    """The cost of a call of an operator.
 
-    macs: multiply-accumulates of convolution, linear and matmul. bias: additions of a bias. elementary: what
-    other kinds compute, by the study's convention: two an element for normalisation, one for an activation,
-    one an input element for pooling, one an output element for other arithmetic (an input element for sums).
-    fft_flops: floating-point operations of a Fourier transform, by the model 2.5 N log2 N for a real one.
+    Attributes:
+        macs: multiply-accumulates of convolution, linear and matmul.
+        bias: additions of a bias.
+        elementary: other arithmetic by the study's convention: two an element for normalisation, one for an activation,
+            one an input element for pooling, one an output element for the rest (an input element for sums).
+        fft_flops: floating-point operations of a Fourier transform, by the model 2.5 N log2 N for a real one.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What looks wasteful in a configuration or a network, each finding with its remedy."""
+"""Find waste in a configuration or a network; each finding names its remedy."""
 
 import itertools
 from collections.abc import Sequence

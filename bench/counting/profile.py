@@ -1,4 +1,4 @@
-"""What a network costs: every operator that ran, counted by its closed form, by layer and in total.
+"""Count a network's cost: every operator that ran, by its closed form, by layer and in total.
 
 Conventions have names. macs: multiply-accumulates of convolution, linear and matmul. macs_all_layers: the
 study's, which adds one for each bias addition, two an element for normalisation, one an element for
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.counting.formulas import KINDS, OperatorCost, UncountedOperator, cost_of, operator_name
 from melcnn.errors import InputError
-from melcnn.model import drawing
+from melcnn.model import isolated_random_numbers
 
 
 class Complexity(BaseModel):
@@ -35,7 +35,7 @@ class Complexity(BaseModel):
 
 @dataclass(frozen=True)
 class CountedOperator:
-    """One operator that ran in `layer`; cost None: it has no formula, and that was allowed."""
+    """An operator that ran in `layer`; `cost` is None if it has no formula and that was allowed."""
 
     layer: str
     operator: str
@@ -46,10 +46,12 @@ class CountedOperator:
 
 @dataclass
 class Layer:
-    """One module's own share: what it computes itself, not what its children do.
+    """A module's own share: its own arithmetic, without its children's.
 
-    activations: elements that its convolutions, linear layers and matmuls put out. peak_bytes: the most
-    memory that live activations took while it ran. calls: how often it ran.
+    Attributes:
+        activations: output elements of its convolutions, linear layers and matmuls.
+        peak_bytes: the most memory that live activations took while it ran.
+        calls: how often it ran.
     """
 
     name: str
@@ -67,12 +69,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a model costs on one input. Sums over `layers` are the totals.
+    """The cost of a model on one input; sums over `layers` are the totals.
 
-    peak_bytes: the most memory that activations took at one time, the input included, weights and an
-    operator's own scratch memory left out. unused: parameters that no operator read. reads_values: the
-    model looked at values on the host, so another input might take another path. training_macs: of one
-    training step (forward, gradients of the weights and of the activations), None where nothing is trainable.
+    Attributes:
+        peak_bytes: the most memory that activations took at one time, with the input, without weights and an operator's
+            own scratch memory.
+        unused: parameters that no operator read.
+        reads_values: the model looked at values on the host, so another input might take another path.
+        training_macs: of one training step (forward, gradients of the weights and of the activations); None if nothing
+            is trainable.
     """
 
     layers: list[Layer]
@@ -171,7 +176,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         model.eval()
-        with attention_in_parts(), drawing(devices):
+        with attention_in_parts(), isolated_random_numbers(devices):
             yield
     finally:
         for module, mode in modes.items():
@@ -304,7 +309,7 @@ def _own_parameters(model: nn.Module) -> dict[str, Layer]:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What one clip costs a configuration; latency_ms: None where nobody asked."""
+    """The cost of one clip; `latency_ms` is None if it was not measured."""
 
     params: int
     macs: int

@@ -32,7 +32,7 @@ class UnexplainedDifference(ArithmeticError):
 
 @dataclass(frozen=True)
 class Reconciled:
-    """One counter beside ours: `total` = our macs + the sum of `items`, amounts by name."""
+    """A counter beside ours: `total` is our macs plus the sum of `items`, amounts by name."""
 
     counter: str
     total: int

@@ -1,1 +1,1 @@
-"""Where jobs run: threads, processes or Ray, behind one protocol."""
+"""Executors: threads, processes or Ray, behind one protocol."""

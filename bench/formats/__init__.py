@@ -1,4 +1,4 @@
-"""One table and the formats it is printed in: terminal, CSV, JSON, Markdown, LaTeX."""
+"""Sheets and the formats they are printed in: terminal, CSV, JSON, Markdown, LaTeX."""
 
 from bench.formats.render import FORMATS, show, to_csv, to_json, to_latex, to_markdown, to_table
 from bench.formats.sheet import Point, Sheet, sheet_of

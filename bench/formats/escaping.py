@@ -2,7 +2,7 @@
 
 import re
 
-from melcnn.errors import OBEYED, visible
+from melcnn.errors import CONTROL_CHARACTERS, visible
 
 # A sign alone is none. Some spreadsheets take a semicolon for the end of a cell.
 _FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[-=+@＝＋－＠].)")
@@ -17,7 +17,7 @@ def spreadsheet(text: str) -> str:
 def json_text(text: str) -> str:
     """JSON that equals the JSON `text`, with what a terminal obeys as `\\u001b`."""
     # Ends of lines are the layout's own: within strings JSON has escaped them.
-    return re.sub(f"(?!\n){OBEYED.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(f"(?!\n){CONTROL_CHARACTERS.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 # The entities rather than backslashes, which not every renderer takes before an angle bracket.

@@ -58,7 +58,7 @@ def table(
 
 
 def fits(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> bool:
-    """Whether the table fits the page in the smallest type."""
+    """Return whether the table fits the page in the smallest type."""
     _, widths = _columns(headings, cells)
     return _needed(widths, numeric) <= MARGINS
 

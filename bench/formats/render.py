@@ -77,7 +77,7 @@ def _text(text: str) -> Text:
 
 
 def _numeric(sheet: Sheet) -> list[bool]:
-    """Whether each column holds numbers, be it with a unit or an interval."""
+    """Return for each column whether it holds numbers, with or without a unit or an interval."""
     number = re.compile(r"(x )?[-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?|nan|inf)(?!\S)")
     return [
         all(number.match(cells[i]) or not cells[i] for cells in sheet.cells) and any(cells[i] for cells in sheet.cells)
@@ -94,7 +94,9 @@ def _values(sheet: Sheet) -> list[dict[str, Any]]:
 
 
 def to_csv(sheet: Sheet) -> str:
-    """One line a record, text as `escaping.spreadsheet` has it, None and what is no finite number empty."""
+    """Return the records as CSV, one line each: text as `escaping.spreadsheet` gives it, None and non-finite numbers
+    empty.
+    """
 
     def cell(value: object) -> object:
         return escaping.spreadsheet(value) if isinstance(value, str) else value

@@ -7,10 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table: `headings` and `cells` for a person, `records` (equal keys, raw values) for a program.
+    """A table: `headings` and `cells` for people, `records` (equal keys, raw values) for programs.
 
-    spare: headings that a narrow terminal is spared. single: as JSON the one record, not a list of it. key: the sheet's
-    name in JSON beside others, its title unless given.
+    Attributes:
+        spare: headings that are left out in a narrow terminal.
+        single: as JSON the one record, not a list of it.
+        key: the sheet's name in JSON beside others; its title unless given.
     """
 
     title: str

@@ -35,13 +35,13 @@ class Built:
     inputs: list[Tensor]
 
 
-def build(work: Workload, device: str, in_steps: bool = False) -> Built:
+def build(work: Workload, device: str, in_steps: bool = False, kernels: str | None = None) -> Built:
     """Makes what `work` needs on `device`: weights, random inputs (a call takes as long for noise as for speech).
 
     in_steps: training runs operator by operator, also where it would be captured as a whole.
     Raises `InputError` for a model that cannot be made, or cannot be trained where a step or epoch is asked for.
     """
-    built = _of_trial(work, work.trial, device, in_steps) if work.trial else _of_model(work, device)
+    built = _of_trial(work, work.trial, device, in_steps, kernels) if work.trial else _of_model(work, device)
     return Built(_delayed(built.call, work.slowdown), built.module, built.inputs) if work.slowdown else built
 
 
@@ -73,7 +73,7 @@ def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
             if clips and times:
                 part = work.model_copy(update={"clips": clips, "batch_size": clips, "slowdown": 0.0})
                 built = build(part, device, in_steps=True)
-                with native.switched_off():  # Our kernels are not operators that could be heard.
+                with native.without_kernels():  # Our kernels are not operators that could be heard.
                     built.call()  # An optimiser's first step also makes its state.
                     heard += roofline.operations(built.call) * times
     except (InputError, KeyboardInterrupt):
@@ -88,16 +88,17 @@ def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
     )
 
 
-def _of_trial(work: Workload, trial: Trial, device: str, in_steps: bool) -> Built:
+def _of_trial(work: Workload, trial: Trial, device: str, in_steps: bool, kernels: str | None) -> Built:
     if work.what == "front-end":
         module: nn.Module = LogMelFilterBanks(**trial.front_end.model_dump()).to(device)
         waveforms = torch.randn(work.batch_size, trial.front_end.sample_rate, device=device)
         return Built(reference.inference(module, waveforms), module, [waveforms])
     if work.what in ("latency", "throughput"):
         network = MelCNN.of(trial).to(device)
+        network.kernels = kernels
         x = torch.randn(work.batch_size, trial.front_end.n_mels, trial.front_end.frames, device=device)
         return Built(reference.inference(network, x), network, [x])
-    stack = Stack(trial, [0], device, None if in_steps else capture_for(device))
+    stack = Stack(trial, [0], device, None if in_steps else capture_for(device), kernels)
     x = _noise(work.clips, trial.front_end.n_mels, trial.front_end.frames, device)
     labels = torch.arange(work.clips, device=device) % len(trial.data.words)
     return Built(lambda: stack.epoch(x, labels), stack.network, [x[: work.batch_size]])

@@ -1,4 +1,4 @@
-"""Is B faster or slower than A? Two works side by side now, or two stored measurements of the same works."""
+"""Is B faster or slower than A? Two stored measurements of the same workloads, compared."""
 
 import statistics
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from melcnn.errors import InputError
 
 @dataclass(frozen=True)
 class ComparedWorkload:
-    """One work's comparison, and the seconds that each side took."""
+    """The comparison of a workload, and the seconds that each side took."""
 
     label: str
     comparison: Comparison
@@ -50,7 +50,7 @@ def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] 
 
 
 def caveats(a: Measurement, b: Measurement) -> list[str]:
-    """What makes a comparison of the two weaker than it could be, each with its remedy."""
+    """Return the reasons why a comparison of the two is weaker than it could be, each with its remedy."""
     found = []
     if {work.canonical() for work in a.works} != {work.canonical() for work in b.works}:
         found.append(
@@ -96,8 +96,10 @@ def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) ->
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:
-    """What differs between two measurements and could change times, by name: (of A, of B). melbench itself may
-    differ, which is what one wants to know of."""
+    """Return what differs between two measurements and could change times, by name: (of A, of B).
+
+    melbench itself may differ: that is what a comparison is for.
+    """
     if a.reference_version != b.reference_version:
         raise InputError(
             f"A and B were timed beside reference work of versions {a.reference_version} and {b.reference_version} "

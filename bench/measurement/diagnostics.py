@@ -1,4 +1,4 @@
-"""What makes a measurement doubtful, said in a line each, with its remedy."""
+"""Doubts about a measurement, one line each, with the remedy."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ RESOLUTION = 100  # a sample should be this many ticks of the clock
 
 
 def of_samples(one: Samples) -> list[str]:
-    """What is doubtful about a work's samples of one launch."""
+    """Return the doubts about a workload's samples in one launch."""
     seconds = np.asarray(one.seconds)
     found = []
     if not one.steady:
@@ -46,7 +46,7 @@ def of_samples(one: Samples) -> list[str]:
 
 
 def of_machine(before: Conditions, after: Conditions) -> list[str]:
-    """What was doubtful about the machine before and after something was timed."""
+    """Return the doubts about the machine before and after something was timed."""
     found = []
     # One's own threads are in the load by the end, so only the load before is another's.
     if before.load is not None and before.cores and before.load > before.cores + 0.5:

@@ -37,21 +37,28 @@ def measure(
     env: Environment,
     progress: Callable[[str, str], None] = lambda stage, detail: None,
     keep: Callable[[Measurement], None] = lambda measurement: None,
+    kernels: str | None = None,
 ) -> Measurement:
-    """Times `works` in `launches` processes, each kind of work for at most `max_seconds` (see `Job`) in each.
+    """Time workloads in `launches` processes, each kind for at most `max_seconds` (see `LaunchJob`) in each.
 
-    referenced: beside reference work, to be compared later; launches are then added, up to twice as many, until
-    every work is known to ±1% relative to its reference by launches that other processes did not hold up (or these
-    are too many). A launch that fails ends the measurement, which then says
-    so in `stopped` and holds what was measured until then; keep hears of it at the end, also if that is an
-    interruption. progress hears of each stage, and within it of a detail. Raises `InputError` or `Failed` if
-    nothing was measured.
+    A launch that fails ends the measurement, which then says so in `stopped` and holds what was measured until then.
+
+    Args:
+        referenced: time them beside reference work, to be compared later. Launches are then added, up to twice as many,
+            until every workload is known to ±1% relative to its reference by launches that other processes did not hold
+            up (or these are too many).
+        progress: called with each stage, and within it with a detail.
+        keep: called with the measurement at the end, also if that is an interruption.
+        kernels: the kernels that compute, "torch" or None for the faster.
+
+    Raises:
+        InputError, Failed: if nothing was measured.
     """
     progress("measuring what the device can do at best", "")
     top = device_peaks(env, device)
     computed = [facts(work, device, top) for work in works]
     done: list[Launch] = []
-    kernels = grouped_conv.kernels(device)
+    by = kernels or grouped_conv.kernels(device)
 
     def so_far(stopped: str = "") -> Measurement:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -60,7 +67,7 @@ def measure(
             facts=computed,
             ceilings=top,
             launches=done,
-            kernels=kernels,
+            kernels=by,
             environment=env,
             finished_at=now,
             stopped=stopped,
@@ -71,7 +78,14 @@ def measure(
         number = len(done) + 1
         label = f"launch {number} of {launches if number <= launches else f'at most {most}'}"
         progress(label, "")
-        job = LaunchJob(works=works, device=device, referenced=referenced, max_seconds=max_seconds, seed=number)
+        job = LaunchJob(
+            works=works,
+            device=device,
+            referenced=referenced,
+            max_seconds=max_seconds,
+            seed=number,
+            kernels=kernels,
+        )
         try:
             launch, end = _launch(job, lambda detail, label=label: progress(label, detail))
         except KeyboardInterrupt:
@@ -88,8 +102,9 @@ def measure(
 
 
 def _enough(measurement: Measurement, most: int) -> bool:
-    """Whether every work is known precisely, or other processes hold up so many launches that `most` of them would
-    not bring a verdict either."""
+    """Return whether every workload is known precisely, or other processes hold up so many launches that `most` of them
+    would not bring a verdict either.
+    """
     done = len(measurement.launches)
     calm = [
         [one.log_to_reference for one in measurement.of(index) if not one.held_up]
@@ -101,7 +116,11 @@ def _enough(measurement: Measurement, most: int) -> bool:
 
 
 def _launch(job: LaunchJob, progress: Callable[[str], None]) -> tuple[Launch | None, LaunchAnswer]:
-    """One launch (None: it measured nothing), and its last answer, which says what cut it short if anything did."""
+    """Run one launch.
+
+    Returns:
+        the launch (None if it measured nothing), and its last answer, which says what cut it short if anything did.
+    """
     samples: list[Samples | None] = [None] * len(job.works)
     before, end = None, None
     # What the process complains of goes into a file: a pipe that nobody empties would stop it.

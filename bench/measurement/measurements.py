@@ -34,14 +34,21 @@ Seconds = Annotated[list[float], PlainSerializer(lambda values: [significant(val
 
 
 class Samples(_Record):
-    """One work in one launch; lists are by round, seconds a call.
+    """The samples of a workload in one launch; lists are by round, seconds a call.
 
-    calls: calls in one sample. waited: seconds for which threads waited for a core. reference_*: the reference
-    work's, in the same rounds. busy_seconds: of the device, during one call, by the profiler. peak_bytes:
-    memory above what was in use before. energy_joules: of the GPU, a call. during: the GPU's state while it
-    computed. shares: fractions of a call's time (of an epoch's, of a step's) by kind of operator, as
-    `bench.measurement.profiler.of_call` has them; empty in older files and of the front-end. rule: the stopping rule's name.
-    unmet, steady, overhead_seconds: as in `timing.Run`. resolution_seconds: a tick of the host's clock.
+    Attributes:
+        calls: calls in one sample.
+        waited: seconds for which threads waited for a core.
+        reference_seconds, reference_waited: the reference work's, in the same rounds.
+        busy_seconds: of the device, during one call, by the profiler.
+        peak_bytes: memory above what was in use before.
+        energy_joules: of the GPU, a call.
+        during: the GPU's state while it computed.
+        shares: fractions of a call's time (of an epoch's, of a step's) by kind of operator, as
+            `bench.measurement.profiler.of_call` gives them; empty in older files and for the front-end.
+        rule: the stopping rule's name.
+        unmet, steady, overhead_seconds: as in `bench.timing.timer.InterleavedRun`.
+        resolution_seconds: a tick of the host's clock.
     """
 
     calls: int = 1
@@ -116,7 +123,7 @@ def samples_of(run: InterleavedRun, name: str, beside: str = "", **known: object
 
 
 class Launch(_Record):
-    """One process: `samples[i]` is of work i, None where it was cut short."""
+    """A process: `samples[i]` is of workload i, None if it was cut short."""
 
     samples: list[Samples | None]
     before: Conditions
@@ -124,9 +131,12 @@ class Launch(_Record):
 
 
 class Measurement(_Record):
-    """Works, what they compute, and the launches that timed them. kernels: whose convolutions compute, "torch" or
-    "melcnn", which is ours where they are the faster (older files do not tell). stopped: why it ended before all was
-    done."""
+    """Workloads, what they compute, and the launches that timed them.
+
+    Attributes:
+        kernels: the kernels that compute: "torch", or "melcnn" where ours are the faster (older files do not say).
+        stopped: why it ended before all was done.
+    """
 
     format_version: int = FORMAT_VERSION
     reference_version: int = reference.VERSION

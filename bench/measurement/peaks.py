@@ -1,7 +1,7 @@
-"""What the device can do at best, as measured: matmul rate, copy bandwidth by size, the cost of one launch.
+"""The best that the device can do, as measured: matmul rate, copy bandwidth by size, the cost of one launch.
 
-Measured once and kept in the cache folder, for each machine, thread count and torch version. Whoever doubts them
-(they were measured on a busy machine, say) deletes the cache's folder `ceilings`.
+Measured once and kept in the cache folder, for each machine, thread count and torch version. To measure again, after a
+busy machine for example, delete the cache's folder `ceilings`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""How a call's time splits by kind of operator: convolution, normalisation, ..., and the time between operators.
+"""Split a call's time by kind of operator: convolution, normalisation, ..., and the time between operators.
 
-As torch's profiler sees it, apart from timed calls, which a profiler slows down.
+torch's profiler measures it apart from timed calls, which a profiler slows down.
 """
 
 import functools
@@ -107,7 +107,7 @@ def on_device(events: Iterable[FunctionEvent]) -> Counter[str]:
 
 
 def fractions(spent: Mapping[str, float]) -> dict[str, float]:
-    """Of their sum, the largest first; nothing of nothing."""
+    """Return each value as a fraction of their sum, the largest first; nothing for nothing."""
     total = sum(spent.values())
     return {kind: one / total for kind, one in sorted(spent.items(), key=lambda item: -item[1]) if one > 0}
 

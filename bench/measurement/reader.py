@@ -69,7 +69,8 @@ def _read_file(path: Path) -> Measurement:
 
 
 def _contradiction(measurement: Measurement, of_suite: bool) -> str:
-    """What a measurement says that cannot be, where others rely on it; empty if nothing."""
+    """Return the reason why a measurement cannot be true, among the facts that readers rely on; empty if there is none.
+    """
     for launch in measurement.launches:
         rounds: dict[tuple[str, int], int] = {}
         for work, one in zip(measurement.works, launch.samples, strict=True):

@@ -39,7 +39,7 @@ def network(n_mels: int, groups: int, channels: int, n_classes: int) -> nn.Seque
 
 
 def training_step(model: nn.Module, x: torch.Tensor, n_classes: int) -> Callable[[], None]:
-    """One step of Adam on one batch, as most training scripts have it."""
+    """Return a function that takes one step of Adam on one batch, as most training scripts do."""
     optimizer = torch.optim.Adam(model.parameters())
     labels = torch.arange(len(x), device=x.device) % n_classes
 

@@ -1,4 +1,4 @@
-"""How long a work must take at least, and what binds it: arithmetic, memory, or launching operators.
+"""The least time of a workload, and what binds it: arithmetic, memory, or launching operators.
 
 The roofline model (Williams, Waterman and Patterson, CACM 52(4), 2009), operator by operator as they run one
 after another: each takes at least its FLOPs at the matmul rate, its bytes at the copy bandwidth, and a launch.
@@ -29,7 +29,7 @@ WAITING = 0.5
 
 @dataclass(frozen=True)
 class OperatorTraffic:
-    """One operator that ran: its FLOPs (0 without a formula) and the bytes of its operands and results."""
+    """An operator that ran: its FLOPs (0 without a formula) and the bytes of its operands and results."""
 
     operator: str
     flops: float
@@ -87,8 +87,11 @@ def _largest(seconds: Counter[str]) -> str:
 
 
 def bound(found: Floor, elapsed: float, busy: float | None, on_gpu: bool) -> str:
-    """What binds a work that took `elapsed` seconds. That a GPU waits for launches is said from the seconds for
-    which it was busy and from nothing else; on the CPU, launching is the CPU's own work."""
+    """Return what binds a workload that took `elapsed` seconds.
+
+    A GPU is said to wait for launches only if the seconds for which it was busy show it; on the CPU, launching is the
+    CPU's own work.
+    """
     if not on_gpu:
         return found.bound
     waits = busy is not None and busy < WAITING * elapsed

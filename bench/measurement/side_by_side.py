@@ -25,8 +25,13 @@ from melcnn.model import MelCNN
 LATENCY_ROUNDS = 101
 
 
-def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, NetworkCost]:
-    """What each configuration costs. latency: measure it too, all configurations interleaved, batch of one clip."""
+def costs(trials: Sequence[Trial], device: str, latency: bool, kernels: str | None = None) -> dict[Trial, NetworkCost]:
+    """Return the cost of each configuration.
+
+    Args:
+        latency: measure it too, all configurations interleaved, batches of one clip.
+        kernels: the kernels that compute, "torch" or None for the faster.
+    """
     found = {}
     for trial in trials:
         shape = (1, trial.front_end.n_mels, trial.front_end.frames)
@@ -35,7 +40,9 @@ def costs(trials: Sequence[Trial], device: str, latency: bool) -> dict[Trial, Ne
         found[trial] = NetworkCost(**{name: counted.total(name) for name in names})
     if latency:
         calls = {
-            t.canonical(): builders.build(Workload(what="latency", clips=1, batch_size=1, trial=t), device).call
+            t.canonical(): builders.build(
+                Workload(what="latency", clips=1, batch_size=1, trial=t), device, kernels=kernels
+            ).call
             for t in trials
         }
         run = timer.interleave(calls, timer.fixed(LATENCY_ROUNDS), clock_for(device), singly=True)
@@ -51,11 +58,18 @@ FEWEST_ROUNDS = 25
 
 
 def side_by_side(
-    a: Workload, b: Workload, device: str, effect: float, max_seconds: float | None = None, seed: int = 0
+    a: Workload,
+    b: Workload,
+    device: str,
+    effect: float,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    kernels: str | None = None,
 ) -> tuple[ComparedWorkload, InterleavedRun]:
-    """Times A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
+    """Time A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
 
-    Raises `InputError` if a call of A and one of B process different numbers of clips.
+    Raises:
+        InputError: if a call of A and one of B process different numbers of clips.
     """
     if a.clips != b.clips:
         raise InputError(
@@ -63,7 +77,8 @@ def side_by_side(
         )
     # Where a work lies in memory, which depends on what was made before it, can change its speed by half a percent:
     # both are made twice, A B B A, so that neither is favoured.
-    made = {name: builders.build(work, device).call for name, work in (("A1", a), ("B1", b), ("B2", b), ("A2", a))}
+    sides = (("A1", a), ("B1", b), ("B2", b), ("A2", a))
+    made = {name: builders.build(workload, device, kernels=kernels).call for name, workload in sides}
 
     def pairs(series: Mapping[str, Series]) -> list[tuple[Series, Series]]:
         return [(series["A1"], series["B1"]), (series["A2"], series["B2"])]

@@ -1,4 +1,4 @@
-"""Tables of measurements and comparisons of time. They see records and run nothing."""
+"""Tables of measurements and comparisons of time. They read records and run nothing."""
 
 import math
 import re
@@ -19,19 +19,26 @@ from bench.timing.verdicts import log_ratios
 
 
 class TimeRow(BaseModel):
-    """One work's times; the fields are the CSV's columns, in order, and are only ever added.
+    """The times of a workload; the fields are the CSV's columns, in order, and are only ever added.
 
-    time_s: seconds of one call, the mean over launches of each launch's median; time_ci95_s: the half-width of
-    Student's t interval of that mean, None for one launch. time_p95_s, time_p99_s: of all samples together, None
-    where fewer than one of them would lie beyond. time_ratio: to the first work of the same kind and batch, by
-    rounds within launches (midmeans), then by launches (Student's t; time_ratio_ci95 its half-width).
-    cold_time_s: the first call, mean over launches. device_time_s: by CUDA events; busy_time_s: by the profiler.
-    clips: of one call. floor_time_s: the least that its operators (torch's, where ours do several in one) need on this
-    device; times_floor: how many times that it takes. kernels: torch, or melcnn where these are the faster.
-    peak_bytes: memory above what was in use, the largest of the launches. macs: for one clip.
-    convolution_time_share, fused_block_time_share, other_operators_time_share, python_time_share: where the time of a
-    call goes (of an epoch's, a step's), fractions that sum to 1, the mean over launches (`bench.measurement.profiler`); None of the
-    front-end and of older measurements.
+    Attributes:
+        time_s: seconds of one call, the mean over launches of each launch's median.
+        time_ci95_s: the half-width of Student's t interval of that mean; None for one launch.
+        time_p95_s, time_p99_s: of all samples together; None where fewer than one of them would lie beyond.
+        time_ratio: to the first workload of the same kind and batch, by rounds within launches (midmeans), then by
+            launches (Student's t; time_ratio_ci95 its half-width).
+        cold_time_s: the first call, mean over launches.
+        device_time_s: by CUDA events.
+        busy_time_s: by the profiler.
+        clips: of one call.
+        floor_time_s: the least that its operators (torch's, where ours do several in one) need on this device.
+        times_floor: how many times that it takes.
+        kernels: torch, or melcnn where these are the faster.
+        peak_bytes: memory above what was in use, the largest of the launches.
+        macs: for one clip.
+        convolution_time_share, fused_block_time_share, other_operators_time_share, python_time_share: the parts of a
+            call's time (of an epoch's, a step's), fractions that sum to 1, the mean over launches
+            (`bench.measurement.profiler`); None for the front-end and in older measurements.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -133,7 +140,7 @@ def _row(work: Workload, samples: Sequence[Samples], index: int, measurement: Me
 
 
 def _split(samples: Sequence[Samples]) -> dict[str, float]:
-    """Where the time goes, by column; nothing if nobody asked."""
+    """Return the parts of the time by column; nothing if they were not measured."""
     found = profiler.mean([one.shares for one in samples if one.shares])
     if not found:
         return {}
@@ -174,7 +181,7 @@ _SPARE = ("p95", "p99", "cold", "clips/s", "peak memory")
 
 
 def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
-    """What a person reads of rows: headings, and cells under them."""
+    """Return headings and the cells under them, for people."""
     network_rows = [row for row in found if row.groups is not None]
     varying = [name for name in _SETTINGS if len({getattr(row, name) for row in network_rows}) > 1]
     if any(row.what == "front-end" for row in found) and "n_mels" not in varying:
@@ -229,8 +236,10 @@ def times(measurement: Measurement) -> Sheet:
 
 
 def remarks(measurement: Measurement) -> list[str]:
-    """What is doubtful about a measurement, each with its remedy. Remarks that differ in their figures alone are
-    made once, with the works and launches that call for them."""
+    """Return the doubts about a measurement, each with its remedy.
+
+    Doubts that differ in their figures alone are stated once, with the workloads and launches that they concern.
+    """
     texts: dict[str, str] = {}
     where: dict[str, set[str]] = defaultdict(set)
     when: dict[str, set[int]] = defaultdict(set)
@@ -259,7 +268,7 @@ def remarks(measurement: Measurement) -> list[str]:
 
 
 def compared(found: Sequence[ComparedWorkload], a: str, b: str, effect: float) -> Sheet:
-    """One verdict a work: how long B takes for each second of A."""
+    """Return a sheet with one verdict a workload: how long B takes for each second of A."""
     records = []
     for one in found:
         ratio, low, high = one.comparison.ratio, one.comparison.low, one.comparison.high

@@ -1,7 +1,8 @@
-"""One process launch of a measurement: reads a job on standard input, answers in lines. `bench.measurement.launcher` asks.
+"""A process launch of a measurement: reads a job on standard input and answers in lines, for
+`bench.measurement.launcher`.
 
-Each line of standard output is one answer as JSON: the samples of a work as soon as it is timed, so that what was
-done before a failure is kept; at the end the conditions, and the error if one cut it short.
+Each line of standard output is one answer as JSON: the samples of a workload as soon as it is timed, so that a later
+failure loses nothing; at the end the conditions, and the error if one cut it short.
 """
 
 import os
@@ -37,10 +38,13 @@ QUEUED = 50
 
 
 class LaunchJob(BaseModel):
-    """What a launch times: each kind of work in an interleaved run of its own.
+    """The work of a launch: each kind of workload gets an interleaved run of its own.
 
-    max_seconds: the time allowed to each run but of epochs, which take as long as they take; None: `MOST_SECONDS`.
-    referenced: reference work runs beside each work. seed: of the order within rounds.
+    Attributes:
+        referenced: reference work runs beside each workload.
+        max_seconds: the time allowed to each run except epochs, which take as long as they take; None: `MOST_SECONDS`.
+        seed: of the order within rounds.
+        kernels: the kernels that compute, "torch" or None for the faster.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,11 +54,13 @@ class LaunchJob(BaseModel):
     referenced: bool
     max_seconds: float | None
     seed: int
+    kernels: str | None = None
 
 
 class LaunchAnswer(BaseModel):
-    """One line: conditions before, then the samples of a work, at last conditions after, and the error if one cut
-    the launch short (bad_input: by the fault of what was asked for)."""
+    """A line of a launch: first the conditions before, then the samples of each workload, at last the conditions after,
+    and the error if one cut the launch short (`bad_input`: the fault of the request).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +94,7 @@ def _kind(work: Workload) -> tuple[str, int]:
 def _of_kind(chosen: dict[int, Workload], job: LaunchJob, clock: HostClock) -> Iterator[LaunchAnswer]:
     """Times works of one kind side by side."""
     labels = dict(zip(chosen, workloads.labels(list(chosen.values())), strict=True))
-    built = {i: builders.build(work, job.device) for i, work in chosen.items()}
+    built = {i: builders.build(work, job.device, kernels=job.kernels) for i, work in chosen.items()}
     candidates = {labels[i]: built[i].call for i in chosen}
     blocks = []
     if job.referenced:
@@ -144,7 +150,7 @@ def _rule(what: str, labels: list[str], job: LaunchJob) -> Rule:
 
 
 def _asked_of_device(call: Callable[[], object], device: str) -> dict[str, object]:
-    """What only the device can tell, and what would disturb the rounds."""
+    """Return what only the device can tell, and what would disturb the rounds."""
     if device != "cuda":
         return {}
     busy, energy = busy_seconds(call, device), _energy(call)
@@ -155,7 +161,7 @@ def _asked_of_device(call: Callable[[], object], device: str) -> dict[str, objec
 
 
 def _shares(work: Workload, built: Built, seconds: float, device: str, clock: HostClock) -> dict[str, float]:
-    """Where the time of a network's call goes, which takes `seconds`."""
+    """Return the parts of the time of a network's call, which takes `seconds`."""
     if work.what == "front-end":
         return {}
     if work.what in ("latency", "throughput"):

@@ -1,4 +1,6 @@
-"""What can be timed of a configuration or of anybody's model: a step, an epoch, latency, throughput, the front-end."""
+"""Workloads that can be timed, of a configuration or of any model: a step, an epoch, latency, throughput, the
+front-end.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -17,11 +19,13 @@ FRONT_END_BATCHES = (1, 64)
 
 
 class Workload(BaseModel):
-    """One thing to time, for a configuration (`trial`) or for a model (`model`, `input_shapes` of one clip each,
-    without the batch dimension). Equal works are comparable.
+    """Something to time, for a configuration (`trial`) or for a model (`model`, `input_shapes` of one clip each,
+    without the batch dimension). Equal workloads are comparable.
 
-    clips: how many one call processes. batch_size: how many at once. slowdown: an injected delay, as a share of
-    the call's own time; only calibration asks for one.
+    Attributes:
+        clips: how many one call processes.
+        batch_size: how many at once.
+        slowdown: an injected delay, as a share of the call's own time; only calibration asks for one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,8 +52,9 @@ class Workload(BaseModel):
 
 
 class WorkloadFacts(BaseModel):
-    """What a work computes: params and macs of its module for one clip (of the front-end with its Fourier
-    transforms, as `pipeline_macs`), and the floor of one call."""
+    """The arithmetic of a workload: params and macs of its module for one clip (of the front-end with its Fourier
+    transforms, as `pipeline_macs`), and the floor of one call.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

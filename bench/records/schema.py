@@ -101,7 +101,7 @@ class _OfTrial(_Record):
 
 
 class TrialRecord(_OfTrial):
-    """One configuration and one seed: everything that is known of its training.
+    """The record of one configuration and one seed: everything that is known of its training.
 
     Attributes:
         kernels: the kernels that trained it, "melcnn" or "torch".
@@ -137,7 +137,7 @@ class TrialRecord(_OfTrial):
 
 
 class FailureRecord(_OfTrial):
-    """One configuration and one seed that gave no network, and why. A later success replaces it.
+    """The record of one configuration and one seed that gave no network, and why. A later success replaces it.
 
     Attributes:
         kind: "lost" if the process or the machine that trained it died.

@@ -1,5 +1,6 @@
-"""What is missing or doubtful in a report's records, as sentences that say what to do: a page must not look complete
-where it is not."""
+"""Gaps and doubts in a report's records, as sentences that say what to do: a page must not look complete where it is
+not.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +24,14 @@ def caveats(
     timed: Mapping[str, TimingRecord],
     failures: Sequence[FailureRecord] = (),
 ) -> list[str]:
-    """groups: the records of each configuration on the data set's own splits; crossings: those on folds. timed: the
-    run that the epoch time of each of `groups` is of, by its canonical text. failures: of trials without a record, of
-    either."""
+    """Return the gaps and doubts of one data set's records.
+
+    Args:
+        groups: the records of each configuration on the data set's own splits.
+        crossings: those on folds.
+        timed: the run of each epoch time of `groups`, by canonical text.
+        failures: of trials without a record, of either kind.
+    """
     trials = list(dict.fromkeys(group[0].trial for group in (*groups, *crossings)))
     every = [record for group in (*groups, *crossings) for record in group]
     named = descriptions(trials)
@@ -45,7 +51,7 @@ def caveats(
 
 
 def speakers_known(records: Iterable[TrialRecord]) -> bool:
-    """Whether each clip's speaker is; one who is not is named as the clip."""
+    """Return whether the speaker of each clip is known; an unknown one has the clip's name."""
     return not any(
         name == speaker
         for record in records
@@ -79,7 +85,9 @@ def _seeds(groups: Groups, named: Mapping[Trial, str], failures: Sequence[Failur
 
 
 def _unfinished(crossings: Groups, named: Mapping[Trial, str], failures: Sequence[FailureRecord]) -> list[str]:
-    """Of the cross-validation: what is still to come, failures aside, and whether there is a second seed."""
+    """Return remarks on the cross-validation: what is still to come, failures aside, and whether there is a second
+    seed.
+    """
     most = {record.seed for records in crossings for record in records}
     names = [named[records[0].trial] for records in crossings if missing_seeds(records, most, failures)]
     lines = []

@@ -162,7 +162,7 @@ def _side_by_side(points: Sequence[Point], style: Style) -> list[Point]:
 
 
 def _of_intervals(points: Sequence[Point]) -> list[str]:
-    """What a caption says of the points' bars, and of points without."""
+    """Return a caption's sentence about the points' bars, and about points without."""
     clauses = []
     measured = {point["measure"] for point in points if point["low"] is not None}
     barred = [measure for measure in INTERVALS if measure in measured]
@@ -245,7 +245,7 @@ def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Fig
 
 
 def _of_networks(points: Sequence[Point], of_folds: bool) -> str:
-    """What a caption says of the networks that are in curves."""
+    """Return a caption's sentence about the networks in curves."""
     if max(point["networks"] for point in points) == 1:
         return "Each line is a single run."
     met = {}
@@ -287,7 +287,7 @@ def _confusion(found: Findings, style: Style) -> Figure:
 
 
 def times(points: Sequence[Point], style: Style) -> list[Figure]:
-    """Where the time of one clip goes, by batch size; points: of `bench.report.time_breakdown`."""
+    """Return the figures of the time of one clip, by batch size, from the points of `bench.report.time_breakdown`."""
     return [
         _times([point for point in points if point["batch_size"] == batch], batch, style)
         for batch in dict.fromkeys(point["batch_size"] for point in points)

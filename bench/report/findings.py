@@ -1,6 +1,6 @@
-"""What a report says of one data set: its tables, the recommendation, the points of its figures, what is amiss.
+"""The contents of a report about one data set: tables, the recommendation, the points of its figures, caveats.
 
-Computed from records by the functions that the terminal's tables are made with, so that all numbers agree.
+Computed from records by the functions that make the terminal's tables, so that all numbers agree.
 """
 
 import math
@@ -36,14 +36,21 @@ MOST_WRONG = 20
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one chapter. configurations: as text, each once. decided: the recommendation; basis: which predictions it
-    rests on; undecided: why there is none. answer: the configuration that is recommended, or else the best found, empty
-    where there is no choice. sheets: the tables, by name. curves, confusion and wrong are of the networks on the data
-    set's own splits, or where there are none, of those on folds.
+    """The contents of one chapter.
 
-    Points are what figures draw, with raw values. Each names its `configuration` (None: it is the study's), its
-    `groups` and `n_mels`; ours also what else tells it apart, with groups aside and with n_mels aside
-    (`beside_groups`, `beside_n_mels`). shown_in_confusion: the configuration that `confusion` is of.
+    Points are what figures draw, with raw values. Each names its `configuration` (None for the study's own points), its
+    `groups` and `n_mels`; ours also the other settings that tell it apart, without groups and without n_mels
+    (`beside_groups`, `beside_n_mels`).
+
+    Attributes:
+        configurations: as text, each once.
+        decided: the recommendation.
+        basis: the predictions that it rests on.
+        undecided: why there is none.
+        answer: the recommended configuration, or else the best one; empty where there is no choice.
+        sheets: the tables, by name.
+        curves, confusion, wrong: of the networks on the data set's own splits or, without any, of those on folds.
+        shown_in_confusion: the configuration that `confusion` shows.
     """
 
     chapter: Chapter
@@ -63,7 +70,7 @@ class Findings:
 
 
 def find(chapter: Chapter) -> Findings:
-    """Everything that is to be said of the records of one data set."""
+    """Return the contents of a report about the records of one data set."""
     groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
     # Of seeds that a fold lacks nothing is shown.
     complete = [parts for records in crossings if (parts := common_seeds(by_fold(records)))[0]]
@@ -157,13 +164,15 @@ def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | 
 
 
 def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """By configuration, in the order of their settings; seeds rise."""
+    """Return the records by configuration, in the order of their settings; seeds rise."""
 
     def place(group: Sequence[TrialRecord]) -> list:
         # A setting may be None, which cannot be compared.
         return [(value is not None, value) for value in settings_of(group[0].trial).values()]
 
-    groups = summary.by_configuration(sorted(records, key=lambda record: (record.fold.index if record.fold else -1, record.seed)))
+    groups = summary.by_configuration(
+        sorted(records, key=lambda record: (record.fold.index if record.fold else -1, record.seed))
+    )
     return sorted(groups.values(), key=place)
 
 
@@ -234,7 +243,7 @@ def _accuracies(
 
 
 def _front(rows: Sequence[summary.SummaryRow]) -> list[bool]:
-    """By validation, of those that have some."""
+    """Return for each row whether it is on the Pareto front by validation; rows without validation are not."""
     known = [row for row in rows if not math.isnan(row.val_accuracy_max)]
     front = pareto([row.macs for row in known], [row.val_accuracy_max for row in known]) if known else []
     best = [row for row, on_front in zip(known, front, strict=True) if on_front]
@@ -265,7 +274,9 @@ def _costs(
     folds: Sequence[OutOfFold],
     about: Mapping[Trial, Point],
 ) -> list[Point]:
-    """Of all configurations; epoch times only of those that were timed, which folds alone are not."""
+    """Return the points of all configurations; only those that were timed, which folds alone are not, have an epoch
+    time.
+    """
     own = {group[0].trial for group in groups}
     counted = [one for one in folds if one.trial not in own]
     points = [
@@ -294,7 +305,7 @@ def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[
 
 
 def _confusion(said: Sequence[Predictions], words: Sequence[str]) -> list[Point]:
-    """How often each word is heard as each, by all networks together."""
+    """Return how often each word is predicted as each, by all networks together."""
     if not said:
         return []
     spoken = np.concatenate([one.labels for one in said])

@@ -53,8 +53,9 @@ DRAWN = (
 
 @dataclass(frozen=True)
 class Headline:
-    """What the first screen says: a verdict, figures (name, value, what else there is to it), the evidence, and what
-    the figures' intervals hold for."""
+    """The first screen: a verdict, figures (name, value, detail), the evidence, and the meaning of the figures'
+    intervals.
+    """
 
     verdict: str
     figures: Sequence[tuple[str, str, str]]
@@ -122,7 +123,7 @@ def _times(number: int, name: str, measurement: Measurement) -> dict[str, Any]:
 
 
 def headline(found: Findings) -> Headline:
-    """Of one data set: what is recommended, or why nothing can be."""
+    """Return the headline of one data set: the recommendation, or why there is none."""
     decided = found.decided
     if decided is None:
         return Headline("No recommendation", (), f"Nobody can choose: {found.undecided}.")
@@ -215,7 +216,7 @@ def _general_remarks(found: Sequence[Findings], times: Sequence[object]) -> list
 
 
 def _environments(gathered: ReportInput) -> Sheet:
-    """Who computed what: each environment once, with how many records are of it."""
+    """Return each environment once, with the number of records that it made."""
     kinds: Counter[tuple[tuple[str, object], ...]] = Counter()
     for record in _records(gathered):
         own = record.environment.model_dump()

@@ -1,4 +1,5 @@
-"""How figures are drawn, by Vega-Altair: sizes, fonts and colours for a page and for paper, and the layers they share.
+"""The look of figures, drawn by Vega-Altair: sizes, fonts and colours for a page and for paper, and the layers they
+share.
 
 Each figure is a single view that fits its width, so that it holds on a phone and in a column of a paper.
 """
@@ -68,8 +69,12 @@ MOST_IN_LEGEND = 24
 
 @dataclass(frozen=True)
 class Keys:
-    """How the values of one field are told apart: by colour, and by shape or, of lines, by dash; with one legend.
-    names: the values that occur; every: all that could, by whose places colours, shapes and dashes are given."""
+    """The colours, shapes and (for lines) dashes that tell the values of one field apart, with one legend.
+
+    Attributes:
+        names: the values that occur.
+        every: all values that could occur; their places give colours, shapes and dashes.
+    """
 
     field: str
     names: tuple[str, ...]
@@ -118,8 +123,12 @@ class Keys:
 
 
 def keys(points: Sequence[Point], field: str, style: Style, lines: bool = False, every: Sequence[str] = ()) -> Keys:
-    """In the order in which the values first appear, the study last. lines: what the legend shows beside them. every:
-    all values that there can be, in their order; each then looks the same in all figures, whichever else occur."""
+    """Return the keys of a field's values, in the order in which they first appear, the study last.
+
+    Args:
+        lines: the legend shows lines.
+        every: all values that there can be, in their order; each then looks the same in all figures.
+    """
     found = dict.fromkeys(point[field] for point in points)
     names = tuple(name for name in every if name in found) or tuple(
         sorted(found, key=lambda name: name.startswith(STUDY))
@@ -128,7 +137,7 @@ def keys(points: Sequence[Point], field: str, style: Style, lines: bool = False,
 
 
 def tooltip(**formats: str) -> list[alt.Tooltip]:
-    """What pointing at a mark tells: fields, each with its number format, or "" for text."""
+    """Return the fields that a tooltip shows, each with its number format, or "" for text."""
     return [
         alt.Tooltip(name, type="quantitative", format=format) if format else alt.Tooltip(name, type="nominal")
         for name, format in formats.items()
@@ -176,7 +185,7 @@ def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
 
 
 def _data(points: Sequence[Point]) -> alt.InlineData:
-    """As CSV, a third as long as JSON, in which a page also offers them."""
+    """Return points as CSV, a third as long as JSON; a page also offers them so."""
     kinds = {int: "number", float: "number"}
     # As a number what is missing makes no mark, as a text it would stand at nought.
     parse = {

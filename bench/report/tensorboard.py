@@ -25,7 +25,9 @@ def write_curves(gathered: ReportInput, folder: Path) -> Path:
         records = [*chapter.trials, *chapter.folds]
         named = descriptions(record.trial for record in records)
         for record in records:
-            data_set = _plain(f"{record.dataset}{f', {record.fold}' if record.fold else ''} {' '.join(record.trial.data.words)}")
+            data_set = _plain(
+                f"{record.dataset}{f', {record.fold}' if record.fold else ''} {' '.join(record.trial.data.words)}"
+            )
             # What a configuration is called changes with the others that are told, a record's identity never.
             run = f"seed {record.seed} {record.identity}"
             home = folder / data_set / _plain(named[record.trial]) / run

@@ -1,4 +1,4 @@
-"""Where the time of one clip goes: front-end, kinds of operators, Python between them, and what binds each."""
+"""The parts of the time of one clip: front-end, kinds of operators, Python between them, and what binds each."""
 
 from bench.formats import Point
 from bench.measurement import profiler, time_tables

@@ -17,15 +17,19 @@ from bench.stats.intervals import effective_interval
 
 @dataclass(frozen=True)
 class Crossed:
-    """What a set of configurations' predictions come to; m configurations, k speakers, n clips.
+    """Statistics of a set of configurations' predictions; m configurations, k speakers, n clips.
 
-    right: (m, k) clips of each speaker that were right, means over seeds. clips: (k,) of each speaker. seeds: (m,).
-    noise: (m,) variance of one seed's accuracy if nothing but the noise of a seed on a speaker moved it, the sum over
-    speakers of the variance over seeds of their clips right, over n^2; not a number for a single seed. inflation: how
-    many times as large the variance of seeds' accuracies is, mean over configurations weighted by their degrees of
-    freedom; more than 1 where whole trainings turn out better or worse, never taken for less. It is pooled as
-    overdispersion is (McCullagh and Nelder, Generalized Linear Models, 1989): two or three seeds of one configuration
-    could not tell it. freedom: its degrees of freedom.
+    Attributes:
+        right: `(m, k)` clips of each speaker that were right, means over seeds.
+        clips: `(k,)` clips of each speaker.
+        seeds: `(m,)`.
+        noise: `(m,)` variance of one seed's accuracy if nothing but the noise of a seed on a speaker moved it: the sum
+            over speakers of the variance over seeds of their clips right, over n^2; NaN for a single seed.
+        inflation: the ratio of the variance of seeds' accuracies to that noise, mean over configurations weighted by
+            their degrees of freedom; more than 1 where whole trainings turn out better or worse, never taken for less.
+            It is pooled as overdispersion is (McCullagh and Nelder, Generalized Linear Models, 1989): two or three
+            seeds of one configuration could not tell it.
+        freedom: its degrees of freedom.
     """
 
     right: np.ndarray
@@ -85,15 +89,16 @@ class Differences:
     freedom: int
 
     def p(self, margin: np.ndarray | float) -> np.ndarray:
-        """One-sided p that the row's configuration is worse than the column's by `margin` (a fraction) or more.
+        """Return the one-sided p that the row's configuration is worse than the column's by `margin` (a fraction) or
+        more.
 
         A score test, as Tango's for paired proportions (Statistics in Medicine 17, 1998): the variance is that under
-        the margin, not that of what was seen, which is near zero where hardly a clip was heard differently. Tango's
-        restricted estimate, with Poisson counts b = behind / u and c = ahead / u: q = (b + c - 2 M + sqrt((b + c -
-        2 M)^2 + 8 c M)) / 4 ahead and q + M behind, M = margin / u. The unit u is the variance a discordant clip
-        brings, as observed with one whole clip added; one clip also is the least variance (Agresti and Min,
-        Biometrics 61, 2005, add as much). Student's t with the degrees of freedom of Satterthwaite (Biometrics
-        Bulletin 2, 1946) for the parts over speakers and over seeds. 1 where either has a single seed.
+        the margin, not the observed one, which is near zero where predictions hardly differ. Tango's restricted
+        estimate, with Poisson counts b = behind / u and c = ahead / u: q = (b + c - 2 M + sqrt((b + c - 2 M)^2 + 8 c
+        M)) / 4 ahead and q + M behind, M = margin / u. The unit u is the variance a discordant clip brings, as observed
+        with one whole clip added; one clip also is the least variance (Agresti and Min, Biometrics 61, 2005, add as
+        much). Student's t with the degrees of freedom of Satterthwaite (Biometrics Bulletin 2, 1946) for the parts over
+        speakers and over seeds. 1 where either has a single seed.
         """
         unit = (self.variance + 1) / (self.ahead + self.behind + 1)
         shift = np.broadcast_to(margin, self.difference.shape) * self.clips / unit

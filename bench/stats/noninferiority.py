@@ -33,11 +33,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """Where a candidate stands. Accuracies are fractions, means over seeds.
+    """The result of a candidate; accuracies are fractions, means over seeds.
 
-    difference: to the candidate with the best accuracy; at_least: its lower bound, simultaneous over candidates, -inf
-    where either has a single seed. accepted: shown to be not worse than the best by more than the margin.
-    told_from_best: shown to be worse than the best at all.
+    Attributes:
+        difference: to the candidate with the best accuracy.
+        at_least: its lower bound, simultaneous over candidates; -inf where either has a single seed.
+        accepted: shown to be not worse than the best by more than the margin.
+        told_from_best: shown to be worse than the best at all.
     """
 
     candidate: Candidate
@@ -63,7 +65,11 @@ class Recommendation:
     more_seeds: int | None
 
     def describe(self, unit: str = "") -> str:
-        """One line for a person. unit: of the cost."""
+        """Return the recommendation in one line.
+
+        Args:
+            unit: of the cost.
+        """
         counts = sorted({len(standing.candidate.correct) for standing in self.standings})
         seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else _many(counts[0], "seed")
         data = f"{self.clips} clips of {_many(self.speakers, 'speaker')}, {seeds}"
@@ -102,8 +108,8 @@ def recommend(
     by more than the margin. As j is unknown, i must pass with every j (intersection-union, Berger, Technometrics 24,
     1982). So the chosen one is within the margin with that probability, over people and trainings like these, however
     many candidates there are. It does not hold where one candidate's trainings alone differ by more than the margin:
-    few seeds do not show its rare bad ones (bench.studies.simulation). Raises ValueError for no candidate, a single speaker, or
-    matrices that do not fit.
+    few seeds do not show its rare bad ones (bench.studies.simulation). Raises ValueError for no candidate, a single
+    speaker, or matrices that do not fit.
     """
     if not candidates:
         raise ValueError("no candidates, nothing to recommend")
@@ -140,8 +146,9 @@ def recommend(
 
 
 def pareto(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
-    """Who is on the front: nobody else is as cheap and as accurate, and cheaper or more accurate. Equal ones are on
-    it together."""
+    """Return for each candidate whether it is on the Pareto front: no other is as cheap and as accurate, and cheaper or
+    more accurate. Equal candidates are on it together.
+    """
     cost, accuracy = np.asarray(costs, float), np.asarray(accuracies, float)
     as_good = (cost[:, None] <= cost) & (accuracy[:, None] >= accuracy)
     better = as_good & ((cost[:, None] < cost) | (accuracy[:, None] > accuracy))
@@ -172,8 +179,10 @@ def _accepted(apart: Differences, by_chance: Callable[[int], np.ndarray], margin
 
 
 def _by_chance(found: Crossed) -> Callable[[int], np.ndarray]:
-    """For each candidate j (draws, m): all differences to j as chance would have them were there none, in standard
-    errors. Normal with the covariance over speakers, and trainings' own. The same draws each time."""
+    """Return for each candidate j the differences `(draws, m)` of all others to it by chance alone, in standard errors.
+
+    Normal with the covariance over speakers, and the trainings' own. The same draws each time.
+    """
     residuals = found.right - found.accuracies[:, None] * found.clips
     training = np.nan_to_num((found.inflation - 1) * found.noise / found.seeds) * found.clips.sum() ** 2
     covariance = residuals @ residuals.T + np.diag(training)

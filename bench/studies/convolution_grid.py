@@ -1,7 +1,10 @@
-"""Is what melbench chooses ever slower than torch? 200 shapes of convolutions, each forward and backward.
+"""Check on 200 shapes of convolutions whether the kernels that melbench chooses are ever slower than torch's.
 
-python -m bench.studies.convolution_grid grid FILE.csv
-python -m bench.studies.convolution_grid picture TABLE.csv PICTURE.svg
+    python -m bench.studies.convolution_grid grid results/speed/convolution-grid.csv
+    python -m bench.studies.convolution_grid picture results/speed/convolutions.csv results/speed/convolutions.svg
+
+grid times a training step, forward and backward, of each shape. picture draws a table that
+`melbench time groups --against torch --csv TABLE.csv` wrote, as PNG, SVG or PDF.
 """
 
 import csv
@@ -38,7 +41,8 @@ from melcnn.errors import InputError, first_problem
 from melcnn.files import check_writable, write_whole
 from melcnn.kernels import grouped_conv
 
-# 200 shapes, each forward and backward.
+GRID_ROUNDS = 40  # fewer than 13 give no interval of this confidence
+
 GRID = [
     Shape(groups=g or c, channels_in=c, channels_out=c, frames=frames, stride=stride, batch_size=clips)
     for c, g, clips, (frames, stride) in itertools.product(
@@ -51,9 +55,13 @@ GRID = [
 
 
 class GridRow(Shape):
-    """What melbench's choice takes for each second of torch's, with an interval that holds for all 200 together.
+    """The time of melbench's choice against torch's; the fields are the CSV's columns.
 
-    verdict: of `compare` with an effect of 2%; confirmed: that of a second run, for what the first called SLOWER.
+    Attributes:
+        chosen: the kernels that melbench chooses, "melcnn" or "torch".
+        time_ratio: melbench's time to torch's, with an interval that holds for all 200 shapes together.
+        verdict: as `compare` gives it, for an effect of 2%.
+        confirmed: the verdict of a second run, for shapes that the first called SLOWER.
     """
 
     chosen: str
@@ -66,7 +74,7 @@ class GridRow(Shape):
 
 
 def grid(device: str, progress: Callable[[str], None]) -> Iterator[GridRow]:
-    """A row of each shape of `GRID`. What is called SLOWER is measured a second time."""
+    """Time each shape of `GRID` against torch, and a second time if it is called SLOWER."""
     name = environment.collect(device).device
     clock = clock_for(device)
     for number, shape in enumerate(GRID):
@@ -86,7 +94,8 @@ def grid(device: str, progress: Callable[[str], None]) -> Iterator[GridRow]:
 
 
 def _against_torch(shape: Shape, device: str, clock: HostClock) -> tuple[float, float, float, str]:
-    """Both are made twice and called as A B B A: where memory lies moves a time by half a percent."""
+    """Return the ratio of times, its low and high end, and the verdict."""
+    # Both are made twice and called as A B B A: the place in memory moves a time by half a percent.
     calls = {
         name: _call(shape, TRAINING, device, convolution)
         for name, convolution in (
@@ -106,19 +115,20 @@ def _against_torch(shape: Shape, device: str, clock: HostClock) -> tuple[float, 
 
 
 def seconds_to_choose(device: str) -> float:
-    """Seconds for which `grouped_conv1d` looks up what it decided of a call, of the smallest shape of the grid."""
+    """Return the seconds in which `grouped_conv1d` looks up its choice for a call of the grid's smallest shape."""
     tensors, settings = _tensors(GRID[0], TRAINING, device), _settings(GRID[0])
     run = timer.interleave(
-        {"": lambda: grouped_conv.decided(*tensors, *settings)}, timer.fixed(ROUNDS), clock_for(device)
+        {"": lambda: grouped_conv.uses_ours(*tensors, *settings)}, timer.fixed(ROUNDS), clock_for(device)
     )
     return _median(run.series[""])
 
 
-GRID_ROUNDS = 40  # of fewer than 13 there is no interval of this confidence
-
-
 def read(path: Path) -> list[ConvolutionRow]:
-    """The rows of a table that `melbench time --against torch --csv` wrote. Raises `InputError` for anything else."""
+    """Return the rows of a table that `melbench time --against torch --csv` wrote.
+
+    Raises:
+        InputError: for any other file.
+    """
     again = "give a table that 'melbench time groups --against torch --csv FILE' wrote"
     rows: list[ConvolutionRow] = []
     try:
@@ -142,10 +152,15 @@ def read(path: Path) -> list[ConvolutionRow]:
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run the command that the arguments name.
+
+    Raises:
+        InputError: for other arguments.
+    """
     match list(arguments):
         case ["picture", table, target]:
             rows = read(Path(table))
-            from bench.studies.convolution_plot import picture  # which this module's tables do without
+            from bench.studies.convolution_plot import picture  # imported late: the tables need no figures
 
             picture(rows, Path(target))
         case ["grid", target]:

@@ -1,4 +1,4 @@
-"""The picture of `bench.baselines.convolutions`: time against multiply-accumulates, by melbench's kernels and by torch's."""
+"""Draw the times of `bench.baselines.convolutions` against multiply-accumulates, by melbench's kernels and torch's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,16 +6,24 @@ from pathlib import Path
 import altair as alt
 
 from bench.baselines.convolutions import FORWARD, TRAINING, ConvolutionRow
+from bench.formats import Point
 from bench.report.export import image
 from bench.report.style import PAPER, finished, keys, round_numbers
 from melcnn.files import write_whole
 
 
 def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
-    """Time against multiply-accumulates, a panel for each layer and pass at the largest batch, as PNG, SVG or PDF.
-    Raises `InputError` for another kind of file."""
+    """Draw time against multiply-accumulates, a panel for each layer and pass at the largest batch.
+
+    Args:
+        path: a PNG, SVG or PDF file.
+
+    Raises:
+        InputError: for another kind of file.
+    """
+    assert PAPER.width  # only the page's style has none
     batch = max(row.batch_size for row in rows)
-    points = [
+    points: list[Point] = [
         {
             "panel": f"{row.channels_in} to {row.channels_out}, {row.frames} frames",
             "direction": row.direction,
@@ -24,7 +32,7 @@ def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
             "by": by,
             "time_ms": 1e3 * seconds,
         }
-        for row in sorted(rows, key=lambda row: row.layer)
+        for row in sorted(rows, key=lambda row: row.layer or 0)
         if row.batch_size == batch
         for by, seconds in (
             ("torch", row.torch_time_s),
@@ -32,13 +40,13 @@ def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
             ("floor", row.torch_time_s / row.torch_times_floor),
         )
     ]
-    told = keys(points, "by", PAPER)
+    legend = keys(points, "by", PAPER)
     log = alt.Scale(type="log", nice=False, padding=8)
     grid = {name: round_numbers([point[name] for point in points]) for name in ("macs", "time_ms")}
     across = alt.Axis(format="~s", values=[value for value in grid["macs"] if str(value)[0] == "1"])
     x = alt.X("macs:Q", title=f"MACs of {batch} clips, forward", scale=log, axis=across)
     y = alt.Y("time_ms:Q", title="ms", scale=log, axis=alt.Axis(format="~g", values=grid["time_ms"]))
-    chart = alt.Chart().mark_line(point=True).encode(x=x, y=y, color=told.colour, shape=told.shape)
+    chart = alt.Chart().mark_line(point=True).encode(x=x, y=y, color=legend.colour, shape=legend.shape)
     numbers = alt.Chart().mark_text(dy=8, fontSize=PAPER.font_size - 1).transform_filter("datum.by === 'melbench'")
     panels = alt.layer(chart, numbers.encode(x=x, y=y, text="groups:N"), data=alt.Data(values=points))
     directions = alt.Row("direction:N", title=None, sort=[FORWARD, TRAINING])

@@ -1,4 +1,4 @@
-"""Sweeps of which nothing is trained: everything is real but the training, which says at once what a network would."""
+"""Sweeps with a fake training: everything else is real, and random predictions come at once."""
 
 import tempfile
 import time
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,28 +32,35 @@ from melcnn.training import Curves, TrainedNetwork
 
 T = TypeVar("T")
 
-# Of `results/speech_commands_subset`.
+# The clips of `results/speech_commands_subset`.
 CLIPS = {"train": 1328, "validation": 187, "test": 824}
 SEEDS = 10
 GROUPS = (1, 2, 4, 8, 16)
-# Of the recipe default, and so many numbers in each curve.
+# Epochs of the recipe default, and the length of each curve.
 EPOCHS = 120
-# Of a clip: what is trained on is no part of what is measured.
+# Samples of a clip: the training data are no part of what is measured.
 SAMPLES = 800
 
 
-def measured(name: str, trials: int) -> dict[str, object]:
-    """The figures of a sweep by one executor, in a process of its own, so that no memory is another's."""
+def measure(name: str, trials: int) -> dict[str, Any]:
+    """Measure a sweep by one executor in a process of its own, so that its memory is counted alone."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
         return other.submit(simulate, name, trials).result()
 
 
-def simulate(name: str, count: int) -> dict[str, object]:
-    """A sweep of `count` trials, each a stack of its own. Raises `Failed` unless it gives as many records."""
+def simulate(name: str, count: int) -> dict[str, Any]:
+    """Run a sweep of `count` trials, each a stack of its own, and return its costs.
+
+    Returns:
+        times in ms a trial, memory in bytes.
+
+    Raises:
+        Failed: unless it gives as many records.
+    """
     trials, clips = _trials(count), _clips()
-    import_compiler()  # What it takes is no trial's.
+    import_compiler()  # The import belongs to no trial's time.
     with tempfile.TemporaryDirectory(prefix="melbench-scaling-") as home, ExitStack() as stack:
-        executor = _OneSeedEach(stack.enter_context(_executor(name)))
+        executor = _OneSeedStacks(stack.enter_context(_executor(name)))
         folder = RecordFolder(Path(home))
         before = _resident("VmRSS")
         start = time.perf_counter()
@@ -83,20 +90,20 @@ def simulate(name: str, count: int) -> dict[str, object]:
 
 
 def _resident(which: str) -> int:
-    """The memory of this process that is in use, now (VmRSS) or at the most so far (VmHWM), in bytes, as Linux says."""
+    """Return the resident memory of this process in bytes, now (VmRSS) or the most so far (VmHWM), as Linux counts."""
     lines = monitor.STATUS.read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(which))
 
 
 def _trials(count: int) -> list[Trial]:
-    """Configurations, of `SEEDS` seeds each."""
+    """Return the configurations of `count` trials, `SEEDS` seeds each."""
     rates = [1e-4 * (1 + number) for number in range(count // SEEDS // len(GROUPS))]
-    axes = {"groups": list(GROUPS), "learning_rate": rates}
+    axes: dict[str, list[Any]] = {"groups": list(GROUPS), "learning_rate": rates}
     return plan(axes, epochs=EPOCHS, recipe="plain")
 
 
 def _clips() -> ClipSet:
-    """As many clips as the data set has, of a speaker each, silent and short."""
+    """Return as many clips as the data set has, silent and short, each by another speaker."""
     total = sum(CLIPS.values())
     splits = np.repeat(np.arange(len(CLIPS), dtype=np.int8), list(CLIPS.values()))
     names = np.array([f"yes/{number:08x}_nohash_0.wav" for number in range(total)])
@@ -113,32 +120,33 @@ def _clips() -> ClipSet:
     )
 
 
-def nothing(job: TrainingJob, features: FeatureSource, on_epoch: OnEpoch, environment: Environment) -> JobOutcome:
-    """What a training would give, without it."""
-    drawn = torch.Generator().manual_seed(job.seeds[0])
+def train_nothing(job: TrainingJob, features: FeatureSource, on_epoch: OnEpoch, environment: Environment) -> JobOutcome:
+    """Return what a training would, with random predictions and curves and without weights."""
+    generator = torch.Generator().manual_seed(job.seeds[0])
 
-    def run(seed: int) -> TrainedNetwork:
-        validation, test = (torch.randn(CLIPS[split], 2, generator=drawn) for split in ("validation", "test"))
-        curve = torch.rand(EPOCHS, generator=drawn).double().tolist()
+    def network(seed: int) -> TrainedNetwork:
+        validation, test = (torch.randn(CLIPS[split], 2, generator=generator) for split in ("validation", "test"))
+        curve = torch.rand(EPOCHS, generator=generator).double().tolist()
         curves = Curves(curve, curve[::-1], curve[:])
-        return TrainedNetwork(seed, "melcnn", None, curves, EPOCHS, validation, test, curve[-1], 0.5)
+        no_weights: Any = None  # records need none
+        return TrainedNetwork(seed, "melcnn", no_weights, curves, EPOCHS, validation, test, curve[-1], 0.5)
 
     elapsed = [0.1 * epoch for epoch in range(1, EPOCHS + 1)]
-    return JobOutcome([TrainedStack(job.seeds, [run(seed) for seed in job.seeds], elapsed)], [], environment)
+    return JobOutcome([TrainedStack(job.seeds, [network(seed) for seed in job.seeds], elapsed)], [], environment)
 
 
 def _executor(name: str) -> AbstractContextManager[Executor]:
     if name == "threads":
-        return nullcontext(Threads("cpu", nothing))
+        return nullcontext(Threads("cpu", train_nothing))
     if name == "processes":
-        return Processes("cpu", torch.get_num_threads(), nothing)
+        return Processes("cpu", torch.get_num_threads(), train_nothing)
     from bench.executors.ray import Ray
 
-    return Ray("cpu", train=nothing)
+    return Ray("cpu", train=train_nothing)
 
 
-class _OneSeedEach:
-    """An executor without memory for more than one seed in a stack, which makes the most of them."""
+class _OneSeedStacks:
+    """An executor with memory for stacks of one seed only, which gives the most stacks."""
 
     def __init__(self, executor: Executor):
         self.executor = executor

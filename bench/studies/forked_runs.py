@@ -1,4 +1,4 @@
-"""Whole runs of `melbench` in processes of their own that cost no imports: cheap to start, to kill and to start again.
+"""Runs of `melbench` in processes that cost no imports: cheap to start, to kill and to start again.
 
 They are forked from this process, which must not have computed anything with torch's threads.
 """
@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
-import torch._dynamo  # noqa: F401 - as a sweep does when it trains
+import torch._dynamo  # noqa: F401 - a sweep imports it when it trains
 
-# What a sweep imports when it begins.
+# A sweep imports these when it begins.
 import bench.analysis.summary
 import bench.cli.progress
 import bench.sweep.run  # noqa: F401
@@ -28,19 +29,21 @@ from melcnn.data import audio
 from melcnn.data.source import LISTS
 from melcnn.errors import Failed
 
+T = TypeVar("T")
+
 WORDS = {"yes": 700.0, "no": 900.0}  # the pitch of each, in Hz
 CLIPS = {"train": 8, "validation": 4, "test": 4}  # of each word
 
-# A network and a front-end that are trained in milliseconds.
+# Axes of a network and a front-end that train in milliseconds.
 SMALL = ("n_mels=16", "n_fft=256", "hop_length=800", "channels=16", "batch_size=16")
 
-# Of Linux: sched.h, sys/mount.h.
+# Flags of Linux, from sched.h and sys/mount.h.
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 16384, 1 << 18
 
 
 def write_corpus(folder: Path) -> Path:
-    """`CLIPS` of each word in the layout of Speech Commands: noisy tones of its pitch, each of another speaker."""
+    """Write `CLIPS` of each word, in the layout of Speech Commands: noisy tones, each by another speaker."""
     rng = np.random.default_rng(0)
     time = np.arange(audio.SAMPLES) / audio.SAMPLE_RATE
     lists: dict[str, list[str]] = {split: [] for split in CLIPS}
@@ -57,62 +60,72 @@ def write_corpus(folder: Path) -> Path:
     return folder
 
 
-def nothing() -> None:
-    """What a process does first that does nothing else first."""
+def do_nothing() -> None:
+    """Do nothing: the default setup of a run."""
 
 
 @dataclass(frozen=True)
 class ForkedRun:
-    """A run of `melbench`: its process, and the file that standard output and error go to."""
+    """A run of `melbench`.
+
+    Attributes:
+        process: process number.
+        log: the file of standard output and standard error.
+    """
 
     process: int
     log: Path
 
     def wait(self) -> int:
-        """The exit code, once it has ended; of a process that was killed the signal's number, negative."""
+        """Wait for the end and return the exit code; after a kill, the negative number of the signal."""
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
 
-    def ended(self) -> int | None:
-        """As `wait`, or None while it runs."""
+    def exit_code(self) -> int | None:
+        """Return the exit code as `wait` does, or None while it runs. Once it is returned, nobody can ask again."""
         process, status = os.waitpid(self.process, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if process else None
 
-    def over(self) -> bool:
-        """Whether it has ended; its exit code is still there for `wait`."""
+    def has_ended(self) -> bool:
+        """Return whether it has ended; `wait` can still ask for its exit code."""
         return os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def resident_bytes(self) -> int:
-        """Of memory that it has now; 0 once it has ended."""
+        """Return the bytes of memory that are resident now; 0 once it has ended."""
         return int(Path(f"/proc/{self.process}/statm").read_text().split()[1]) * resource.getpagesize()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
+        """The text of standard output and standard error."""
         return self.log.read_text(errors="replace")
 
 
-def start(arguments: Sequence[str | Path], log: Path, first: Callable[[], object] = nothing) -> ForkedRun:
-    """Starts `melbench` with these arguments. first: called in its process before it begins."""
+def start(arguments: Sequence[object], log: Path, setup: Callable[[], object] = do_nothing) -> ForkedRun:
+    """Start `melbench` with these arguments.
+
+    Args:
+        setup: called in its process before it begins.
+    """
     main = next(iter(entry_points(group="console_scripts", name="melbench"))).load()
 
     def run() -> int:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        first()
+        setup()
         sys.argv = ["melbench", *map(str, arguments)]
         try:
             main()
         except SystemExit as end:
-            return end.code or 0
+            return int(end.code or 0)
         return 0
 
-    return ForkedRun(_forked(run), log)
+    return ForkedRun(_fork(run), log)
 
 
-def _forked(call: Callable[[], int]) -> int:
+def _fork(call: Callable[[], int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.freeze()  # Or each process would look through all that was imported before it times anything.
+    gc.freeze()  # Otherwise each process would collect all that was imported before it times anything.
     process = os.fork()
     if process:
         return process
@@ -126,9 +139,18 @@ def _forked(call: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def on_a_disk_of_its_own(folder: Path, kilobytes: int, call: Callable[[], list]) -> list:
-    """What `call` returns, in a process that sees an empty file system of this size, in memory, at `folder`; nobody
-    else does, and it ends with the process. Raises `Failed` where the system does not let us, or `call` raises."""
+def call_on_private_disk(folder: Path, kilobytes: int, call: Callable[[], list[T]]) -> list[T]:
+    """Return what `call` returns, in a process that sees an empty file system, in memory, at `folder`.
+
+    No other process sees it, and it ends with the process.
+
+    Args:
+        kilobytes: the size of the file system, in units of 1024 bytes.
+        call: returns values that JSON keeps.
+
+    Raises:
+        Failed: if the system does not allow it, or `call` raises.
+    """
     reading, writing = os.pipe()
 
     def work() -> int:
@@ -137,29 +159,34 @@ def on_a_disk_of_its_own(folder: Path, kilobytes: int, call: Callable[[], list])
             json.dump(call(), pipe)
         return 0
 
-    process = _forked(work)
+    process = _fork(work)
     os.close(writing)
     with os.fdopen(reading) as pipe:
         found = pipe.read()
     if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
-        raise Failed(f"what was to run on a disk of its own at {folder} failed: see above")
-    return json.loads(found)
+        raise Failed(f"the process with a disk of its own at {folder} failed: see above")
+    returned: list[T] = json.loads(found)
+    return returned
 
 
 def mount(folder: Path, kilobytes: int) -> None:
-    """Gives this process, which has one thread, a file system of its own at `folder`. Raises OSError if it may not."""
+    """Give this process, which has one thread, a file system of its own at `folder`.
+
+    Raises:
+        OSError: if the system does not allow it.
+    """
     user, group = os.getuid(), os.getgid()
     _system("unshare", CLONE_NEWNS | (CLONE_NEWUSER if user else 0))
-    if user:  # Who is not root is so to itself.
+    if user:  # Inside its own user namespace any user is root.
         for name, text in {"setgroups": "deny", "uid_map": f"0 {user} 1", "gid_map": f"0 {group} 1"}.items():
             Path("/proc/self", name).write_text(text)
     _system("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     _system("mount", b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={kilobytes}k".encode())
 
 
-def let_write(folder: Path, allowed: bool) -> None:
-    """Makes the file system that `mount` gave one that can be written, or that cannot."""
-    _system("mount", b"none", os.fsencode(folder), None, MS_REMOUNT | (0 if allowed else MS_RDONLY), None)
+def set_writable(folder: Path, writable: bool) -> None:
+    """Make the file system that `mount` gave writable, or read-only."""
+    _system("mount", b"none", os.fsencode(folder), None, MS_REMOUNT | (0 if writable else MS_RDONLY), None)
 
 
 def _system(name: str, *arguments: int | bytes | None) -> None:

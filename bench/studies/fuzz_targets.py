@@ -1,6 +1,6 @@
-"""The kinds of files that may be of anybody's making: for each a mutated one, and how the commands read it.
+"""Fuzz targets: the kinds of files that melbench did not write itself, how each is mutated, and how commands read it.
 
-What is read is also put to its first use, because a file that only fails there was not refused in time.
+The content is also put to its first use, because a file that only fails there was not refused in time.
 """
 
 import functools
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -33,32 +34,37 @@ from bench.studies import convolution_grid, mutators
 from bench.studies.fuzz_record_targets import (
     ENVIRONMENT,
     WORDS,
-    a_fold,
-    failure,
-    named,
-    own,
+    failure_content,
+    file_name_of,
+    mutate_fold,
     read_failure,
     read_timing,
     read_trial,
-    timing,
+    timing_content,
+    trial_content,
 )
 from bench.system.monitor import Conditions
 from melcnn import checkpoint
-from melcnn.config import Trial, configure, descriptions
+from melcnn.config import Settings, Trial, configure, descriptions
 from melcnn.data import audio, loading, prepared
 from melcnn.data.clips import SPLITS, Clip, ClipSet, assemble, cached
 from melcnn.data.source import LISTS
 from melcnn.errors import one_line
 from melcnn.evaluation import predict
-from melcnn.model import MelCNN, drawing
+from melcnn.model import MelCNN, isolated_random_numbers
 
 
 @dataclass(frozen=True)
 class Kind:
-    """mutated: an input, of a random generator. read: what the commands do with the file. name: the file's, of its
-    content."""
+    """A kind of file.
 
-    mutated: Callable[[random.Random], bytes]
+    Attributes:
+        mutate: makes an input from a random generator.
+        read: does with the file what the commands do.
+        name: returns the file's name for its content.
+    """
+
+    mutate: Callable[[random.Random], bytes]
     read: Callable[[Path], object]
     name: Callable[[bytes], str] = lambda content: "input"
 
@@ -70,13 +76,13 @@ def _waveform(seconds: float = 0.05) -> np.ndarray:
     return 0.3 * np.sin(np.arange(int(RATE * seconds)) * 0.3)
 
 
-def _encoded(format: str, subtype: str | None, channels: int = 1) -> bytes:
+def _encode(format: str, subtype: str | None, channels: int = 1) -> bytes:
     out = io.BytesIO()
     soundfile.write(out, np.stack([_waveform()] * channels, 1), RATE, format=format, subtype=subtype)
     return out.getvalue()
 
 
-# What libsndfile both writes and knows by its first bytes, whatever the file's name says; also what we refuse.
+# Formats that libsndfile writes and knows by their first bytes, whatever the file's name; melbench refuses some.
 _AUDIO = [
     *(("WAV", kind) for kind in ("PCM_16", "PCM_U8", "PCM_24", "FLOAT", "DOUBLE", "ULAW")),
     *(("WAV", kind) for kind in ("IMA_ADPCM", "MS_ADPCM", "GSM610")),
@@ -88,22 +94,22 @@ _AUDIO = [
 
 
 @functools.cache
-def _sounds() -> list[bytes]:
+def _encodings() -> list[bytes]:
     found = []
     for format, subtype in _AUDIO:
         for channels in (1, 2):
             try:
-                found.append(_encoded(format, subtype, channels))
-            except RuntimeError:  # A format that this build of libsndfile lacks, or that has one channel alone.
+                found.append(_encode(format, subtype, channels))
+            except RuntimeError:  # This build of libsndfile lacks the format, or it holds a single channel only.
                 continue
     return found
 
 
-def _sound(rng: random.Random) -> bytes:
-    return mutators.of_bytes(rng.choice(_sounds()), rng)
+def _mutate_audio(rng: random.Random) -> bytes:
+    return mutators.mutate_bytes(rng.choice(_encodings()), rng)
 
 
-def _hear(path: Path) -> np.ndarray:
+def _read_audio(path: Path) -> np.ndarray:
     waveform = audio.read_clip(path)
     assert waveform.shape == (audio.SAMPLES,) and waveform.dtype == np.int16
     return waveform
@@ -111,17 +117,17 @@ def _hear(path: Path) -> np.ndarray:
 
 @functools.cache
 def _files() -> list[tuple[str, bytes]]:
-    sound = _encoded("WAV", "PCM_16")
+    sound = _encode("WAV", "PCM_16")
     lists = [(name, b"yes/b.wav\nno/b.wav\n") for name in LISTS.values()]
     return lists + [(f"{word}/{name}.wav", sound) for word in (*WORDS, "_background_noise_") for name in "abc"]
 
 
-def _archive(rng: random.Random) -> bytes:
-    return mutators.an_archive(_files(), rng)
+def _mutate_archive(rng: random.Random) -> bytes:
+    return mutators.make_archive(_files(), rng)
 
 
-def _unpack(path: Path) -> object:
-    """As `melbench data prepare --data` and then `--data auto`, and as `--data ARCHIVE` by itself."""
+def _read_archive(path: Path) -> object:
+    """Read it as `--data ARCHIVE` does, and as `melbench data prepare --data` and then `--data auto` do."""
     loaded = loading.load_clips(path, WORDS, every_split=False)
     prepared.prepare(path, WORDS)
     return loaded, loading.load_clips("auto", WORDS, every_split=False)
@@ -137,11 +143,11 @@ def _clips() -> ClipSet:
 
 @functools.cache
 def _stored_clips() -> tuple[str, bytes]:
-    """The name and the content of a file of the cache."""
+    """Return name and content of a file of the cache."""
     before = os.environ.get("MELBENCH_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MELBENCH_CACHE"] = folder
-        cached("key", _clips, str)
+        cached("key", _clips)
         (file,) = Path(folder).iterdir()
         content = file.read_bytes()
     if before is not None:
@@ -149,15 +155,15 @@ def _stored_clips() -> tuple[str, bytes]:
     return file.name, content
 
 
-def _damaged_clips(rng: random.Random) -> bytes:
+def _mutate_clips(rng: random.Random) -> bytes:
     if rng.random() < 0.02:
         return rng.choice(mutators.pickles())
-    return rng.choice((mutators.of_bytes, mutators.of_arrays))(_stored_clips()[1], rng)
+    return rng.choice((mutators.mutate_bytes, mutators.mutate_arrays))(_stored_clips()[1], rng)
 
 
-def _clips_again(path: Path) -> ClipSet:
+def _read_clips(path: Path) -> ClipSet:
     os.environ["MELBENCH_CACHE"] = str(path.parent)
-    found = cached("key", _clips, str)
+    found = cached("key", _clips)
     for split in SPLITS:
         part = found.split(split)
         assert len(found.waveforms[part]) == len(found.lengths[part]) == len(found.speakers[part]) == len(WORDS)
@@ -165,35 +171,35 @@ def _clips_again(path: Path) -> ClipSet:
     return found
 
 
-SMALL = {"n_mels": 8, "n_fft": 64, "hop_length": 800, "channels": 8}
+SMALL: Settings = {"n_mels": 8, "n_fft": 64, "hop_length": 800, "channels": 8}
 
 
 @functools.cache
 def _checkpoint() -> bytes:
     trial = configure(WORDS, **SMALL)
-    with drawing():
+    with isolated_random_numbers():
         torch.manual_seed(0)
         network = MelCNN.of(trial).eval()
     kept = checkpoint.Checkpoint(trial, network, 0, "synthetic", "f00", 0.5, 0.5)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_checkpoint(kept, Path(folder) / "a")
-        return mutators.in_order((Path(folder) / "a").read_bytes())
+        return mutators.sort_header((Path(folder) / "a").read_bytes())
 
 
-def _weights(rng: random.Random) -> bytes:
+def _mutate_checkpoint(rng: random.Random) -> bytes:
     if rng.random() < 0.05:
         return rng.choice(mutators.pickles())
-    of = rng.choice((mutators.of_bytes, mutators.of_checkpoint, mutators.of_checkpoint))
-    return of(_checkpoint(), rng)
+    mutate = rng.choice((mutators.mutate_bytes, mutators.mutate_checkpoint, mutators.mutate_checkpoint))
+    return mutate(_checkpoint(), rng)
 
 
-def _load(path: Path) -> np.ndarray:
+def _read_checkpoint(path: Path) -> np.ndarray:
     loaded = checkpoint.load_checkpoint(path)
     return predict(loaded, np.zeros((1, audio.SAMPLES), np.int16))
 
 
 @functools.cache
-def _measurement() -> dict:
+def _measurement() -> dict[str, Any]:
     calm = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
     seconds = [1.0 + i / 100 for i in range(12)]
     samples = Samples(
@@ -214,14 +220,14 @@ def _measurement() -> dict:
         environment=ENVIRONMENT,
         finished_at="2026-01-01",
     )
-    content = json.loads(found.model_dump_json())
+    content: dict[str, Any] = json.loads(found.model_dump_json())
     content["launches"][1]["samples"][0]["seconds"][0] = 1.5
     return content
 
 
 @functools.cache
-def _suite() -> dict:
-    """As pytest-benchmark writes it, of the works of `_measurement`."""
+def _suite() -> dict[str, Any]:
+    """Return the workloads of `_measurement` as pytest-benchmark writes them."""
     whole = _measurement()
     launch = whole["launches"][0]
     return {
@@ -243,12 +249,12 @@ def _suite() -> dict:
     }
 
 
-def _measured(path: Path) -> object:
+def _read_measurement(path: Path) -> object:
     measurement = reader.read(path)
     return time_tables.rows(measurement), comparison.stored(measurement, measurement, 0.02)
 
 
-def _compared(path: Path) -> object:
+def _read_suite(path: Path) -> object:
     measurement = reader.read(path)
     return comparison.stored(measurement, measurement, 0.02)
 
@@ -277,31 +283,32 @@ def _table() -> str:
     return to_csv(convolutions.sheet([row, row.model_copy(update={"layer": 2})]))
 
 
-def _rows(rng: random.Random) -> bytes:
-    content = mutators.of_table(_table(), rng).encode(errors="surrogatepass")
-    return mutators.of_bytes(content, rng) if rng.random() < 0.3 else content
+def _mutate_table(rng: random.Random) -> bytes:
+    content = mutators.mutate_table(_table(), rng).encode(errors="surrogatepass")
+    return mutators.mutate_bytes(content, rng) if rng.random() < 0.3 else content
 
 
-def _read_rows(path: Path) -> object:
+def _read_table(path: Path) -> object:
     return convolutions.sheet(convolution_grid.read(path))
 
 
-def _configuration() -> dict:
-    return json.loads(configure(recipe="default").model_dump_json())
+def _configuration() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(configure(recipe="default").model_dump_json())
+    return content
 
 
-def _configured(path: Path) -> object:
+def _read_configuration(path: Path) -> object:
     with one_line("configuration"):
         trial = Trial.model_validate_json(path.read_bytes())
-    with torch.device("meta"), drawing():
+    with torch.device("meta"), isolated_random_numbers():
         MelCNN.of(trial)
     return descriptions([trial]), Trial.model_validate_json(trial.canonical()) == trial
 
 
-_MOST_CONFIGURATIONS = 1000
+_MAX_CONFIGURATIONS = 1000
 
 
-def _axes(rng: random.Random) -> bytes:
+def _mutate_axes(rng: random.Random) -> bytes:
     names = [
         "groups",
         "mels",
@@ -324,27 +331,25 @@ def _axes(rng: random.Random) -> bytes:
     return "\n".join(axes).encode(errors="surrogatepass")
 
 
-def _planned(path: Path) -> object:
+def _read_axes(path: Path) -> object:
     axes = grid.parse_axes(path.read_bytes().decode(errors="replace").split())
-    if math.prod(map(len, axes.values())) > _MOST_CONFIGURATIONS:
+    if math.prod(map(len, axes.values())) > _MAX_CONFIGURATIONS:
         return axes
     return grid.expand(axes, WORDS)[0]
 
 
 KINDS = {
-    "archive": Kind(_archive, _unpack),
-    "audio": Kind(_sound, _hear),
-    "cached clips": Kind(_damaged_clips, _clips_again, lambda content: _stored_clips()[0]),
-    "checkpoint": Kind(_weights, _load),
-    "record": Kind(mutators.json_of(own), read_trial, named(TrialRecord)),
-    "fold record": Kind(a_fold, read_trial, named(TrialRecord)),
-    "failure record": Kind(mutators.json_of(failure), read_failure, named(FailureRecord)),
-    "timing record": Kind(mutators.json_of(timing), read_timing, named(TimingRecord)),
-    "measurement": Kind(mutators.json_of(_measurement), _measured),
-    "suite": Kind(mutators.json_of(_suite), _compared),
-    "table": Kind(_rows, _read_rows),
-    "configuration": Kind(
-        mutators.json_of(lambda: json.loads(configure(recipe="default").model_dump_json())), _configured
-    ),
-    "axes": Kind(_axes, _planned),
+    "archive": Kind(_mutate_archive, _read_archive),
+    "audio": Kind(_mutate_audio, _read_audio),
+    "cached clips": Kind(_mutate_clips, _read_clips, lambda content: _stored_clips()[0]),
+    "checkpoint": Kind(_mutate_checkpoint, _read_checkpoint),
+    "record": Kind(mutators.json_mutator(trial_content), read_trial, file_name_of(TrialRecord)),
+    "fold record": Kind(mutate_fold, read_trial, file_name_of(TrialRecord)),
+    "failure record": Kind(mutators.json_mutator(failure_content), read_failure, file_name_of(FailureRecord)),
+    "timing record": Kind(mutators.json_mutator(timing_content), read_timing, file_name_of(TimingRecord)),
+    "measurement": Kind(mutators.json_mutator(_measurement), _read_measurement),
+    "suite": Kind(mutators.json_mutator(_suite), _read_suite),
+    "table": Kind(_mutate_table, _read_table),
+    "configuration": Kind(mutators.json_mutator(_configuration), _read_configuration),
+    "axes": Kind(_mutate_axes, _read_axes),
 }

@@ -1,15 +1,15 @@
-"""What recipes and variants give, paired and with intervals: on the test split, and ingredient by ingredient.
+"""Measure the gains of recipes and variants, paired and with intervals: on the test split, and by ingredient.
 
     python -m bench.studies.gains test go-stop.csv --data speech_commands_v0.02 --words go,stop --out records
     python -m bench.studies.gains ingredients ingredients.csv --data speech_commands_v0.02 --out records
 
-test trains the study's configurations three times over: network and recipe plain, recipe default, and recipe default
-with the variant shuffle. ingredients cross-validates the recipe default as it is and changed in one thing at a time: an
-ingredient left out, exchanged or added; it does not look at the test split.
+test trains the study's configurations in three ways: network and recipe plain, recipe default, and recipe default with
+the variant shuffle. ingredients cross-validates the recipe default as it is and with one change at a time (an
+ingredient left out, exchanged or added); it does not look at the test split.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ from melcnn.files import check_writable
 
 # n_mels and groups of the study's networks.
 NETWORKS = [*((80, groups) for groups in (1, 2, 4, 8, 16)), (40, 1), (20, 1)]
-# Changes of the recipe default: what is left out, exchanged or added.
+# Changes of the recipe default: an ingredient left out, exchanged or added.
 CHANGES: dict[str, dict[str, Any]] = {
     "a constant rate": {"schedule": "constant"},
     "30 epochs": {"epochs": 30},
@@ -49,8 +49,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "normalize=none": {"normalize": "none"},
     "normalize=clip": {"normalize": "clip"},
 }
-# The network of one group hears whole clips at once; that of 16 needs the variant for it.
-ABLATED = [{"groups": 1}, {"groups": 16, "variant": "shuffle"}]
+# The network of one group mixes all mels; that of 16 needs the variant for it.
+ABLATED: list[dict[str, Any]] = [{"groups": 1}, {"groups": 16, "variant": "shuffle"}]
 
 app = typer.Typer(no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The CSV file to write; a Markdown file is written beside it.")]
@@ -65,20 +65,20 @@ def test(
     device: options.Device = "auto",
     out: options.Out = Path("runs"),
 ) -> None:
-    """Test accuracy of the study's networks by both recipes, and what recipe and variant gain."""
+    """Measure the study's networks by both recipes on the test split, and the gain of recipe and variant."""
     check_writable(file)
     chosen = split_words(words)
-    settings = [{"n_mels": n_mels, "groups": groups} for n_mels, groups in NETWORKS]
+    settings: list[dict[str, Any]] = [{"n_mels": n_mels, "groups": groups} for n_mels, groups in NETWORKS]
     sets = [
         [configure(chosen, **each) for each in settings],
         [configure(chosen, recipe="default", **each) for each in settings],
-        # Of one group there is nothing to shuffle.
+        # With one group there is nothing to shuffle.
         [configure(chosen, recipe="default", variant="shuffle", **each) for each in settings if each["groups"] > 1],
     ]
     trials = [trial for each in sets for trial in each]
     clips = load_clips(data, chosen)
     with SweepProgress(stderr) as on_event:
-        # What failed before, too: without all of it nothing is paired.
+        # Earlier failures are trained again: without them nothing is paired.
         found, failed = train_missing(
             trials, seeds, clips, RecordFolder(out), Threads(pick_device(device)), on_event, retry_failed=True
         )
@@ -127,33 +127,34 @@ def ingredients(
     device: options.Device = "auto",
     out: options.Out = Path("runs"),
 ) -> None:
-    """What each ingredient of the recipe default gives, by out-of-fold predictions."""
+    """Measure the gain of each ingredient of the recipe default, by out-of-fold predictions."""
     check_writable(file)
     chosen = split_words(words)
     clips = load_clips(data, chosen)
-    recipes = {"all": {}, **CHANGES}
+    recipes: dict[str, dict[str, Any]] = {"all": {}, **CHANGES}
     make = functools.partial(configure, chosen, recipe="default")
-    named = {make(**(network | change)): name for network in ABLATED for name, change in recipes.items()}
+    names = {make(**(network | change)): name for network in ABLATED for name, change in recipes.items()}
     with SweepProgress(stderr) as on_event:
         found, failed = out_of_fold(
-            list(named), seeds, clips, RecordFolder(out), Threads(pick_device(device)), on_event, retry_failed=True
+            list(names), seeds, clips, RecordFolder(out), Threads(pick_device(device)), on_event, retry_failed=True
         )
     if failed:
         raise as_error(failed)
-    whole = {one.trial.model: one for one in found if named[one.trial] == "all"}
+    whole = {one.trial.model: one for one in found if names[one.trial] == "all"}
     rows = []
     for one in found:
         base = whole[one.trial.model]
         row = {
             "dataset": clips.dataset,
             **_about(one.trial, ("words", "groups", "variant")),
-            "change": named[one.trial],
+            "change": names[one.trial],
         }
         row |= {"seeds": seeds, "clips": len(one.speakers), "accuracy": round(float(one.correct.mean()), 6)}
         gain = _gain(base.correct, one.correct, one.speakers)
         rows.append(row | (gain if one is not base else dict.fromkeys(gain)))
     cells = [
-        [str(row["groups"]), row["variant"], row["change"], f"{row['accuracy']:.4f}", *_gain_cells(row)] for row in rows
+        [str(row["groups"]), str(row["variant"]), str(row["change"]), f"{row['accuracy']:.4f}", *_gain_cells(row)]
+        for row in rows
     ]
     sheet = Sheet(
         title=f"{clips.dataset}: {','.join(chosen)}, out-of-fold predictions of {rows[0]['clips']} clips, {seeds} "
@@ -168,13 +169,19 @@ def ingredients(
 
 
 def _about(trial: Trial, names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of these names, as columns of the CSV."""
     settings = settings_of(trial) | {"words": ",".join(trial.data.words)}
     return {name: settings[name] for name in names}
 
 
 def _gain(
-    before: Sequence[np.ndarray], after: Sequence[np.ndarray], speakers: Sequence[str]
+    before: Iterable[np.ndarray], after: Iterable[np.ndarray], speakers: Sequence[str]
 ) -> dict[str, float | None]:
+    """Return the gain of `after` over `before`, as columns of the CSV.
+
+    Args:
+        before, after: for each seed whether each clip is right, bool `(clips,)`.
+    """
     a, b = np.stack(list(before)), np.stack(list(after))
     gain, low, high = paired_interval(a, b, speakers)
     known = len(a) > 1 and len(b) > 1
@@ -197,6 +204,7 @@ def _gain_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _deliver(sheet: Sheet, file: Path) -> None:
+    """Write the sheet to CSV and Markdown files, and print it."""
     keep(sheet, file)
     show([sheet], "table")
 

@@ -1,20 +1,20 @@
-"""What scheduling costs: a sweep of thousands of trials of which none is trained, by each executor.
+"""Measure the cost of scheduling: a sweep of thousands of trials with a fake training, by each executor.
 
-    python -m bench.studies.scaling FILE.csv --trials 10000
+    python -m bench.studies.scaling results/robustness/scaling.csv --trials 10000
 
-Everything is real but the training (`bench.studies.fake_training`): plan, executor, records, their writing, the table.
+Everything but the training (`bench.studies.fake_training`) is real: plan, executor, records, their writing, the table.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.cli.output import keep
 from bench.cli.terminal import finish
 from bench.formats import Sheet, show
-from bench.studies.fake_training import GROUPS, SEEDS, measured
+from bench.studies.fake_training import GROUPS, SEEDS, measure
 from melcnn.errors import InputError
 from melcnn.files import check_writable
 
@@ -24,20 +24,20 @@ EXECUTORS = ("threads", "processes", "ray")
 def main(
     file: Annotated[Path, typer.Argument(help="The CSV file to write; a Markdown file is written beside it.")],
     trials: Annotated[int, typer.Option(help="Trials of each sweep.", min=len(GROUPS) * SEEDS)] = 10_000,
-    executors: Annotated[str, typer.Option(help="Of threads, processes and ray.")] = "threads,processes,ray",
+    executors: Annotated[str, typer.Option(help="Any of threads, processes and ray.")] = "threads,processes,ray",
 ) -> None:
-    """Measures what a trial costs the driver, in seconds and in memory."""
+    """Measure what a trial costs the driver, in seconds and in memory."""
     check_writable(file)
     names = executors.split(",")
     if unknown := set(names) - set(EXECUTORS):
         raise InputError(f"there is no executor {', '.join(unknown)}: use {', '.join(EXECUTORS)}")
-    rows = [measured(name, trials) for name in names]
-    made = sheet(rows)
-    keep(made, file)
-    show([made], "table")
+    table = sheet([measure(name, trials) for name in names])
+    keep(table, file)
+    show([table], "table")
 
 
-def sheet(rows: Sequence[dict[str, object]]) -> Sheet:
+def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+    """Return the table of all executors, from what `fake_training.measure` returned for each."""
     first = rows[0]
     cells = [
         [

@@ -1,9 +1,9 @@
-"""How often a recommendation is wrong: predictions simulated with known accuracies, many times.
+"""Count wrong recommendations: predictions are simulated with known accuracies, many times.
 
     python -m bench.studies.simulation results/statistics/simulation.csv --tries 1000 > results/statistics/simulation.md
 
-Networks are simulated on the logit scale: the chance that a network hears a clip is the logistic function of the sum
-of its configuration's level, the clip's difficulty, and effects of everything that is crossed with these.
+Networks are simulated on the logit scale: the probability that a network predicts a clip right is the logistic function
+of the sum of its configuration's level, the clip's difficulty, and the effects of everything crossed with these.
 """
 
 import functools
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -31,12 +31,14 @@ TRIES = 500
 
 @dataclass(frozen=True)
 class Effects:
-    """Standard deviations on the logit scale, and of the clips' difficulty, a t distribution's with 4 degrees of
-    freedom, the factor.
+    """Standard deviations of the effects on the logit scale.
 
-    As found they make, at accuracies of 0.98 and 0.95, about as many clips wrong ever and always, and as much
-    variance between seeds and between configurations, as five seeds each of five configurations have shown on 824
-    clips of 200 speakers (results/speech_commands_subset); seeds differ as much or more.
+    The defaults give, at accuracies of 0.98 and 0.95, about as many clips wrong ever and always, and as much variance
+    between seeds and between configurations, as five seeds each of five configurations have shown on 824 clips of 200
+    speakers (results/speech_commands_subset); seeds differ as much or more.
+
+    Attributes:
+        clip: the clips' difficulty, as a factor of a t distribution with 4 degrees of freedom.
     """
 
     clip: float = 1.6
@@ -47,20 +49,26 @@ class Effects:
     speaker_of_seed: float = 0.9
 
 
-# Errors concentrate in clips that are hard for all.
+# Errors concentrate in clips that are hard for all networks.
 HARD_CLIPS = Effects(
     clip=3.0, speaker=1.2, clip_of_configuration=0.6, speaker_of_configuration=0.3, speaker_of_seed=0.4
 )
 UNSTEADY = 0.4
-# Beyond what the procedure bears: a lucky training is worth more than the margin, and the unlucky ones are rare.
+# More than the procedure withstands: a lucky training gains more than the margin, and unlucky ones are rare.
 LOTTERY = 0.8
-# Of speakers with 1, 2, ... 10 clips, the share: 3.8 clips on average.
+# The shares of speakers with 1, 2, ... 10 clips: 3.8 clips on average.
 CLIPS = (0.25, 0.19, 0.14, 0.11, 0.08, 0.06, 0.05, 0.04, 0.04, 0.04)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """True accuracies, the most expensive candidate's first; seeds of each; the last one's own effect of seeds."""
+    """One situation to simulate.
+
+    Attributes:
+        accuracies: true accuracies, the most expensive candidate's first.
+        seeds: number of seeds of each candidate.
+        last_seed: the last candidate's own standard deviation of seeds; None: that of `effects`.
+    """
 
     name: str
     accuracies: Sequence[float]
@@ -71,8 +79,11 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """What is as hard as it gets: cheap candidates 0.01 points beyond the margin (wrong to recommend), and equal ones
-    (any will do, none stands out)."""
+    """Return the hardest situations.
+
+    Cheap candidates are 0.01 points beyond the margin, so that it is wrong to recommend them, or all are equal, so that
+    any will do and none stands out.
+    """
     beyond = MARGIN + 0.0001
     found = []
     for seeds in (2, 3, 5, 10):
@@ -107,10 +118,10 @@ def scenarios() -> list[Scenario]:
 
 @functools.cache
 def level(accuracy: float, effects: Effects) -> float:
-    """The configuration's level at which its accuracy, over clips, speakers and seeds, is `accuracy` to 1e-5.
+    """Return the configuration's level at which its accuracy, over clips, speakers and seeds, is `accuracy` to 1e-5.
 
-    By quadrature: over the midpoints of 4000 equal parts of the t distribution and, the other effects being one
-    normal one together, by Gauss and Hermite.
+    The accuracy is computed by quadrature: over the midpoints of 4000 equal parts of the t distribution and, as the
+    other effects together are one normal one, by Gauss-Hermite quadrature.
     """
     difficulty = effects.clip * stdtrit(4, (np.arange(4000) + 0.5) / 4000)
     others = math.hypot(
@@ -130,7 +141,11 @@ def level(accuracy: float, effects: Effects) -> float:
 
 
 def draw(scenario: Scenario, levels: Sequence[float], rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """Predictions: for each configuration (seeds, clips) right or wrong; and (clips,) speakers."""
+    """Draw predictions.
+
+    Returns:
+        whether each prediction is right, bool `(seeds, clips)` for each configuration, and the speakers, int `(clips,)`
+    """
     own = [scenario.effects] * len(levels)
     if scenario.last_seed is not None:
         own[-1] = replace(scenario.effects, seed=scenario.last_seed)
@@ -149,18 +164,23 @@ def draw(scenario: Scenario, levels: Sequence[float], rng: np.random.Generator) 
     return found, speakers
 
 
-def simulate(scenario: Scenario, tries: int, number: int = 0) -> dict[str, object]:
-    """One line of the sheet. number: of the random generator."""
+def simulate(scenario: Scenario, tries: int, seed: int = 0) -> dict[str, Any]:
+    """Simulate a scenario and return its row of the table.
+
+    Args:
+        seed: seed of the random generator.
+    """
     accuracies = np.array(scenario.accuracies)
     last = scenario.effects if scenario.last_seed is None else replace(scenario.effects, seed=scenario.last_seed)
     levels = [level(a, scenario.effects) for a in accuracies[:-1]] + [level(accuracies[-1], last)]
     acceptable = accuracies >= accuracies.max() - MARGIN - 1e-9
     cheapest = int(np.flatnonzero(acceptable)[-1])
     truth = accuracies[-1] - accuracies[0]
-    rng = np.random.default_rng(number)
-    wrong, told, silent, right, covered, alone = (np.zeros(tries, bool) for _ in range(6))
+    rng = np.random.default_rng(seed)
+    wrong, separated, silent, right, covered, first_covered = (np.zeros(tries, bool) for _ in range(6))
     for i in range(tries):
-        correct, speakers = draw(scenario, levels, rng)
+        correct, index = draw(scenario, levels, rng)
+        speakers = [f"{speaker:04}" for speaker in index]
         candidates = [Candidate(str(j), -j, matrix) for j, matrix in enumerate(correct)]
         found = recommend(candidates, speakers)
         chosen = None if found.chosen is None else int(found.chosen.candidate.name)
@@ -168,11 +188,11 @@ def simulate(scenario: Scenario, tries: int, number: int = 0) -> dict[str, objec
         wrong[i] = chosen is not None and not acceptable[chosen]
         right[i] = chosen == cheapest
         best = accuracies == accuracies.max()
-        told[i] = any(one.told_from_best and best[j] for j, one in enumerate(found.standings))
+        separated[i] = any(one.told_from_best and best[j] for j, one in enumerate(found.standings))
         _, low, high = paired_interval(correct[0], correct[-1], speakers)
         covered[i] = low <= truth <= high
-        low, high = crossed_interval(correct[0], speakers)
-        alone[i] = low <= accuracies[0] <= high
+        alone = crossed_interval(correct[0], speakers)
+        first_covered[i] = alone is not None and alone[0] <= accuracies[0] <= alone[1]
     low, high = accuracy_interval(wrong.tolist(), [str(i) for i in range(tries)])
     seeds = sorted(set(scenario.seeds))
     return {
@@ -186,13 +206,14 @@ def simulate(scenario: Scenario, tries: int, number: int = 0) -> dict[str, objec
         "wrong_high": round(high, 4),
         "cannot_tell": float(silent.mean()),
         "cheapest_acceptable": float(right.mean()),
-        "best_told_worse": float(told.mean()),
+        "best_told_worse": float(separated.mean()),
         "difference_covered": float(covered.mean()),
-        "accuracy_covered": float(alone.mean()),
+        "accuracy_covered": float(first_covered.mean()),
     }
 
 
-def sheet(rows: Sequence[dict[str, object]]) -> Sheet:
+def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+    """Return the table of all scenarios."""
     return sheet_of(
         f"recommendations with a margin of {100 * MARGIN:g} points, simulated",
         rows,
@@ -204,9 +225,9 @@ def sheet(rows: Sequence[dict[str, object]]) -> Sheet:
 
 def main(
     out: Annotated[Path, typer.Argument(help="The CSV file, one line a scenario.")],
-    tries: Annotated[int, typer.Option(help="Of each scenario.")] = TRIES,
+    tries: Annotated[int, typer.Option(help="Tries of each scenario.")] = TRIES,
 ) -> None:
-    """Simulates recommendations."""
+    """Simulate recommendations."""
     console = Console(stderr=True)
     check_writable(out)
     rows = []

@@ -1,17 +1,17 @@
-"""What speed is about, in one call, for a machine that is lent for minutes: every table below into one folder.
+"""Measure all tables of speed in one call, for a machine that is lent for minutes, and write them into one folder.
 
     python -m bench.studies.whole_study FOLDER --data speech_commands_v0.02 --device cuda
 
-convolutions: our kernels and torch's; stacks: an epoch of the study's size for stacks of several sizes; front-end:
-features against torchaudio's; study: 5 configurations of 32 seeds to convergence; baselines: whole trainings against
-plain PyTorch.
+Tables: convolutions by our kernels and torch's (convolutions), an epoch of the study's size for stacks of several sizes
+(stacks), features against torchaudio's (front-end), 5 configurations of 32 seeds to convergence (study), and whole
+trainings against plain PyTorch (baselines).
 """
 
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -21,13 +21,13 @@ from bench.baselines import convolutions, front_ends, race
 from bench.cli import options
 from bench.cli.output import keep
 from bench.cli.terminal import finish, note
+from bench.executors.threads import Threads
 from bench.formats import Sheet, show
 from bench.grid import parse_axes, plan
 from bench.measurement.workloads import EPOCH_CLIPS
 from bench.records import RecordFolder
 from bench.records.failures import as_error
 from bench.stats.intervals import median_interval, significant
-from bench.executors.threads import Threads
 from bench.sweep.run import sweep
 from bench.system import environment
 from bench.timing import timer
@@ -47,9 +47,9 @@ CONVOLUTION_BATCHES = "batch_size=64,1024"
 def stack_times(
     trials: Sequence[Trial], sizes: Sequence[int], clips: int, device: str, clock: HostClock | None = None
 ) -> Sheet:
-    """Seconds of an epoch over `clips` clips of noise for stacks of `sizes` networks, in interleaved rounds."""
+    """Time an epoch over `clips` clips of noise for stacks of `sizes` networks, in interleaved rounds."""
     name = environment.collect(device).device
-    records = []
+    records: list[dict[str, Any]] = []
     for trial in trials:
         x = torch.randn(clips, trial.front_end.n_mels, trial.front_end.frames).to(device)
         labels = torch.arange(clips, device=device) % len(trial.data.words)
@@ -99,15 +99,15 @@ def main(
     epochs: Annotated[int, typer.Option(help="Epochs of the race against the baselines.")] = 2,
     clips: Annotated[int, typer.Option(help="Clips of the timed epochs.")] = EPOCH_CLIPS,
 ) -> None:
-    """Measures all of it and writes a CSV and a Markdown file of each table."""
+    """Measure all tables and write each as a CSV and a Markdown file."""
     make_folder(folder)
     on = environment.pick_device(device)
     name = environment.collect(on).device
     loaded = load_clips(data, ("yes", "no"))
     trials = plan(parse_axes(["groups"]))
 
-    def deliver(what: str, sheet: Sheet, more: str = "") -> None:
-        keep(sheet, folder / f"{what}.csv", more)
+    def deliver(table: str, sheet: Sheet, more: str = "") -> None:
+        keep(sheet, folder / f"{table}.csv", more)
         show([sheet], "markdown")
 
     if grouped_conv.kernels(on) != "torch":

@@ -1,4 +1,4 @@
-"""What the benchmark suite adds to pytest-benchmark's JSON; `bench.measurement.reader` reads it."""
+"""The fields that the benchmark suite adds to pytest-benchmark's JSON; `bench.measurement.reader` reads them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ from melcnn.kernels import grouped_conv
 
 
 def machine_info(env: Environment, device: str) -> dict[str, Any]:
-    """What ran where, for `machine_info`; pytest-benchmark warns of files in which it differs."""
+    """Return the environment for `machine_info`; pytest-benchmark warns of files that differ in it."""
     return {"gpu": env.device if device == "cuda" else None, "versions": env.packages | {"cuda": env.cuda}}
 
 
 def of_run(env: Environment, device: str, before: Conditions) -> dict[str, Any]:
-    """What is of this run alone, for the file's own key `melbench`."""
+    """Return the facts of this run for the file's own key `melbench`."""
     return {
         "format_version": FORMAT_VERSION,
         "reference_version": reference.VERSION,
@@ -33,7 +33,7 @@ def of_run(env: Environment, device: str, before: Conditions) -> dict[str, Any]:
 
 
 def extra_info(work: Workload, facts: WorkloadFacts, reference_seconds: Sequence[float]) -> dict[str, Any]:
-    """What a benchmark carries beside pytest-benchmark's own figures, for `extra_info`."""
+    """Return the fields of a benchmark beside pytest-benchmark's own figures, for `extra_info`."""
     return {
         "params": facts.params,
         "macs": facts.macs,

@@ -18,7 +18,7 @@ from bench.sweep.store import StoredTrials
 from melcnn.config import Trial
 from melcnn.data.clips import ClipSet, Fold
 from melcnn.errors import Failed
-from melcnn.model import MelCNN, drawing
+from melcnn.model import MelCNN, isolated_random_numbers
 from melcnn.training import TrainedNetwork
 
 log = logging.getLogger(__name__)
@@ -178,6 +178,6 @@ def _prefix(clips: ClipSet) -> str:
 
 def _count(trial: Trial, clips: ClipSet) -> Complexity:
     frames = clips.waveforms.shape[1] // trial.front_end.hop_length + 1
-    with drawing():
+    with isolated_random_numbers():
         network = MelCNN.of(trial)
     return profile.count(network, (1, trial.front_end.n_mels, frames))

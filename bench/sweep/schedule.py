@@ -1,4 +1,4 @@
-"""Which seeds are trained side by side, and how many stacks at once."""
+"""Plan which seeds are trained side by side and how many stacks at once, and train the stacks."""
 
 import math
 import threading

@@ -46,7 +46,7 @@ def find_stored(
     """Find the records of seeds 0 to `seeds` - 1 of each trial, trained on `clips`, among records by identity."""
     # One fingerprint for all trials with noise: hashing it takes as long as a small training.
     trainings = {trial.training.noise: trial.training for trial in trials}
-    fingerprints = {noise: clips.heard_by(training) for noise, training in trainings.items()}
+    fingerprints = {noise: clips.fingerprint_for(training) for noise, training in trainings.items()}
     data = {trial: fingerprints[trial.training.noise] for trial in trials}
     keys = {trial: [trial_identity(trial, data[trial], seed) for seed in range(seeds)] for trial in trials}
     return StoredTrials(

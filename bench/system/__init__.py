@@ -1,1 +1,1 @@
-"""What ran where, and what the machine was doing meanwhile. Reads the system and changes nothing."""
+"""The environment of a run, and the machine's state meanwhile. Reads the system and changes nothing."""

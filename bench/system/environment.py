@@ -1,4 +1,4 @@
-"""What ran where: versions, machine and device, one small collector each; and the choice of a device."""
+"""The environment of a run: versions, machine and device, one small collector each; and the choice of a device."""
 
 import importlib
 import os
@@ -45,7 +45,7 @@ def collect(device: str) -> Environment:
 
 
 def describe() -> str:
-    """What runs where, for a person: versions, device, threads, prepared data."""
+    """Return versions, device, threads and prepared data, for people."""
     env = collect(pick_device("auto"))
     packages = ", ".join(f"{name} {number}" for name, number in env.packages.items() if name != "melbench")
     try:

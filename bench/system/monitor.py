@@ -1,4 +1,4 @@
-"""What the machine does while something is timed: load, clock rates, throttling, memory, energy. Only reads."""
+"""The machine's state while something is timed: load, clock rates, throttling, memory, energy. Only reads."""
 
 import contextlib
 import ctypes
@@ -99,14 +99,15 @@ def free_bytes(device: str) -> int:
 
 
 def _free_in_container() -> int:
-    """By Linux's control groups, version 2: the limit less what is used; files that were read can be let go."""
+    """Return the bytes left by Linux's control groups, version 2: the limit less the usage; file caches can be freed.
+    """
     used = int((CONTROL_GROUP / "memory.current").read_text())
     files = next(line for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines() if "inactive_file" in line)
     return int((CONTROL_GROUP / "memory.max").read_text()) - used + int(files.split()[1])
 
 
 def energy_joules() -> float | None:
-    """What the GPU has used since its driver was loaded; None without NVML or where it does not count."""
+    """Return the energy that the GPU has used since its driver was loaded; None without NVML or a counter."""
     return _nvml(lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3)
 
 
@@ -137,7 +138,8 @@ def _kilobytes(file: Path, name: str) -> int | None:
 
 
 def _nvml(ask: Callable[..., T]) -> T | None:
-    """What NVML says of torch's current GPU; None without the package nvidia-ml-py or the driver's answer."""
+    """Return what NVML answers about torch's current GPU; None without the package nvidia-ml-py or the driver's answer.
+    """
     try:
         import pynvml
 

@@ -28,9 +28,12 @@ LARGEST_OVERHEAD = 0.01
 
 @dataclass
 class Series:
-    """What one candidate took, seconds a call; entry i of each list is round i.
+    """The times of one candidate, seconds a call; entry i of each list is round i.
 
-    calls: calls in one sample. cold_seconds: its very first call. device_seconds: empty without a device clock.
+    Attributes:
+        calls: calls in one sample.
+        cold_seconds: its very first call.
+        device_seconds: empty without a device clock.
     """
 
     calls: int = 1
@@ -42,9 +45,12 @@ class Series:
 
 @dataclass
 class InterleavedRun:
-    """One interleaved run. unmet: what the stopping rule missed when a cap ended the run, by candidate ("": by all).
+    """The times of candidates that were called in turn.
 
-    steady: warm-up saw the candidates settle. overhead_seconds: what reading the clock adds to a sample.
+    Attributes:
+        unmet: what the stopping rule missed when a cap ended the run, by candidate ("": by all).
+        steady: warm-up saw the candidates settle.
+        overhead_seconds: what reading the clock adds to a sample.
     """
 
     series: dict[str, Series]
@@ -63,7 +69,7 @@ class CandidateFailed(Failed):
 
 
 def median_widths(series: Mapping[str, Series]) -> dict[str, float]:
-    """How precisely each candidate's median is known: the relative half-width of its 95% interval."""
+    """Return the precision of each candidate's median: the relative half-width of its 95% interval."""
     found = {}
     for name, one in series.items():
         median, low, high = median_interval(one.seconds)

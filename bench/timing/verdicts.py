@@ -31,7 +31,7 @@ BUSY = 0.10
 
 @dataclass(frozen=True)
 class Comparison:
-    """How long B takes for each second of A: the ratio with its 95% interval, and what is decided."""
+    """The time that B takes for each second of A: the ratio with its 95% interval, and the verdict."""
 
     ratio: float
     low: float
@@ -40,10 +40,10 @@ class Comparison:
 
 
 def decide(low: float, high: float, effect: float = EFFECT) -> str:
-    """What the interval (low, high) of the ratio time of B / time of A says.
+    """Return the verdict from the interval (low, high) of the ratio time of B / time of A.
 
-    SLOWER: all of it is above 1 + effect. FASTER: all of it is below 1 / (1 + effect). SAME: all of it lies
-    between the two. UNCLEAR: none of these. So SLOWER is not said of a slowdown that may be smaller than `effect`.
+    SLOWER: all of it is above 1 + effect. FASTER: all of it is below 1 / (1 + effect). SAME: all of it lies between the
+    two. UNCLEAR: none of these. So a slowdown that may be smaller than `effect` is not called SLOWER.
     """
     most = 1 + effect
     if low > most:
@@ -90,12 +90,12 @@ def log_ratios(pairs: Sequence[Pair]) -> list[float]:
 
 
 def disturbed(one: Series) -> np.ndarray:
-    """Which rounds another process disturbed."""
+    """Return for each round whether another process disturbed it."""
     return np.asarray(one.waited) > DISTURBED * np.asarray(one.seconds)
 
 
 def ratio_precision(pairs: Sequence[Pair]) -> float:
-    """How precisely the ratio is known: the half-width of its 95% interval, relative to it."""
+    """Return the precision of the ratio: the half-width of its 95% interval, relative to it."""
     _, low, high = median_interval(log_ratios(pairs))
     return math.expm1((high - low) / 2) if math.isfinite(high) else math.inf
 

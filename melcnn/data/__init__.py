@@ -1,1 +1,1 @@
-"""Where clips come from: words in, labelled int16 waveforms with speakers and splits out."""
+"""The source of clips: words in, labelled int16 waveforms with speakers and splits out."""

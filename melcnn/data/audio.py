@@ -1,6 +1,6 @@
 """Audio files to one-second clips: any format, rate and channels that libsndfile reads, to 16 kHz mono int16.
 
-The only place that resamples (torchaudio does it), and that is imported for it.
+No other module resamples (torchaudio does it).
 """
 
 import io
@@ -10,25 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from melcnn.errors import InputError, first_line
 
+if TYPE_CHECKING:
+    from torchaudio.transforms import Resample
+
 SAMPLE_RATE = 16_000
 SAMPLES = 16_000
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 
-# A clip is one word; a file this long is a mistake, or made to fill the memory: compressed silence takes no room.
+# A clip is one word; a longer file is a mistake, or made to fill the memory: compressed silence takes no space.
 MAX_SECONDS = 600
-# Samples of all channels: so many are decoded and resampled in seconds.
+# Samples of all channels: this many are decoded and resampled in seconds.
 MAX_VALUES = 2 * SAMPLE_RATE * MAX_SECONDS
-# Of a file: twice so many as numbers of 64 bits, the longest there are.
+# The size of a file: twice as many numbers of 64 bits, the longest that there are.
 MAX_BYTES = 2 * 8 * MAX_VALUES
 
-# How files of the kinds above begin, and of two more that recorders write. libsndfile reads twenty others; some of
-# these readers, which nobody needs, print to standard output what they think of a damaged file.
+# The first bytes of the formats above, and of two more that recorders write. libsndfile reads twenty others, which are
+# not needed; some of those readers print messages about damaged files to standard output.
 _STARTS = re.compile(
     rb"RIFF|RIFX|RF64|fLaC|OggS|ID3|\xff[\xe0-\xff]|FORM....AIF[FC]|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11", re.DOTALL
 )
@@ -38,12 +41,18 @@ MAX_RATIO = 1_000
 
 
 class BadAudio(InputError):
-    """A file that gives no clip. Its text says why, without the file's name: "is empty"."""
+    """A file that gives no clip. The text says why, without the file's name: "is empty"."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A file's audio at 16 kHz, mono, int16 `(samples,)`, and the rate and channels that it had."""
+    """The audio of a file.
+
+    Attributes:
+        waveform: mono, 16 kHz, int16 `(samples,)`.
+        rate: the sample rate of the file, in Hz.
+        channels: the number of channels of the file.
+    """
 
     waveform: np.ndarray
     rate: int
@@ -51,8 +60,11 @@ class Decoded:
 
 
 class _Content(io.BytesIO):
-    """A file's bytes, in which libsndfile may go where a damaged header sends it: what is raised in its callback nobody
-    could catch, and Python would print the traceback."""
+    """The bytes of a file, in which seeking never fails.
+
+    A damaged header may send libsndfile anywhere. An exception in its callback could not be caught, and Python would
+    print the traceback.
+    """
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: len(self.getbuffer())}[whence]
@@ -60,7 +72,11 @@ class _Content(io.BytesIO):
 
 
 def decode(content: bytes) -> Decoded:
-    """The audio of a file's bytes. Raises `BadAudio` if it is none, empty, cut short, or all zeros."""
+    """Decode the bytes of a file.
+
+    Raises:
+        BadAudio: if they are no audio, empty, cut short, or all zeros.
+    """
     import soundfile
 
     if not _STARTS.match(content):
@@ -77,7 +93,8 @@ def decode(content: bytes) -> Decoded:
             if rate // math.gcd(rate, SAMPLE_RATE) > MAX_RATIO:
                 raise BadAudio(f"has the odd sample rate {rate} Hz: convert it to a usual one, such as 16000 Hz")
             # As float, because reading float files as integers would not scale them.
-            frames = file.read(expected, dtype="float32", always_2d=True)  # some, as GSM's, cannot be asked how many
+            # With a count, because some formats, such as GSM, do not know their length.
+            frames = file.read(expected, dtype="float32", always_2d=True)
     except BadAudio:
         raise
     except soundfile.LibsndfileError as error:
@@ -90,7 +107,7 @@ def decode(content: bytes) -> Decoded:
         raise BadAudio("is empty")
     with np.errstate(over="ignore", invalid="ignore"):
         waveform = frames.mean(1) if frames.shape[1] > 1 else frames[:, 0]
-        # After the mean, which of channels that are numbers can be none.
+        # After the mean, which can overflow where every channel is finite.
         if not np.isfinite(waveform).all():
             raise BadAudio("holds values that are not numbers")
         if rate != SAMPLE_RATE:
@@ -102,7 +119,11 @@ def decode(content: bytes) -> Decoded:
 
 
 def read_clip(file: str | Path | BinaryIO) -> np.ndarray:
-    """The one-second clip of a file, int16 `(16000,)`. Raises `InputError` that names the file."""
+    """Return the one-second clip of a file, int16 `(16000,)`.
+
+    Raises:
+        InputError: if the file gives no clip; the message names the file.
+    """
     try:
         if not isinstance(file, str | Path):
             return fit_length(decode(_content(file)).waveform)
@@ -116,7 +137,7 @@ def read_clip(file: str | Path | BinaryIO) -> np.ndarray:
 
 
 def _content(file: BinaryIO) -> bytes:
-    # Piece by piece: what comes in through a pipe may have no end.
+    # Piece by piece: a pipe may have no end.
     content = bytearray()
     while chunk := file.read(1 << 20):
         content += chunk
@@ -126,9 +147,10 @@ def _content(file: BinaryIO) -> bytes:
 
 
 def audio_files(names: Sequence[str]) -> list[str]:
-    """`names` with each folder replaced by the audio files in it, at any depth, in order.
+    """Return `names` with each folder replaced by the audio files in it, at any depth, in order.
 
-    Raises `InputError` for a folder without any.
+    Raises:
+        InputError: for a folder without audio files.
     """
     found: list[str] = []
     for name in names:
@@ -143,33 +165,41 @@ def audio_files(names: Sequence[str]) -> list[str]:
 
 
 def fit_length(waveform: np.ndarray, samples: int = SAMPLES) -> np.ndarray:
-    """`waveform` as `samples` samples: a shorter one is zero-padded at the end, of a longer one the stretch
-    with the most energy is taken, as the makers of Speech Commands did (arXiv:1804.03209)."""
+    """Return a waveform of `samples` samples: its `loudest_stretch`, zero-padded at the end."""
+    stretch = loudest_stretch(waveform, samples)
+    return np.pad(stretch, (0, samples - len(stretch)))
+
+
+def loudest_stretch(waveform: np.ndarray, samples: int = SAMPLES) -> np.ndarray:
+    """Return the view of a waveform on the `samples` samples with the most energy; a shorter waveform as it is.
+
+    The makers of Speech Commands chose their clips in this way (arXiv:1804.03209).
+    """
     if len(waveform) <= samples:
-        return np.pad(waveform, (0, samples - len(waveform)))
+        return waveform
     energy = np.cumsum(np.concatenate([[0.0], waveform.astype(np.float64) ** 2]))
     start = int(np.argmax(energy[samples:] - energy[:-samples]))
     return waveform[start : start + samples]
 
 
 def resample(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """`waveform` (float, `rate` Hz) at 16 kHz, with torchaudio's windowed-sinc filter."""
+    """Resample a waveform (float, `rate` Hz) to 16 kHz by torchaudio's windowed-sinc filter."""
     import torch
 
     return _resampler(rate)(torch.from_numpy(waveform).double()).numpy()
 
 
 @lru_cache
-def _resampler(rate: int):
+def _resampler(rate: int) -> "Resample":
     import torch
     from torchaudio.transforms import Resample
 
-    # In float64, so that rounding to int16 gives the same clip on every machine.
+    # In float64, so that rounding to int16 gives the same clip on each machine.
     return Resample(rate, SAMPLE_RATE, dtype=torch.float64)
 
 
 def _cut_short(content: bytes) -> bool:
-    """Whether a WAV, AIFF or AU file ends before the size in its header; libsndfile does not mind."""
+    """Return whether a WAV, AIFF or AU file ends before the size in its header, which libsndfile ignores."""
     kind = content[:4]
     if kind == b"RIFF":
         expected = int.from_bytes(content[4:8], "little")

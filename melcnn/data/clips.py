@@ -1,6 +1,7 @@
-"""The clip set: every waveform of an experiment in memory, and the cache that spares decoding it twice."""
+"""The clip set, which holds all waveforms of an experiment in memory, and the cache of decoded clip sets."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,19 +12,21 @@ from typing import Any
 import numpy as np
 
 from melcnn.config import Training
-from melcnn.data.audio import fit_length
+from melcnn.data.audio import loudest_stretch
 from melcnn.errors import InputError
 from melcnn.files import cache_folder, make_folder, write_whole
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "validation", "test")
 
-# Raise when clips are decoded or stored differently: older cache files are then not found.
+# Raise when clips are decoded or stored differently: older cache files are then ignored.
 CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold of a cross-validation: `index` counts from 0, `of` is the number of folds."""
+    """A fold of a cross-validation: `index` counts from 0, `of` is the number of folds."""
 
     index: int
     of: int
@@ -36,13 +39,19 @@ class Fold:
 class ClipSet:
     """Labelled clips, ordered by split, word and name, so that each split is one slice.
 
-    waveforms: int16 `(clips, samples)`, zero-padded at the end. labels: int64 `(clips,)`, indices into
-    `words`. splits: int8 `(clips,)`, indices into `SPLITS`. names: `word/file`. speakers: who speaks.
-    lengths: int64 `(clips,)`, samples before padding or cutting. noise: int16 `(samples,)`, the data set's recordings
-    of background noise one after another; empty if it has none. resampled, mixed_down: clips that had
-    another rate, or several channels. left_out: files that gave no clip, each with its reason. remarks:
-    one-line notices for whoever uses these clips. fold: the fold that this is, if any. whole: the fingerprint of the clip
-    set that a fold was made from; empty if this is no fold.
+    Attributes:
+        waveforms: int16 `(clips, samples)`, zero-padded at the end.
+        labels: int64 `(clips,)`, indices into `words`.
+        splits: int8 `(clips,)`, indices into `SPLITS`.
+        names: the name of each clip, `word/file`.
+        speakers: the speaker of each clip.
+        lengths: int64 `(clips,)`, samples before padding or cutting.
+        noise: int16 `(samples,)`, the data set's recordings of background noise one after another; may be empty.
+        resampled, mixed_down: numbers of clips that had another rate, or several channels.
+        left_out: files that gave no clip, each with its reason.
+        remarks: one-line notices for users of these clips.
+        fold: the fold of a cross-validation that this set is; None: it is the whole data set.
+        whole: the fingerprint of the clip set that a fold was made from; empty if this is no fold.
     """
 
     dataset: str
@@ -66,12 +75,12 @@ class ClipSet:
         return len(self.labels)
 
     def split(self, name: str) -> slice:
-        """The clips of split `name` ("train", "validation" or "test")."""
+        """Return the clips of split `name` ("train", "validation" or "test")."""
         first, last = np.searchsorted(self.splits, [SPLITS.index(name), SPLITS.index(name) + 1])
         return slice(int(first), int(last))
 
     def check_splits(self) -> None:
-        """Raises `InputError` if a word has no clip in a split."""
+        """Raise `InputError` if a word has no clip in a split."""
         present = {(int(label), int(split)) for label, split in zip(self.labels, self.splits, strict=True)}
         for label, word in enumerate(self.words):
             for number, split in enumerate(SPLITS):
@@ -88,8 +97,8 @@ class ClipSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that a result can depend on, but for the noise; where the clips lay is no part of it."""
-        # The text that named a fold before folds had a field: identities of older records stay.
+        """A hash of everything that a result can depend on except the noise; the path of the files is no part of it."""
+        # The name that a fold had before there was the field `fold`: older records keep their identity.
         name = f"{self.dataset}, {self.fold}" if self.fold else self.dataset
         digest = hashlib.sha256(f"{name}\n{self.words}\n{self.sample_rate}\n".encode())
         digest.update("\n".join([*self.names, *self.speakers]).encode())
@@ -97,8 +106,8 @@ class ClipSet:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
-    def heard_by(self, training: Training) -> str:
-        """The fingerprint of what a training hears: with the noise only where it asks for that."""
+    def fingerprint_for(self, training: Training) -> str:
+        """Return the fingerprint of the data that a training uses: with the noise only if it uses noise."""
         if not (training.noise and len(self.noise)):
             return self.fingerprint
         return hashlib.sha256(self.fingerprint.encode() + self.noise.tobytes()).hexdigest()[:16]
@@ -106,8 +115,12 @@ class ClipSet:
 
 @dataclass(frozen=True)
 class Clip:
-    """One decoded clip on its way into a `ClipSet`; waveform int16 `(samples,)`. length: its samples before it was
-    fitted; None: it was not."""
+    """A decoded clip on its way into a `ClipSet`.
+
+    Attributes:
+        waveform: int16 `(samples,)`.
+        length: the samples of the recording, if `waveform` is a stretch of it; None: `waveform` is the recording.
+    """
 
     name: str
     word: str
@@ -117,15 +130,14 @@ class Clip:
     length: int | None = None
 
 
-def assemble(
-    dataset: str, words: Sequence[str], sample_rate: int, samples: int, clips: Sequence[Clip], **remarks: Any
-) -> ClipSet:
-    """A `ClipSet` of clips fitted to `samples` samples each (`audio.fit_length`); remarks: further fields."""
+def assemble(dataset: str, words: Sequence[str], sample_rate: int, samples: int, clips: Sequence[Clip]) -> ClipSet:
+    """Return a `ClipSet` of clips, each fitted to `samples` samples as by `audio.fit_length`."""
     words = tuple(words)
     ordered = sorted(clips, key=lambda c: (SPLITS.index(c.split), words.index(c.word), c.name))
     waveforms = np.zeros((len(ordered), samples), np.int16)
     for row, clip in zip(waveforms, ordered, strict=True):
-        row[:] = fit_length(clip.waveform, samples)
+        stretch = loudest_stretch(clip.waveform, samples)
+        row[: len(stretch)] = stretch
     return ClipSet(
         dataset=dataset,
         words=words,
@@ -136,35 +148,34 @@ def assemble(
         names=np.array([c.name for c in ordered]),
         speakers=np.array([c.speaker for c in ordered]),
         lengths=np.array([len(c.waveform) if c.length is None else c.length for c in ordered], np.int64),
-        **remarks,
     )
 
 
-def cached(key: str, make: Callable[[], ClipSet], warn: Callable[[str], None]) -> ClipSet:
-    """The clip set stored under `key`, or `make()`, which is then stored.
+def cached(key: str, make: Callable[[], ClipSet]) -> ClipSet:
+    """Return the clip set stored under `key`; if there is none, return `make()` and store it.
 
-    A damaged cache file is made again. A cache that cannot be written costs a warning and nothing else.
+    A damaged cache file is made again. A cache that cannot be written only causes a warning.
     """
     name = hashlib.sha256(f"{CACHE_VERSION}\n{key}".encode()).hexdigest()[:24]
     path = cache_folder() / f"clips-{name}.npz"
     if os.path.exists(path):
         try:
             return _read(path)
-        except Exception:  # Damage can surface as nearly anything; whatever it is, the file is of no use.
-            warn(f"the cache file {path} is damaged and is made again")
+        except Exception:  # Damage can raise nearly any exception; in each case the file is of no use.
+            log.warning(f"the cache file {path} is damaged and is made again")
     clips = make()
     try:
         make_folder(path.parent)
         _write(path, clips)
     except OSError as error:
-        warn(f"the cache cannot be written ({error}); set MELBENCH_CACHE to a folder that can")
+        log.warning(f"the cache cannot be written ({error}); set MELBENCH_CACHE to a folder that can")
     return clips
 
 
 def _write(path: Path, clips: ClipSet) -> None:
     # Folds are made from a clip set in memory and never cached.
     stored = [f.name for f in fields(clips) if f.name not in ("fold", "whole")]
-    arrays = {name: np.asarray(getattr(clips, name)) for name in stored}
+    arrays: dict[str, Any] = {name: np.asarray(getattr(clips, name)) for name in stored}
     write_whole(path, lambda file: np.savez(file, fingerprint=np.asarray(clips.fingerprint), **arrays))
 
 
@@ -186,11 +197,11 @@ def _read(path: Path) -> ClipSet:
 
 
 def _in_shape(clips: ClipSet) -> bool:
-    """Whether the arrays are as `ClipSet` says, of which the fingerprint knows the bytes at most."""
+    """Return whether the arrays have the shapes and types of a `ClipSet`, of which the fingerprint sees only bytes."""
     n = len(clips.labels)
     each = {"labels": np.int64, "splits": np.int8, "lengths": np.int64, "names": np.str_, "speakers": np.str_}
     return (
         all(getattr(clips, a).shape == (n,) and np.issubdtype(getattr(clips, a).dtype, t) for a, t in each.items())
-        and (clips.waveforms.ndim, len(clips.waveforms), clips.waveforms.dtype) == (2, n, np.int16)
-        and (clips.noise.ndim, clips.noise.dtype) == (1, np.int16)
+        and (clips.waveforms.ndim, len(clips.waveforms), clips.noise.ndim) == (2, n, 1)
+        and clips.waveforms.dtype == clips.noise.dtype == np.int16
     )

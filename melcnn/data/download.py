@@ -1,4 +1,4 @@
-"""One file from the web: resumed where it broke off, verified before anybody opens it."""
+"""Download a file: resume where it broke off, and verify it before anybody opens it."""
 
 import http.client
 import time
@@ -12,17 +12,17 @@ from melcnn.data.source import file_sha256
 from melcnn.errors import InputError
 from melcnn.files import opener
 
-# A server that sends nothing for this long is taken for gone.
+# A server that sends nothing for this long counts as lost.
 TIMEOUT_S = 30
-# Tries that bring no byte before we give up, and the pause between tries.
-FRUITLESS_TRIES = 4
+# Consecutive tries without a new byte before we give up, and the first pause between tries.
+MAX_FAILED_TRIES = 4
 PAUSE_S = 1.0
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that we know before we fetch it."""
+    """A file whose size and checksum are known before it is fetched."""
 
     url: str
     size: int
@@ -47,11 +47,16 @@ def fetch(
     progress: Callable[[int, int], None] = lambda done, total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """The verified file in `folder`; a download that was broken off, now or in an earlier call, goes on.
+    """Download a file to `folder`, verify it, and return its path.
 
-    What has come lies in a `.part` file, which is renamed only once size and SHA-256 are right. progress:
-    hears bytes done and bytes in all. Raises `InputError` if the server cannot be reached, breaks off again
-    and again, or sends another file (which is then removed).
+    An interrupted download, of this call or an earlier one, is resumed. Received bytes are in a `.part` file, which is
+    renamed only once size and SHA-256 are right.
+
+    Args:
+        progress: called with the bytes done and the bytes in all.
+
+    Raises:
+        InputError: if the server cannot be reached, breaks off repeatedly, or sends another file (which is removed).
     """
     target = folder / file.name
     if target.exists():
@@ -59,21 +64,21 @@ def fetch(
             return target
         target.unlink()
     part = folder / f"{file.name}.part"
-    fruitless, reason = 0, ""
+    failed, reason = 0, ""
     while (done := part.stat().st_size if part.exists() else 0) < file.size:
-        if fruitless == FRUITLESS_TRIES:
+        if failed == MAX_FAILED_TRIES:
             raise InputError(
                 f"{file.url} cannot be fetched ({reason}); {done} of {file.size} bytes are kept: run the same command "
                 "to go on, or fetch it by other means and give it with --data"
             )
-        if fruitless:
-            pause(PAUSE_S * 2 ** (fruitless - 1))
+        if failed:
+            pause(PAUSE_S * 2 ** (failed - 1))
         try:
             _receive(file, part, done, progress)
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
         after = part.stat().st_size if part.exists() else 0
-        fruitless = 0 if after > done else fruitless + 1
+        failed = 0 if after > done else failed + 1
         reason = reason or "the server breaks off"
     if part.stat().st_size != file.size or file_sha256(part) != file.sha256:
         part.unlink()
@@ -86,14 +91,14 @@ def fetch(
 
 
 def _receive(file: RemoteFile, part: Path, done: int, progress: Callable[[int, int], None]) -> None:
-    """Appends to `part` what the server sends from byte `done` on, at most up to the size we expect."""
+    """Append the bytes that the server sends from byte `done` on to `part`, at most up to the expected size."""
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={done}-"} if done else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         if done and not resumed:
-            done = 0  # This server always starts from the beginning, and so do we.
+            done = 0  # This server always starts from the beginning.
         with open(part, "ab" if done else "wb", opener=opener) as out:
-            # read1 gives what has come; read would drop it where the server stalls before a whole chunk.
+            # read1 returns the bytes received so far; read would lose them if the server stalls within a chunk.
             while done <= file.size and (chunk := response.read1(CHUNK)):
                 out.write(chunk)
                 done += len(chunk)

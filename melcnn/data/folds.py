@@ -1,4 +1,4 @@
-"""Cross-validation over the clips that are not for testing: folds of whole speakers."""
+"""Cross-validation on the clips outside the test split: folds of whole speakers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ FOLDS = 5
 
 
 def fold_of(speakers: Sequence[str], folds: int = FOLDS) -> np.ndarray:
-    """The fold `(clips,)`, from 0, of each clip: all clips of a speaker in one, about equally many in each.
+    """Return the fold of each clip `(clips,)`, from 0: all clips of a speaker are in one fold.
 
-    Speakers are taken in the order of their hashes, each into the fold that has the fewest clips so far. Raises
-    `InputError` if there are too few speakers.
+    The folds are about equal: each speaker, in the order of their hashes, joins the fold with the fewest clips so far.
+
+    Raises:
+        InputError: if there are too few speakers.
     """
     names, index, counts = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
     if len(names) < folds:
@@ -24,7 +26,7 @@ def fold_of(speakers: Sequence[str], folds: int = FOLDS) -> np.ndarray:
             f"cross-validation needs clips of {folds} speakers or more outside the test split, there are {len(names)}: "
             "add recordings"
         )
-    order = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode()).hexdigest())
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha1(str(names[i]).encode()).hexdigest())
     clips, chosen = np.zeros(folds, int), np.zeros(len(names), int)
     for speaker in order:
         chosen[speaker] = clips.argmin()
@@ -33,10 +35,14 @@ def fold_of(speakers: Sequence[str], folds: int = FOLDS) -> np.ndarray:
 
 
 def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> ClipSet:
-    """`clips` without their test split: fold `fold` of training and validation clips is the new test split.
+    """Return `clips` without their test split: fold `fold` of training and validation clips is the new test split.
 
-    validated: the training chooses its epoch by validation, so the next fold is the validation split, and training has
-    one fold less; without, there is no validation split. Raises `InputError` if a word is missing in one.
+    Args:
+        validated: the training chooses its epoch by validation, so the next fold is the validation split, and training
+            has one fold less; otherwise there is no validation split.
+
+    Raises:
+        InputError: if a word has no clip in a split.
     """
     end = clips.split("test").start
     folded = fold_of(clips.speakers[:end].tolist(), folds)
@@ -59,4 +65,3 @@ def held_out(clips: ClipSet, fold: int, validated: bool, folds: int = FOLDS) -> 
         splits=splits[order],
         **{name: getattr(clips, name)[order] for name in ("waveforms", "labels", "names", "speakers", "lengths")},
     )
-

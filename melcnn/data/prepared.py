@@ -1,4 +1,4 @@
-"""Speech Commands made ready once for `--data auto`: the words asked for, the split lists and the noise."""
+"""Speech Commands, prepared once for `--data auto`: the chosen words, the split lists and the noise."""
 
 import shutil
 import tempfile
@@ -11,22 +11,22 @@ from melcnn.data.source import LISTS, NOISE, members, printable
 from melcnn.errors import InputError
 from melcnn.files import FOLDER_MODE, cache_folder, make_folder, opener
 
-# Where the prepared words came from, beside them.
+# A file beside the prepared words that names their source.
 ORIGIN = ".origin"
 
 
 def folder() -> Path:
-    """Where prepared speech lies, whether or not it is there."""
+    """Return the folder of prepared speech, which may not exist yet."""
     return cache_folder() / "speech_commands"
 
 
 def words() -> list[str]:
-    """The words that are prepared."""
+    """Return the words that are prepared."""
     return sorted(path.name for path in folder().glob("[!._]*") if path.is_dir())
 
 
 def check_words(wanted: Sequence[str]) -> None:
-    """Raises `InputError`, with the command that helps, for words that are not prepared."""
+    """Raise `InputError`, with the command that helps, for words that are not prepared."""
     if missing := [word for word in wanted if word not in words()]:
         raise InputError(
             f"the word {missing[0]!r} is not prepared (prepared are {', '.join(words())}): run "
@@ -37,14 +37,18 @@ def check_words(wanted: Sequence[str]) -> None:
 def prepare(
     source: Path | None, wanted: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
-    """Makes `wanted` words of Speech Commands ready; words that were ready stay. Returns the folder.
+    """Prepare the `wanted` words of Speech Commands beside those already prepared, and return the folder.
 
-    source: a folder or archive in the official layout, or None to download the official archive, which is
-    kept so that more words cost no second download. progress: hears bytes done and bytes in all.
+    The folder of a word is there whole or not at all.
 
-    A word's folder is there whole or not at all. Raises `InputError` for a source that cannot be read, lacks
-    a word or the lists, is another than the words that are ready came from, for a download that fails or
-    is not the official file, and while another process prepares.
+    Args:
+        source: a folder or archive in the official layout; None: the official archive, which is downloaded and kept, so
+            that more words need no second download.
+        progress: called with the bytes done and the bytes in all.
+
+    Raises:
+        InputError: for a source that cannot be read, lacks a word or the lists, or is not the source of the prepared
+            words; for a download that fails or is not the official file; and while another process prepares.
     """
     home = folder()
     origin = "the official archive" if source is None else printable(str(source.resolve()))
@@ -52,7 +56,7 @@ def prepare(
         make_folder(home.parent)
         with locking.held(home.parent, "set MELBENCH_CACHE to another folder"):
             _check_origin(home, origin)
-            for left in home.parent.glob(".prepare-*"):  # of a run that was killed: others hold the lock
+            for left in home.parent.glob(".prepare-*"):  # Left by a killed run: a living one would hold the lock.
                 shutil.rmtree(left, ignore_errors=True)
             if source is None:
                 source = fetch(SPEECH_COMMANDS, home.parent, progress)
@@ -78,7 +82,7 @@ def _renew(home: Path, source: Path, wanted: Sequence[str], origin: str) -> None
 
 
 def _check_origin(home: Path, origin: str) -> None:
-    """Words of two sources, a part of the data set and the whole of it say, must not pass for one data set."""
+    """Raise `InputError` if the prepared words have another origin: words of two sources are not one data set."""
     before = (home / ORIGIN).read_text("utf-8", "replace") if (home / ORIGIN).exists() else origin
     if before != origin:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Clips from word folders: Speech Commands (arXiv:1804.03209) in its official layout, or anybody's recordings.
+"""Clips from word folders: Speech Commands (arXiv:1804.03209) in its official layout, or a person's own recordings.
 
 The layout: `word/speaker_nohash_k.wav`, and for Speech Commands `validation_list.txt`, `testing_list.txt`.
 """
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from melcnn.data.audio import SAMPLE_RATE, SAMPLES, BadAudio, Decoded, decode, fit_length
+from melcnn.data.audio import SAMPLE_RATE, SAMPLES, BadAudio, Decoded, decode, loudest_stretch
 from melcnn.data.clips import Clip, ClipSet, assemble
 from melcnn.data.source import LISTS, NOISE, members
 from melcnn.errors import InputError
@@ -21,7 +21,7 @@ MAX_NUM_WAVS_PER_CLASS = 2**27 - 1
 VALIDATION_PERCENTAGE = 10
 TESTING_PERCENTAGE = 10
 
-# Of background noise in all, an hour: Speech Commands has seven minutes, and it is kept as it is.
+# Background noise in all: Speech Commands has seven minutes. It is kept in memory as it is.
 MAX_NOISE_SECONDS = 3600
 
 # File names of the data set: eight hexadecimal digits for the speaker, and a count.
@@ -29,9 +29,9 @@ SPEAKER_PATTERN = re.compile(r"([0-9a-f]{8})_nohash_\d+$")
 
 
 def which_split(name: str) -> str:
-    """The data set's published rule (in its README): a hash of the speaker decides.
+    """Return the split of a file by the data set's published rule (in its README), a hash of the speaker.
 
-    All of a speaker's files fall into one split, whatever files are added later.
+    All files of a speaker are in one split, also when files are added later.
     """
     speaker = re.sub(r"_nohash_.*$", "", PurePosixPath(name).name)
     digest = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
@@ -44,8 +44,11 @@ def which_split(name: str) -> str:
 
 
 def split_by_file(names: Sequence[str]) -> dict[str, str]:
-    """Splits of one word's files whose speakers are unknown: a hash of each name decides, so that files added
-    later move none. A small set whose validation or test split would be empty gets its lowest hash there."""
+    """Return the splits of one word's files whose speakers are unknown, by a hash of each name.
+
+    Files that are added later move none of them. In a small set, an empty validation or test split gets the file with
+    the lowest hash.
+    """
     splits = {name: which_split(name) for name in names}
     ordered = sorted(names, key=lambda name: hashlib.sha1(name.encode()).hexdigest())
     for split in ("validation", "test"):
@@ -55,12 +58,13 @@ def split_by_file(names: Sequence[str]) -> dict[str, str]:
 
 
 def load(source: Path, words: tuple[str, ...]) -> ClipSet:
-    """All clips of `words` in `source`, a folder or a tar archive of word folders.
+    """Load all clips of `words` in `source`, a folder or a tar archive of word folders.
 
-    With both official lists the splits are theirs. Without, the data set's hash rule decides by speaker; files
-    whose names do not tell the speaker are split one by one, which a remark says.
-    Files that give no clip are left out and named in `left_out`. Raises `InputError` as `members` does, and for more
-    than an hour of noise.
+    The two official lists decide the splits. Without both, the data set's hash rule decides by speaker; files whose
+    names do not contain a speaker are split one by one, with a remark. Files that give no clip are named in `left_out`.
+
+    Raises:
+        InputError: as `members` does, and for more than an hour of noise.
     """
     decoded: dict[str, Decoded] = {}
     lengths: dict[str, int] = {}
@@ -72,22 +76,22 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
             lists[name] = frozenset(line.strip() for line in content.decode(errors="replace").splitlines())
             continue
         try:
-            heard = decode(content)
+            audio = decode(content)
         except BadAudio as error:
-            if not name.startswith(f"{NOISE}/"):  # noise that cannot be heard is none
+            if not name.startswith(f"{NOISE}/"):  # A noise file without audio is simply no noise.
                 left_out.append(f"{name} {error}")
             continue
         if name.startswith(f"{NOISE}/"):
-            noise[name] = heard
+            noise[name] = audio
             if sum(len(each.waveform) for each in noise.values()) > MAX_NOISE_SECONDS * SAMPLE_RATE:
                 raise InputError(
                     f"{source} holds more than {MAX_NOISE_SECONDS // 60} minutes of background noise in {NOISE}: keep "
                     "a part of it"
                 )
         else:
-            # A copy, or a second would hold on to minutes of a file that takes no room where it is compressed.
-            decoded[name] = replace(heard, waveform=fit_length(heard.waveform).copy())
-            lengths[name] = len(heard.waveform)
+            # A copy, because a view of one second would keep all of a long recording in memory.
+            decoded[name] = replace(audio, waveform=loudest_stretch(audio.waveform).copy())
+            lengths[name] = len(audio.waveform)
     remarks = []
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
@@ -111,7 +115,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
                 f"the speakers of {len(unknown)} of {len(decoded)} clips are unknown: these are split by file, and "
                 "accuracy may flatter; name files like 0a1b2c3d_nohash_0.wav (eight hexadecimal digits for the speaker)"
             )
-    return assemble(
+    clips = assemble(
         dataset="speech_commands" if official else "recordings",
         words=words,
         sample_rate=SAMPLE_RATE,
@@ -127,6 +131,9 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
             )
             for name, audio in decoded.items()
         ],
+    )
+    return replace(
+        clips,
         noise=np.concatenate([np.zeros(0, np.int16), *(noise[name].waveform for name in sorted(noise))]),
         resampled=sum(audio.rate != SAMPLE_RATE for audio in decoded.values()),
         mixed_down=sum(audio.channels > 1 for audio in decoded.values()),

@@ -1,9 +1,10 @@
-"""Files of a data set in a folder or a tar archive, read in one pass; nothing is ever extracted here.
+"""The files of a data set in a folder or a tar archive, read in one pass; nothing is ever extracted to the disk.
 
-Archives may be of anybody's making: whatever their headers say, names stay names and sizes stay within limits.
+Anybody may have made an archive: its headers cannot lead outside, and sizes stay within limits.
 """
 
 import bz2
+import functools
 import gzip
 import hashlib
 import lzma
@@ -19,16 +20,16 @@ from melcnn.errors import InputError, visible
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 NOISE = "_background_noise_"
 
-# Speech Commands has a tenth of it. Of each its header is read, however small it is.
+# Speech Commands has a tenth of it. The header of each member is read, and takes time.
 MAX_MEMBERS = 1_000_000
-# Of what says more about a member, its name above all: a path of Linux has 4096 bytes. It is read at once.
+# An extended header, such as a long name, is read at once. A path of Linux has at most 4096 bytes.
 MAX_HEADER_BYTES = 2**20
-# How many times its own size an archive may unpack to. Recordings shrink to a half or a third; a hundredth is made to
-# fill a memory. A small archive may, as it fills none.
+# An archive may unpack to this many times its own size. Recordings shrink to a half or a third; an archive that shrinks
+# to a hundredth is made to fill a memory. A small archive may shrink more, as it fills none.
 MAX_EXPANSION = 100
 SMALL_BYTES = 2**26
 
-# What the libraries raise for an archive that is damaged, or made to be.
+# The exceptions that the libraries raise for a damaged archive, or one that is made to look damaged.
 DAMAGED = (
     OSError,
     EOFError,
@@ -43,11 +44,13 @@ DAMAGED = (
 
 
 def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The split lists, and the audio files directly in `folders`: `(list name or folder/file, content)`.
+    """Yield the split lists, and the audio files directly in `folders`: `(list name or folder/file, content)`.
 
-    In an archive the word folders may lie at any depth. Raises `InputError` for a source that is missing,
-    cannot be read whole, holds members that point outside, links in place of files, more than our limits or two files
-    of one name, or has no such folder.
+    In an archive the word folders may lie at any depth.
+
+    Raises:
+        InputError: for a source that is missing, cannot be read whole, exceeds our limits, lacks one of the folders, or
+            holds members that point outside, links in place of files, or two files of one name.
     """
     seen: set[str] = set()
     given: set[str] = set()
@@ -60,7 +63,7 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
         if len(parts) < 2 or not parts[-1].lower().endswith(SUFFIXES):
             return None
         seen.add(parts[-2])
-        # The folder is a word that was asked for, by that very name.
+        # The name of the folder must equal the word.
         return f"{parts[-2]}/{printable(parts[-1])}" if parts[-2] in folders else None
 
     try:
@@ -90,8 +93,7 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
 
 
 def printable(name: str) -> str:
-    """`name` as text that can be printed and stored: bytes of a file name that are not UTF-8, and what a terminal or a
-    file system obeys, are escaped."""
+    """Return a file name as text that can be printed and stored: bytes that are not UTF-8 and controls are escaped."""
     return visible(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
@@ -108,11 +110,12 @@ def _files(source: Path, wanted: Wanted) -> Iterator[tuple[str, Callable[[], byt
     with source.open("rb") as raw:
         limit = max(SMALL_BYTES, MAX_EXPANSION * source.stat().st_size)
         stream = _Stream(_decompressed(raw), source, limit)
-        # A stream is read once from front to back, which is what a compressed archive is good at.
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+        # Mode "r|" reads once from front to back, because going back in a compressed archive is slow. It calls nothing
+        # but `read`, whereas typeshed wants a whole file.
+        with tarfile.open(mode="r|", fileobj=stream, tarinfo=_Member) as archive:  # type: ignore[call-overload]
             number = 0
             while (member := archive.next()) is not None:
-                archive.members.clear()  # which it keeps for going back
+                archive.members.clear()  # tarfile keeps them for going back, and they would fill the memory.
                 if (number := number + 1) > MAX_MEMBERS:
                     raise InputError(f"{source} has more than {MAX_MEMBERS:,} members: give a part of it")
                 _check_inside(source, member)
@@ -126,8 +129,14 @@ def _files(source: Path, wanted: Wanted) -> Iterator[tuple[str, Callable[[], byt
                             "tar --dereference --hard-dereference"
                         )
                     _check_size(source, name, member.size)
-                    yield name, lambda member=member: archive.extractfile(member).read()
+                    yield name, functools.partial(_content, archive, member)
             stream.check_end(archive.offset)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None  # It is a regular file.
+    return file.read()
 
 
 def _check_size(source: Path, name: str, size: int) -> None:
@@ -138,19 +147,21 @@ def _check_size(source: Path, name: str, size: int) -> None:
 
 
 class _Sparse(Exception):
-    """A file of which the archive lacks the holes: tarfile makes hundreds of megabytes of one header, which nobody
-    counts, and reads a map of any length even of one that is skipped."""
+    """A sparse file, which an archive stores without its holes.
+
+    tarfile makes hundreds of megabytes of one header, uncounted, and reads a map of any length even to skip the file.
+    """
 
 
 class _Member(tarfile.TarInfo):
-    """A header of which only sizes that can be are believed."""
+    """A header of a member; sizes that no honest header has are refused."""
 
     def _proc_gnusparse_10(self, *_: object) -> None:
-        # tarfile's own, which reads the map; no public name is asked before it.
+        # This private method of tarfile reads the map, and tarfile calls no public method before it.
         raise _Sparse
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
         if member.type == tarfile.GNUTYPE_SPARSE:
             raise _Sparse
@@ -176,12 +187,13 @@ def _decompressed(raw: BinaryIO) -> BinaryIO:
 
 
 class _Stream:
-    """A byte stream for tarfile, which takes any damaged header for the end of the archive: `check_end` tells.
+    """A byte stream for tarfile, which takes any damaged header for the end of the archive; `check_end` finds that out.
 
-    Raises `InputError` for more than `limit` bytes: what is unpacked is endless where somebody wants it to be.
+    Raises:
+        InputError: for more than `limit` bytes, because an archive can be made to unpack without end.
     """
 
-    def __init__(self, stream: BinaryIO, source: Path, limit: int):
+    def __init__(self, stream: BinaryIO, source: Path, limit: int) -> None:
         self.stream = stream
         self.source = source
         self.limit = limit
@@ -193,7 +205,7 @@ class _Stream:
         data = self.stream.read(size)
         self._count(len(data))
         self.recent = (self.recent + data)[-4 * tarfile.RECORDSIZE :]
-        # Whoever skips a member of so many bytes as no archive has would ask for ever.
+        # To skip a member with an impossible size, tarfile would read on for ever.
         self.ended += not data
         if self.ended > 2:
             raise EOFError("it ends too early")
@@ -208,10 +220,13 @@ class _Stream:
             )
 
     def check_end(self, offset: int) -> None:
-        """Reads the rest, by which checksums of the compression are checked too. Raises `EOFError` unless
-        from `offset` on there are only the zeros that end an archive."""
-        behind = self.recent[len(self.recent) - (self.position - offset) :] if self.position > offset else b""
-        ended = len(behind) >= tarfile.BLOCKSIZE and not any(behind)
+        """Read the rest, which also checks the checksums of the compression.
+
+        Raises:
+            EOFError: unless there are only the zeros that end an archive from `offset` on.
+        """
+        rest = self.recent[len(self.recent) - (self.position - offset) :] if self.position > offset else b""
+        ended = len(rest) >= tarfile.BLOCKSIZE and not any(rest)
         while rest := self.stream.read(1 << 20):
             self._count(len(rest))
             ended = ended and not any(rest)
@@ -220,7 +235,7 @@ class _Stream:
 
 
 def content_hash(source: Path, folders: Sequence[str]) -> str:
-    """A hash of what `source` holds: of an archive the file's bytes, of a folder the files that are used."""
+    """Return a hash of `source`: of the bytes of an archive, or of the files in a folder that are used."""
     digest = hashlib.sha256()
     if source.is_file():
         return file_sha256(source)
@@ -231,7 +246,11 @@ def content_hash(source: Path, folders: Sequence[str]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises `InputError` if it cannot be read."""
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -243,10 +262,10 @@ def file_sha256(path: Path) -> str:
 
 
 def _check_inside(source: Path, member: tarfile.TarInfo) -> None:
-    """An honest data set holds files and folders under its own root; anything else says what the file is."""
+    """Raise `InputError` for a member outside the archive's root and for a device: no data set has such members."""
     names = [member.name] + [member.linkname] * (member.issym() or member.islnk())
     for name in names:
-        # As Windows reads it too, whose backslashes and drives are letters elsewhere.
+        # Also as Windows reads it, where backslashes and drives have a meaning.
         if any(".." in path.parts or path.anchor for path in (PurePosixPath(name), PureWindowsPath(name))):
             raise InputError(
                 f"{source} has a member that points outside, {name!r}: this is no data set; do not unpack it either"

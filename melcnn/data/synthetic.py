@@ -1,6 +1,6 @@
-"""Embedded data: words spoken by eSpeak NG in many voices, in noise. Needs no download; is no speech.
+"""Synthetic data: words spoken by eSpeak NG in many voices, in noise. It needs no download and is no real speech.
 
-Good for trying melbench out and for tests. What it says of networks is about these voices alone.
+It is good for tests and for a first try. Results on it hold for these voices alone.
 """
 
 import json
@@ -17,12 +17,12 @@ from melcnn.data.audio import SAMPLE_RATE, SAMPLES, fit_length, resample
 from melcnn.data.clips import SPLITS, Clip, ClipSet, assemble
 from melcnn.errors import InputError
 
-# Raise when other clips come out: they are then made anew, and other results are not mixed with older ones.
+# Raise when the clips change: they are then made anew, and results on them are not mixed with older ones.
 VERSION = 1
 
 CLIPS = {"train": 1600, "validation": 400, "test": 600}
 
-# eSpeak NG's voice variants, those that sound like a person. A split has voices of its own, in every accent.
+# The voice variants of eSpeak NG that sound like a person. Each split has voices of its own, in every accent.
 VOICES = (
     "Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed "
     "adam anika announcer antonio aunty belinda benjamin boris caleb david ed edward f1 f2 f3 f4 f5 grandma grandpa "
@@ -32,23 +32,26 @@ VOICES = (
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 VOICE_SHARE = {"train": 0.6, "validation": 0.15, "test": 0.25}
 
-RATE = (110, 240)  # words a minute
-PITCH = (15, 85)  # of 0 to 99
-LEVEL_DB = (-30.0, -1.0)  # loudest sample of the clip, in dB of full scale
-SNR_DB = (-5.0, 15.0)  # power of the word while it sounds against that of the noise
-NOISE_POLE = (0.0, 0.95)  # of the one-pole filter that colours the noise: white to rumbling
+RATE = (110, 240)  # words per minute
+PITCH = (15, 85)  # on eSpeak NG's scale of 0 to 99
+LEVEL_DB = (-30.0, -1.0)  # the loudest sample of the clip, in dB of full scale
+SNR_DB = (-5.0, 15.0)  # the power of the word while it sounds against that of the noise
+NOISE_POLE = (0.0, 0.95)  # the pole of the one-pole filter of the noise: white to low-pass
 
 
 def synthesize(words: Sequence[str], seed: int = 0) -> ClipSet:
-    """Clips of `words`, as many of each, in splits that share no voice; the same for the same seed.
+    """Return clips of `words`, equally many of each, in splits that share no voice; a seed fixes them.
 
-    Voice, accent, pitch, rate, offset, level and noise are drawn for every clip. Raises `InputError`
-    without the extra `synthetic`, and for a word that eSpeak NG cannot speak.
+    Voice, accent, pitch, rate, offset, level and noise are drawn for every clip.
+
+    Raises:
+        InputError: without the extra `synthetic`, for a word that eSpeak NG cannot speak, and for words that it speaks
+            alike.
     """
     words = tuple(words)
     rng = np.random.default_rng([seed, VERSION])
     requests = _requests(words, rng)
-    # Each word once in the same way, by which silent words and words that sound alike are found.
+    # Each word once in the same voice, to find silent words and words that sound alike.
     plain = [{"text": word, "voice": f"{ACCENTS[0]}+{VOICES[0]}", "rate": 160, "pitch": 50} for word in words]
     sounds = _speak(plain + [request for _, request in requests])
     _check_sounds(words, sounds[: len(words)])
@@ -70,11 +73,11 @@ def synthesize(words: Sequence[str], seed: int = 0) -> ClipSet:
 
 
 def _check_sounds(words: tuple[str, ...], sounds: list[np.ndarray]) -> None:
-    heard: dict[bytes, str] = {}
+    spoken: dict[bytes, str] = {}
     for word, sound in zip(words, sounds, strict=True):
         if not sound.any():
             raise InputError(f"eSpeak NG cannot speak the word {word!r}: choose a word of letters or digits")
-        if (twin := heard.setdefault(sound.tobytes(), word)) != word:
+        if (twin := spoken.setdefault(sound.tobytes(), word)) != word:
             raise InputError(f"eSpeak NG speaks {twin!r} and {word!r} alike: choose words that sound different")
 
 
@@ -93,12 +96,12 @@ def _requests(words: tuple[str, ...], rng: np.random.Generator) -> list[tuple[st
                 "pitch": int(rng.integers(PITCH[0], PITCH[1] + 1)),
             }
             requests.append((split, request))
-    # Switching voices costs more than speaking, so those of one voice follow each other.
+    # Switching voices takes longer than speaking, so requests for one voice follow each other.
     return sorted(requests, key=lambda r: (SPLITS.index(r[0]), r[1]["voice"], json.dumps(r[1])))
 
 
 def _in_noise(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One second with `sound` (float, at 16 kHz) somewhere in it, at a drawn level, in drawn noise."""
+    """Return one second, int16, with `sound` (float, at 16 kHz) at a random offset and level in random noise."""
     loud = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
     sound = sound[loud[0] : loud[-1] + 1]
     if len(sound) > SAMPLES:
@@ -112,7 +115,7 @@ def _in_noise(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _speak(requests: list[dict]) -> list[np.ndarray]:
-    """What eSpeak NG says, as float in -1 to 1 at 16 kHz; it runs as a process of its own."""
+    """Return the speech of eSpeak NG as float in -1 to 1 at 16 kHz; eSpeak NG runs in a process of its own."""
     if find_spec("espeakng_loader") is None:
         raise InputError(
             "--data synthetic needs eSpeak NG: pip install 'melbench[synthetic]' (in a checkout: "

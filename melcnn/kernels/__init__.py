@@ -1,1 +1,1 @@
-"""Our own kernels, and which of them or of torch's is the faster on this machine."""
+"""Our own kernels, and the choice between them and torch's on this machine."""

@@ -13,19 +13,19 @@ from melcnn import native
 from melcnn.config import FrontEnd
 from melcnn.frontend import LOG_OFFSET, LogMelFilterBanks, normalized
 
-# Of the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches, a GPU wants more at once.
+# For the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches; a GPU needs larger batches.
 CLIPS_PER_BATCH = {"cpu": 64, "cuda": 2048}
 
-# Fewer are done before another thread has begun.
+# Fewer clips are done before another thread has started.
 CLIPS_PER_THREAD = 4
 
-# What int16 samples are divided by.
+# The divisor of int16 samples.
 FULL_SCALE = 32768.0
 
 
 @torch.no_grad()
 def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.device) -> Tensor:
-    """Features `(clips, n_mels, frames)` float32 of int16 waveforms `(clips, samples)`.
+    """Return features `(clips, n_mels, frames)`, float32, of int16 waveforms `(clips, samples)`.
 
     The kernel computes in double precision: it differs from the module by the module's own rounding.
     """
@@ -38,10 +38,10 @@ def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.devi
     return torch.cat([module(batch.to(device).float() / FULL_SCALE) for batch in batches])
 
 
-# Its filters take longer to make than the features of a few clips.
+# Cached, because its filters take longer to make than the features of a few clips.
 @functools.lru_cache(maxsize=8)
 def _module(front_end: FrontEnd) -> LogMelFilterBanks:
-    return LogMelFilterBanks(**front_end.model_dump())  # which warns of filters that are constant
+    return LogMelFilterBanks(**front_end.model_dump())  # It warns of filters that are constant.
 
 
 def _by_kernel(kernels: ctypes.CDLL, waveforms: np.ndarray, front_end: FrontEnd) -> Tensor:
@@ -86,7 +86,11 @@ def _tables(front_end: FrontEnd) -> tuple[np.ndarray, ...]:
 
 
 def _bands(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Filters `(bins, n_mels)` without the zeros around them: each one's first bin, bins, and all weights in a row."""
+    """Return filters `(bins, n_mels)` without the zeros around them.
+
+    Returns:
+        the first bin of each filter, its number of bins, and the weights of all filters in a row.
+    """
     low, width, weights = [], [], []
     for column in filters.T:
         inside = np.flatnonzero(column)

@@ -1,7 +1,7 @@
-"""The grouped convolution of `melcnn.kernels.grouped_conv` on a GPU: few channels a group, so products in registers and no matrix units.
+"""The grouped convolution on a GPU: groups have few channels, so products stay in registers and use no matrix units.
 
-Sums are added up in one order, without atomic additions: the same from run to run. With `TRITON_INTERPRET=1` the same
-kernels run on the CPU, which is how they are tested without a GPU.
+Sums have a fixed order, without atomic additions, so results repeat exactly. With `TRITON_INTERPRET=1` the kernels run
+on the CPU, which tests them without a GPU.
 """
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from melcnn.kernels.shapes import output_length
 
 BLOCK = 128  # positions along time
-MOST_ROWS = 16  # channels of a group that one program computes
-CLIPS_A_SLICE = 32  # whose gradients of weights one program adds up
+MAX_ROWS = 16  # channels of a group that one program computes
+CLIPS_PER_SLICE = 32  # clips whose weight gradients one program adds up
 
 
 @triton.jit
@@ -95,8 +95,10 @@ def _weight_gradient(
     tl.store(to + ((g * C_OUT + rows) * C_IN + c) * TAPS + k, tl.sum(sums, 1), real)
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, groups: int):
-    """As `melcnn.kernels.grouped_conv.grouped_conv1d`, of contiguous float32 tensors on one device."""
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, groups: int
+) -> Tensor:
+    """Compute `melcnn.kernels.grouped_conv.grouped_conv1d` of contiguous float32 tensors on one device."""
     clips, _, length = x.shape
     outputs, c_in, taps = weight.shape
     out_length = output_length(x, weight, stride, padding, dilation)
@@ -119,7 +121,7 @@ def backward(
     groups: int,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias; an empty tensor for one that is not wanted."""
+    """Return the gradients of x, weight and bias; an empty tensor for one that is not wanted."""
     clips, _, length = x.shape
     outputs, c_in, taps = weight.shape
     out_length, c_out = dy.shape[2], outputs // groups
@@ -133,11 +135,11 @@ def backward(
         )  # fmt: skip
     if wanted[1]:
         rows, parts = _rows(c_out, groups)
-        slices = triton.cdiv(clips, CLIPS_A_SLICE)
+        slices = triton.cdiv(clips, CLIPS_PER_SLICE)
         sums = x.new_empty(slices, *weight.shape)
         _weight_gradient[(slices, parts, c_in * taps)](
             dy, x, sums, clips, groups, length, out_length, stride, padding, dilation,
-            C_IN=c_in, C_OUT=c_out, TAPS=taps, SLICE=CLIPS_A_SLICE, ROWS=rows,
+            C_IN=c_in, C_OUT=c_out, TAPS=taps, SLICE=CLIPS_PER_SLICE, ROWS=rows,
             BLOCKS=triton.cdiv(out_length, BLOCK), BLOCK=BLOCK,
         )  # fmt: skip
         dw = sums.sum(0)
@@ -147,6 +149,6 @@ def backward(
 
 
 def _rows(channels: int, groups: int) -> tuple[int, int]:
-    """Channels of a group that one program computes, a power of two, and programs for all groups."""
-    rows = min(triton.next_power_of_2(channels), MOST_ROWS)
+    """Return the channels of a group that one program computes, a power of two, and the programs for all groups."""
+    rows = min(triton.next_power_of_2(channels), MAX_ROWS)
     return rows, groups * triton.cdiv(channels, rows)

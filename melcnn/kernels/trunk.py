@@ -1,13 +1,13 @@
-"""The blocks of a network on the CPU in few passes over memory: convolution, ReLU, BatchNorm and pooling of all of them
-in one call of C (`melcnn/native/trunk.c`), forward and backward.
+"""The blocks of a network on the CPU, all in one call of C (`melcnn/native/trunk.c`) with few passes over memory.
 
-The arithmetic is that of the layers in `melcnn.model`, to the last bits but for the order of sums.
+Results, forward and backward, equal those of the layers in `melcnn.model` up to the order of sums.
 """
 
 import ctypes
 import functools
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,14 @@ from melcnn import augmentation, native
 from melcnn.kernels import autotune
 from melcnn.shuffle import ChannelShuffle
 
-MOST_BLOCKS = 8
-MOST_CLIPS = 256  # in the measurement that chooses: of larger batches the choice is the same
-LAYERS = (nn.Conv1d, nn.ReLU, nn.BatchNorm1d)
-ONLY = ((3,), (1,), (1,), (1,))  # kernel size, stride, padding, dilation
+if TYPE_CHECKING:
+    from melcnn.model import MelCNN
 
+MAX_BLOCKS = 8
+MAX_CLIPS = 256  # in the measurement that chooses: for larger batches the choice is the same
+GEOMETRY = ((3,), (1,), (1,), (1,))  # kernel size, stride, padding and dilation of all convolutions
 
+# The fields of the C structure of a block.
 POINTERS = (
     *("weight", "bias", "gamma", "beta", "mean", "variance", "running_mean", "running_variance"),
     *("d_weight", "d_bias", "d_gamma", "d_beta"),
@@ -49,7 +51,12 @@ class _Sizes(ctypes.Structure):
 
 
 class _Layers(NamedTuple):
-    """A block's layers, with `(weight, bias, gamma, beta)` and running mean and variance."""
+    """The layers of a block.
+
+    Attributes:
+        weights: `(weight, bias, gamma, beta)`.
+        statistics: running mean and variance.
+    """
 
     convolution: nn.Conv1d
     norm: nn.BatchNorm1d
@@ -58,16 +65,18 @@ class _Layers(NamedTuple):
     shuffled: bool
 
 
-def takes(
-    network: nn.Module, x: Tensor, index: Tensor | None = None, views: Tensor | None = None
+def supported_layers(
+    network: "MelCNN", x: Tensor, index: Tensor | None = None, views: Tensor | None = None
 ) -> list[_Layers] | None:
-    """The layers of the blocks of `network` (a `MelCNN`) if our kernels can compute them for `x`, `index` and `views`,
-    as `run` describes them, and nobody would see the difference: no hook of a layer, no tracer, no mode that listens to
-    operators. Else None, and what is wrong altogether is left to torch, which says so: C checks nothing."""
+    """Return the layers of the blocks of `network` if our kernels can compute them for the arguments of `run`.
+
+    Else return None: where a hook, a tracer or a dispatch mode would see the difference, and where arguments do not
+    fit. Torch then reports what is wrong, because C checks nothing.
+    """
     blocks, replicas, interleaving = network.blocks, network.replicas, network.interleaving
     if (
-        type(x) not in (Tensor, nn.Parameter)  # Others have no memory of their own.
-        or not native.unobserved()
+        type(x) not in (Tensor, nn.Parameter)  # Other types have no memory of their own.
+        or not native.is_eager()
         or native.library() is None
         or torch.nn.modules.module._has_any_global_hook()
         or _hooked(blocks)
@@ -76,12 +85,12 @@ def takes(
         or x.dtype != torch.float32
         or x.dim() != 3
         or (torch.is_grad_enabled() and x.requires_grad)
-        or not 1 <= len(blocks) <= MOST_BLOCKS
+        or not 1 <= len(blocks) <= MAX_BLOCKS
     ):
         return None
     last = len(blocks) - 1
-    found = [_layers(block, number == last) for number, block in enumerate(blocks)]
-    if None in found or len({layers.shuffled for layers in found[:-1]}) > 1:
+    found = [layers for number, block in enumerate(blocks) if (layers := _layers(block, number == last))]
+    if len(found) <= last or len({layers.shuffled for layers in found[:-1]}) > 1:
         return None
     first, training = found[0].convolution, found[0].norm.training
     same = (first.groups, first.out_channels, found[0].norm.eps, training)
@@ -90,7 +99,7 @@ def takes(
     if first.groups % replicas or any(layers.convolution.in_channels != first.out_channels for layers in found[1:]):
         return None
     if not training and torch.is_grad_enabled() and any(w.requires_grad for layers in found for w in layers.weights):
-        return None  # The gradient by fixed statistics is not in our kernels.
+        return None  # Our kernels have no gradient for fixed statistics.
     fits = x.shape[1] * (1 if index is None else replicas) == first.in_channels and len(x) > 0
     fits = fits and x.shape[2] >> (len(found) - 1) > 0
     if fits and index is not None:
@@ -108,85 +117,110 @@ def takes(
 
 
 def _hooked(*modules: nn.Module) -> bool:
-    for module in modules:
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-            return True
-    return False
+    # torch has no public question for hooks.
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in modules
+    )
 
 
 def _layers(block: nn.Module, last: bool) -> _Layers | None:
-    """Convolution and norm of a block as `melcnn.model` makes it; None of another one."""
+    """Return the layers of a block as `melcnn.model` makes it; None for any other block."""
     layers = tuple(block._modules.values()) if type(block) is nn.Sequential else ()
-    if tuple(map(type, layers[:4])) != (*LAYERS, nn.AdaptiveAvgPool1d if last else nn.MaxPool1d):
+    if len(layers) < 4:
         return None
-    if _hooked(block, *layers):
+    convolution, relu, norm, pooling, *shuffle = layers
+    # Exact types: a subclass may compute something else.
+    if type(convolution) is not nn.Conv1d or type(relu) is not nn.ReLU or type(norm) is not nn.BatchNorm1d:
         return None
-    convolution, _, norm, pooling, *shuffle = layers
-    if shuffle and (list(map(type, shuffle)) != [ChannelShuffle] or shuffle[0].all_groups != convolution.groups):
+    if not _pools(pooling, last) or _hooked(block, convolution, relu, norm, pooling, *shuffle):
+        return None
+    if shuffle and not (len(shuffle) == 1 and _shuffles(shuffle[0], convolution.groups)):
+        return None
+    geometry = convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation
+    if geometry != GEOMETRY or convolution.padding_mode != "zeros" or norm.momentum is None:
         return None
     own, of_norm, outputs = convolution._parameters, norm._parameters, (convolution.out_channels,)
     weights = own.get("weight"), own.get("bias"), of_norm.get("weight"), of_norm.get("bias")
     statistics = norm._buffers.get("running_mean"), norm._buffers.get("running_var")
     shapes = (*outputs, convolution.in_channels // convolution.groups, *convolution.kernel_size), *[outputs] * 5
-    pooled = (
-        pooling.output_size == 1
-        if last
-        else (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation) == (2, 2, 0, 1)
+    tensors = [
+        t
+        for t, shape in zip((*weights, *statistics), shapes, strict=True)
+        if t is not None
+        and type(t) in (Tensor, nn.Parameter)
+        and t.shape == shape
+        and t.dtype == torch.float32
+        and t.is_cpu
+        and t.is_contiguous()
+    ]
+    if len(tensors) < len(shapes):
+        return None
+    return _Layers(convolution, norm, tuple(tensors[:4]), tuple(tensors[4:]), bool(shuffle))
+
+
+def _pools(pooling: nn.Module | None, last: bool) -> bool:
+    """Return whether a layer is the pooling of the last block (mean over time) or of another (max 2)."""
+    if last:
+        return type(pooling) is nn.AdaptiveAvgPool1d and pooling.output_size == 1
+    return (
+        type(pooling) is nn.MaxPool1d
+        and (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation) == (2, 2, 0, 1)
         and not (pooling.ceil_mode or pooling.return_indices)
     )
-    if (
-        pooled
-        and (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation) == ONLY
-        and convolution.padding_mode == "zeros"
-        and norm.momentum is not None
-        and all(
-            type(t) in (Tensor, nn.Parameter)
-            and t.shape == shape
-            and t.dtype == torch.float32
-            and t.is_cpu
-            and t.is_contiguous()
-            for t, shape in zip((*weights, *statistics), shapes, strict=True)
-        )
-    ):
-        return _Layers(convolution, norm, weights, statistics, bool(shuffle))
-    return None
+
+
+def _shuffles(layer: nn.Module | None, groups: int) -> bool:
+    return type(layer) is ChannelShuffle and layer.all_groups == groups
 
 
 class Workspaces:
-    """Memory that training steps use again and again: each step needs the same, and new memory of this size is slow,
-    because the system clears it and maps it page by page. Who has it has it alone, until the last tensor on it is
-    gone."""
+    """Memory that training steps reuse: each step needs as much, and the system clears and maps new memory slowly.
 
-    def __init__(self):
+    A workspace has one user at a time, until the last tensor on it is gone.
+    """
+
+    def __init__(self) -> None:
         self.spare: list[np.ndarray] = []
 
     def take(self, count: int) -> Tensor:
-        """count float32, uninitialised."""
+        """Return `count` float32 numbers, uninitialised."""
         try:
-            memory = self.spare.pop()  # Another thread may have been the first to it.
+            memory: np.ndarray | None = self.spare.pop()  # Another thread may have taken it.
         except IndexError:
             memory = None
         if memory is None or len(memory) != count:
             memory = np.empty(count, np.float32)
-        view = memory.view()  # The tensor holds on to it, and nobody else does.
+        view = memory.view()  # Only the tensor holds a reference to it.
         weakref.finalize(view, self.spare.append, memory).atexit = False
         return torch.from_numpy(view)
 
-    def __deepcopy__(self, memo) -> "Workspaces":
+    def __deepcopy__(self, memo: object) -> "Workspaces":
         return Workspaces()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["Workspaces"], tuple[()]]:
         return Workspaces, ()
 
 
 def run(
-    layers: list[_Layers], network: nn.Module, x: Tensor, index: Tensor | None = None, views: Tensor | None = None
+    layers: list[_Layers], network: "MelCNN", x: Tensor, index: Tensor | None = None, views: Tensor | None = None
 ) -> Tensor:
-    """What the blocks of `network`, with `layers` (by `takes`), make of x `(clips, replicas * n_mels, frames)`:
-    `(clips, replicas * channels)`. With an index `(clips, replicas)` x is `(data set, n_mels, frames)`, and replica r
-    of clip n sees clip `index[n, r]` of it, without a copy, as `views[n, r]` show it. In training the running
-    statistics move as torch's do."""
-    x, index, views = (tensor if tensor is None else tensor.contiguous() for tensor in (x, index, views))
+    """Compute the blocks of `network`, given its `supported_layers`.
+
+    In training the running statistics are updated as torch updates them.
+
+    Args:
+        x: `(clips, replicas * n_mels, frames)`; with an index `(data set, n_mels, frames)`.
+        index: `(clips, replicas)`; replica r sees as clip n the clip `index[n, r]` of x, without a copy.
+        views: `(clips, replicas, VIEW)`; how replica r sees clip n (`melcnn.augmentation`).
+
+    Returns:
+        `(clips, replicas * channels)`.
+    """
+    kernels = native.library()
+    assert kernels is not None  # `supported_layers` has seen to it.
+    x = x.contiguous()
+    index, views = (tensor if tensor is None else tensor.contiguous() for tensor in (index, views))
     first, replicas = layers[0].convolution, network.replicas
     clips, frames = len(x) if index is None else len(index), x.shape[2]
     sizes = _Sizes(
@@ -206,35 +240,41 @@ def run(
     if not layers[0].norm.training:
         y = x.new_empty(clips, first.out_channels)
         blocks = _blocks([(*layer.weights, *layer.statistics) for layer in layers])
-        native.call(native.library().trunk_infer, sizes, blocks, x, index, views, y)
+        native.call(kernels.trunk_infer, sizes, blocks, x, index, views, y)
         return y
     running = [layer.statistics for layer in layers]
     momenta = [layer.norm.momentum for layer in layers]
     weights = [weight for layer in layers for weight in layer.weights]
-    y = _Train.apply(network.workspaces, sizes, running, momenta, x, index, views, *weights)
+    y = _Train.apply(kernels, network.workspaces, sizes, running, momenta, x, index, views, *weights)
     for layer in layers:
+        assert layer.norm.num_batches_tracked is not None  # There are running statistics, and so this count.
         layer.norm.num_batches_tracked += 1
     return y
 
 
-def choose(network: nn.Module, clips: int, frames: int, picked: bool) -> str:
-    """Whose kernels are the faster for a `MelCNN` on the CPU, in its mode and at about so many clips at once, picked by
-    an index or not: "melcnn" or "torch"; a choice that is kept."""
+def choose(network: "MelCNN", clips: int, frames: int, picked: bool) -> str:
+    """Return the faster kernels for a network on the CPU in its present mode, "melcnn" or "torch"; cached.
+
+    Args:
+        clips: the approximate batch size.
+        picked: whether an index picks the clips.
+    """
     if native.library() is None:
         return "torch"
-    clips = min(1 << (clips - 1).bit_length(), MOST_CLIPS)
-    shape = network.arguments | {"replicas": network.replicas}
-    key = ("trunk", network.training, torch.get_num_threads(), picked, clips, int(frames), *shape.values())
+    clips = min(1 << (clips - 1).bit_length(), MAX_CLIPS)
+    arguments, replicas = network.arguments, network.replicas
+    shape = (*arguments.values(), replicas)
+    key = ("trunk", network.training, torch.get_num_threads(), picked, clips, int(frames), *shape)
 
-    def ways() -> dict:
-        # A new one of the same shape: the network itself may have hooks, and weights that cannot be copied.
+    def candidates() -> dict[str, Callable[[], None]]:
+        # A new network of the same shape: the given one may have hooks, and weights that cannot be copied.
         with torch.device("meta"):
-            probe = type(network)(**shape)
+            probe = type(network)(**arguments, replicas=replicas)
         probe.to_empty(device="cpu").train(network.training)
         for tensor in probe.state_dict().values():
-            tensor.copy_(autotune.noise(*tensor.shape).abs())  # Variances are positive.
-        data = autotune.noise(clips, shape["n_mels"] * (1 if picked else network.replicas), frames)
-        index = torch.arange(clips)[:, None].expand(-1, network.replicas).contiguous() if picked else None
+            tensor.copy_(autotune.random_data(*tensor.shape).abs())  # Variances are positive.
+        data = autotune.random_data(clips, arguments["n_mels"] * (1 if picked else replicas), frames)
+        index = torch.arange(clips)[:, None].expand(-1, replicas).contiguous() if picked else None
 
         def call(kernels: str) -> None:
             probe.kernels = kernels
@@ -245,16 +285,31 @@ def choose(network: nn.Module, clips: int, frames: int, picked: bool) -> str:
 
         return {kernels: functools.partial(call, kernels) for kernels in ("torch", "melcnn")}
 
-    return autotune.choose(key, ways)
+    return autotune.choose(key, candidates)
 
 
 class _Train(torch.autograd.Function):
-    """weights: `(weight, bias, gamma, beta)` of each block in turn; running: their running mean and variance, which
-    move."""
+    """The blocks in training.
+
+    Args:
+        running: running mean and variance of each block, which are updated.
+        weights: `(weight, bias, gamma, beta)` of each block in turn.
+    """
 
     @staticmethod
-    def forward(ctx, workspaces, sizes, running, momenta, x, index, views, *weights):
-        kernels, channels = native.library(), sizes.replicas * sizes.channels
+    def forward(
+        ctx: Any,
+        kernels: ctypes.CDLL,
+        workspaces: Workspaces,
+        sizes: _Sizes,
+        running: Sequence[tuple[Tensor, ...]],
+        momenta: Sequence[float],
+        x: Tensor,
+        index: Tensor | None,
+        views: Tensor | None,
+        *weights: Tensor,
+    ) -> Tensor:
+        channels = sizes.replicas * sizes.channels
         workspace = workspaces.take(sizes.replicas * kernels.trunk_workspace(ctypes.byref(sizes)))
         y, moments = x.new_empty(sizes.clips, channels), x.new_empty(sizes.blocks, 2, channels)
         tensors = zip(_by_block(weights), moments, running, strict=True)
@@ -265,25 +320,29 @@ class _Train(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("the blocks have no gradients of gradients: set kernels = 'torch' of the network")
         workspace, moments, *weights = ctx.saved_tensors
         gradients = [torch.empty_like(weight) for weight in weights]
         tensors = zip(_by_block(weights), moments, _by_block(gradients), strict=True)
-        # The running statistics have moved, and are not asked for again.
+        # The running statistics are not used here, so the batch's stand in for them.
         blocks = _blocks([(*own, *of_batch, *of_batch, *wanted) for own, of_batch, wanted in tensors])
         ctx.sizes.threads = torch.get_num_threads()
         native.call(ctx.kernel, ctx.sizes, blocks, dy.contiguous(), workspace)
-        return (None,) * 7 + tuple(gradients)
+        return (*[None] * 8, *gradients)
 
 
-def _by_block(tensors) -> list[tuple[Tensor, ...]]:
+def _by_block(tensors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     return [tuple(tensors[i : i + 4]) for i in range(0, len(tensors), 4)]
 
 
-def _blocks(tensors, momenta=()) -> ctypes.Array:
-    """tensors: of each block, in the order of `POINTERS`, the last ones where they are needed."""
+def _blocks(tensors: Sequence[Sequence[Tensor]], momenta: Iterable[float] = ()) -> ctypes.Array[_Block]:
+    """Return the C structures of the blocks.
+
+    Args:
+        tensors: of each block, in the order of `POINTERS`; trailing ones may be missing.
+    """
     made = (_Block * len(tensors))(*(_Block(*[tensor.data_ptr() for tensor in own]) for own in tensors))
     for block, momentum in zip(made, momenta, strict=False):
         block.momentum = momentum

@@ -1,11 +1,12 @@
 """Our C kernels, compiled for this very machine by its C compiler at first use, and kept in the cache.
 
-Without a compiler `library` is None, and what calls it goes on with torch.
+Without a compiler `library` returns None, and its callers use torch.
 """
 
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -14,8 +15,7 @@ import stat
 import subprocess
 import tempfile
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +24,13 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from melcnn.files import cache_folder, make_folder
 
+log = logging.getLogger(__name__)
+
 SOURCES = ("log_mel.c", "trunk.c", "grouped_conv.c", "grouped_conv_double.c")
 HEADERS = ("lanes.h", "rows.h", "trunk.h")
 
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
-# For this very processor, in the spelling of one compiler or the other; with threads if the compiler knows OpenMP.
+# Tried in this order: for this very processor, as GCC or as Clang spells it, and with threads if there is OpenMP.
 ATTEMPTS = (
     ("-march=native", "-fopenmp"),
     ("-mcpu=native", "-fopenmp"),
@@ -37,64 +39,76 @@ ATTEMPTS = (
     (),
 )
 
-# Set to "torch" to do without.
+# The environment variable that disables our kernels if it is "torch".
 SWITCH = "MELBENCH_KERNELS"
 
 COMPILE_SECONDS = 120
 
 
-_switched_off = threading.local()
+_thread = threading.local()
 
 
 @contextmanager
-def switched_off() -> Iterator[None]:
-    """A context in which this thread does without: what counts operators sees torch's."""
-    before, _switched_off.now = getattr(_switched_off, "now", False), True
+def without_kernels() -> Iterator[None]:
+    """Disable our kernels in this thread, so that counters of operators see torch's."""
+    before, _thread.disabled = getattr(_thread, "disabled", False), True
     try:
         yield
     finally:
-        _switched_off.now = before
+        _thread.disabled = before
 
 
-def call(kernel, *arguments: ctypes.Structure | ctypes.Array | torch.Tensor | None) -> None:
-    """Calls a kernel, tensors by their addresses. Raises what it says: `MemoryError`, or `IndexError` of an index."""
+def call(kernel: Callable[..., int], *arguments: ctypes.Structure | ctypes.Array | torch.Tensor | None) -> None:
+    """Call a kernel with the addresses of tensors and structures.
 
-    def address(argument):
+    Raises:
+        MemoryError: if the kernel found no memory.
+        IndexError: if it was given an index out of range.
+    """
+
+    def address(argument: ctypes.Structure | ctypes.Array | torch.Tensor | None) -> object:
         if argument is None or isinstance(argument, ctypes.Array):
             return argument
         return argument.data_ptr() if isinstance(argument, torch.Tensor) else ctypes.byref(argument)
 
-    if said := kernel(*map(address, arguments)):
-        raise IndexError("index out of range") if said == 2 else MemoryError("no memory for the rows of a convolution")
+    if code := kernel(*map(address, arguments)):
+        raise IndexError("index out of range") if code == 2 else MemoryError("no memory for the rows of a convolution")
 
 
 def library() -> ctypes.CDLL | None:
-    """The kernels; None if there is no compiler that can make them, or if they are `unwanted`."""
-    return None if unwanted() else _load()
+    """Return the kernels; None if no compiler can make them, or if they are `disabled`."""
+    return None if disabled() else _load()
 
 
-def unwanted() -> bool:
-    """Whether `MELBENCH_KERNELS=torch` says so, or this thread has them `switched_off`."""
-    return getattr(_switched_off, "now", False) or _switch() == "torch"
+def disabled() -> bool:
+    """Return whether `MELBENCH_KERNELS=torch` is set, or this thread is in `without_kernels`."""
+    return getattr(_thread, "disabled", False) or _switch() == "torch"
 
 
 @functools.cache
 def _switch() -> str | None:
-    return os.environ.get(SWITCH)  # which takes as long as a small kernel
+    return os.environ.get(SWITCH)  # Reading it takes as long as a small kernel.
 
 
-def unobserved() -> bool:
-    """Whether nothing traces, transforms or listens to torch's operators here: else what calls our kernels leaves the
-    work to operators."""
+def is_eager() -> bool:
+    """Return whether torch runs operators eagerly here: nothing traces, transforms, casts or intercepts them.
+
+    Otherwise operators must do the work, because our kernels cannot be seen by any of these.
+    """
     return not (
-        torch.jit.is_tracing()
+        torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in torch.jit.__all__
         or torch.compiler.is_compiling()
         or is_in_torch_dispatch_mode()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
+        or _is_transforming()
         or torch.is_autocast_enabled("cpu")
         or torch.is_autocast_enabled("cuda")
     )
+
+
+def _is_transforming() -> bool:
+    """Return whether a transform of `torch.func` (vmap, grad, jvp, ...) or forward-mode differentiation is active."""
+    # torch has no public question for either.
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 @functools.cache
@@ -104,16 +118,15 @@ def _load() -> ctypes.CDLL | None:
         path = cache_folder() / "kernels" / f"{_key(compiler)}.so"
         if not path.exists():
             make_folder(path.parent)
-            path.parent.chmod(0o700)  # whatever the caller's mask: see `_check_ours`
+            path.parent.chmod(0o700)  # Whatever the umask: see `_check_ours`.
             _compile(compiler, path)
         _check_ours(path)
         return _declared(ctypes.CDLL(str(path)))
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warnings.warn(
+        log.warning(
             f"no kernels of our own ({reason}): torch's convolutions are used, which are slower; install a C compiler, "
-            f"or set {SWITCH}=torch to hear no more of it",
-            stacklevel=2,
+            f"or set {SWITCH}=torch to silence this warning"
         )
         return None
 
@@ -128,7 +141,7 @@ def _compiler() -> list[str]:
 
 
 def _check_ours(path: Path) -> None:
-    """Raises `PermissionError` if somebody else could have put the library there: loading it runs its code."""
+    """Raise `PermissionError` if somebody else could have put the library there: loading it runs its code."""
     if not hasattr(os, "getuid"):
         return
     for place in (path, path.parent):
@@ -139,7 +152,7 @@ def _check_ours(path: Path) -> None:
 
 
 def identity() -> str:
-    """What the speed of kernels depends on: the processor, and ours with the compiler that makes them."""
+    """Return a text that changes with the kernels' speed: for the processor, their sources and the compiler."""
     try:
         return _key(_compiler())
     except (OSError, ValueError):
@@ -147,12 +160,12 @@ def identity() -> str:
 
 
 def _key(compiler: list[str]) -> str:
-    """What the result depends on: the sources, the compiler, the flags and the processor."""
+    """Return a hash of all that the library depends on: the sources, the compiler, the flags and the processor."""
     here = Path(__file__).parent
     digest = hashlib.sha256("\n".join([*compiler, *FLAGS, str(ATTEMPTS), _processor()]).encode())
     for name in (*SOURCES, *HEADERS):
         digest.update((here / name).read_bytes())
-    digest.update(Path(shutil.which(compiler[0])).resolve().as_posix().encode())
+    digest.update(Path(shutil.which(compiler[0]) or compiler[0]).resolve().as_posix().encode())
     return digest.hexdigest()[:16]
 
 

@@ -7,22 +7,35 @@ import pytest
 from rich.console import Console
 
 from bench.cli.board import Board, view
-from bench.sweep.events import Standing, Status
+from bench.executors.events import EpochDone, Finished, Planned, PlannedTrial, Started
+from bench.executors.jobs import Failure, JobOutcome, TrainedStack, TrainingJob
 from melcnn import configure
+from melcnn.data.clips import Fold
+from melcnn.training import Epoch
+from tests.helpers.stand_ins import run_of
 
 TRIALS = [configure(groups=groups, epochs=10) for groups in (1, 2, 4)]
-FOLD = "fold {} of 5"
 
 
 def board(finished=(0, 0, 0), networks=4, trials=TRIALS):
     """At 100 seconds, each configuration with as many finished networks, of accuracy 0.9."""
-    return Board(
-        [Standing(t, networks, {("", s): 0.9 for s in range(n)}) for t, n in zip(trials, finished, strict=False)], 100.0
+    return planned_board(
+        [(t, networks, {(None, s): 0.9 for s in range(n)}) for t, n in zip(trials, finished, strict=False)], 100.0
     )
 
 
-def told(trial, seeds, epoch, accuracies, ended=False, fold=""):
-    return Status(trial, tuple(seeds), epoch, tuple(accuracies), ended, fold)
+def planned_board(rows, now):
+    return Board(Planned(tuple(PlannedTrial(*row) for row in rows)), now)
+
+
+def told(trial, seeds, epoch, accuracies, ended=False, fold=None):
+    """The event of a stack that starts (epoch 0), has done an epoch, or ends."""
+    job = TrainingJob(trial, tuple(seeds), fold=fold)
+    if ended:
+        networks = [run_of(seed, accuracy=accuracy) for seed, accuracy in zip(seeds, accuracies, strict=True)]
+        return Finished(job, JobOutcome([TrainedStack(job.seeds, networks, [])], []))
+    best = [None if math.isnan(accuracy) else accuracy for accuracy in accuracies]
+    return EpochDone(job, job.seeds, Epoch(epoch, best, [True] * len(best))) if epoch else Started(job)
 
 
 def lines(board, width=80, most=24, stage=""):
@@ -33,8 +46,8 @@ def lines(board, width=80, most=24, stage=""):
 
 def test_rows():
     now = board((4, 1, 0))
-    now.hear(told(TRIALS[1], [1], 3, [0.7]), 110.0)
-    now.hear(told(TRIALS[1], [2, 3], 5, [0.8, 0.9]), 120.0)
+    now.update(told(TRIALS[1], [1], 3, [0.7]), 110.0)
+    now.update(told(TRIALS[1], [2, 3], 5, [0.8, 0.9]), 120.0)
     # In training (0.7 + 0.8 + 0.9) / 3. Epochs of this run 1 x 3 + 2 x 5 = 13 in 20 s; of 3 x 4 x 10 there are
     # 120 - 50 - 13 = 57 left: 57 x 20 / 13 = 87.7 s. The bar is (50 + 13) / 120 of 24 long: 12.6, in halves 12.5.
     assert lines(now) == [
@@ -44,7 +57,7 @@ def test_rows():
         "groups=4           0/4              waiting",
         "━" * 12 + "╸" + " " * 11 + " 5 of 12 networks, about 88 s left",
     ]
-    now.hear(told(TRIALS[1], [2, 3], 10, [0.95, 0.85], ended=True), 130.0)
+    now.update(told(TRIALS[1], [2, 3], 10, [0.95, 0.85], ended=True), 130.0)
     # (0.9 + 0.95 + 0.85) / 3; those in training are stated apart.
     assert lines(now)[2] == "groups=2           3/4       0.9000 training  3/10 0.7000"
 
@@ -57,9 +70,9 @@ def test_what_all_have_in_common_is_not_said():
 
 def test_a_stack_before_its_first_epoch_is_in_training_and_says_no_accuracy():
     now = board()
-    now.hear(told(TRIALS[0], [0, 1], 0, [math.nan] * 2), 101.0)
+    now.update(told(TRIALS[0], [0, 1], 0, [math.nan] * 2), 101.0)
     assert lines(now)[1] == "groups=1           0/4 training  0/10"
-    now.hear(told(TRIALS[0], [2, 3], 1, [0.5, 0.6]), 102.0)
+    now.update(told(TRIALS[0], [2, 3], 1, [0.5, 0.6]), 102.0)
     assert lines(now)[1] == "groups=1           0/4 training 0-1/10 0.5500"
 
 
@@ -67,38 +80,38 @@ def test_the_time_left_counts_the_work_of_this_run_alone():
     now = board((4, 3, 0))
     assert now.left() == ""  # nothing is known yet
     # 2 networks x 5 epochs in 300 s; 10 networks' epochs were done before: 12 x 10 - 70 - 10 = 40 left, 1200 s.
-    now.hear(told(TRIALS[2], [0, 1], 5, [0.5] * 2), 400.0)
+    now.update(told(TRIALS[2], [0, 1], 5, [0.5] * 2), 400.0)
     assert now.left() == "about 20 min left"
     # 5 networks x 10 epochs in 50,000 s; the last ones of 3 x 4 x 10 are 120 - 70 - 20 = 30: 75,000 s are 20.8 h.
-    now.hear(told(TRIALS[2], [0, 1], 10, [0.5] * 2, ended=True), 50_100.0)
+    now.update(told(TRIALS[2], [0, 1], 10, [0.5] * 2, ended=True), 50_100.0)
     assert now.left() == "about 20.8 h left"
-    now.hear(told(TRIALS[1], [3], 10, [0.5], ended=True), 50_200.0)
-    now.hear(told(TRIALS[2], [2, 3], 10, [0.5] * 2, ended=True), 50_300.0)
+    now.update(told(TRIALS[1], [3], 10, [0.5], ended=True), 50_200.0)
+    now.update(told(TRIALS[2], [2, 3], 10, [0.5] * 2, ended=True), 50_300.0)
     assert now.left() == "" and now.epochs_done == now.epochs == 120
 
 
 def test_early_stopping_leaves_less_to_do():
     now = board((0,), networks=2, trials=TRIALS[:1])
     # One network of two stopped after 4 of 10 epochs and 20 s; the other one will take as long.
-    now.hear(told(TRIALS[0], [0], 4, [0.5]), 119.0)
-    now.hear(told(TRIALS[0], [0], 4, [0.5], ended=True), 120.0)
+    now.update(told(TRIALS[0], [0], 4, [0.5]), 119.0)
+    now.update(told(TRIALS[0], [0], 4, [0.5], ended=True), 120.0)
     assert now.left() == "about 20 s left" and lines(now)[1].split()[1:] == ["1/2", "0.5000", "waiting"]
 
 
 def test_a_stack_that_is_trained_again_counts_what_was_missing():
-    now = Board([Standing(TRIALS[0], 3, {("", 1): 0.9})], 0.0)
-    now.hear(told(TRIALS[0], [0, 1, 2], 5, [0.5] * 3), 10.0)
+    now = planned_board([(TRIALS[0], 3, {(None, 1): 0.9})], 0.0)
+    now.update(told(TRIALS[0], [0, 1, 2], 5, [0.5] * 3), 10.0)
     # Seeds 0 and 2, 5 epochs each, beside seed 1's 10 of before; as much is left.
     assert now.epochs_done == 10 + 2 * 5 and now.left() == "about 10 s left"
-    now.hear(told(TRIALS[0], [0, 1, 2], 10, [0.6, 0.6, 0.6], ended=True), 20.0)
+    now.update(told(TRIALS[0], [0, 1, 2], 10, [0.6, 0.6, 0.6], ended=True), 20.0)
     # Seed 1's record is the one of before: (0.6 + 0.9 + 0.6) / 3.
     assert lines(now)[1].split()[1:] == ["3/3", "0.7000", "finished"]
 
 
 def test_folds_are_networks_of_one_sweep():
-    before = {(FOLD.format(fold), seed): math.nan for fold in (1, 2) for seed in (0, 1)}
-    now = Board([Standing(trial, 10, dict(before)) for trial in TRIALS[:2]], 0.0)
-    now.hear(told(TRIALS[0], [0, 1], 10, [math.nan] * 2, ended=True, fold=FOLD.format(3)), 30.0)
+    before = {(Fold(fold, 5), seed): math.nan for fold in (0, 1) for seed in (0, 1)}
+    now = planned_board([(trial, 10, before) for trial in TRIALS[:2]], 0.0)
+    now.update(told(TRIALS[0], [0, 1], 10, [math.nan] * 2, ended=True, fold=Fold(2, 5)), 30.0)
     # 20 epochs in 30 s; 2 x 10 networks, less 8 of before and 2, are 10 x 10 epochs: 150 s. Nothing was validated.
     assert lines(now)[:3] == [
         "configuration networks state",
@@ -106,7 +119,7 @@ def test_folds_are_networks_of_one_sweep():
         "groups=2          4/10 waiting",
     ]
     assert lines(now)[3].endswith(" 10 of 20 networks, fold 3 of 5, about 2 min left")
-    line = now.line(told(TRIALS[0], [0, 1], 10, [math.nan] * 2, ended=True, fold=FOLD.format(3)))
+    line = now.line(told(TRIALS[0], [0, 1], 10, [math.nan] * 2, ended=True, fold=Fold(2, 5)))
     assert line == "fold 3 of 5, groups=1 seeds 0 to 1: trained; about 2 min left"
 
 
@@ -117,7 +130,7 @@ MANY = [configure(n_mels=n_mels, groups=groups) for n_mels in range(16, 81, 16) 
 def test_more_configurations_than_lines(most):
     now = board([1] * 12 + [0] * 13, networks=1, trials=MANY)
     for training in (MANY[14], MANY[23]):
-        now.hear(told(training, [0], 3, [0.5]), 101.0)
+        now.update(told(training, [0], 3, [0.5]), 101.0)
     found = lines(now, most=most)
     # 2 x 3 epochs in 1 s; 13 x 30 - 6 are left.
     assert len(found) <= most and found[-1].endswith(" 12 of 25 networks, about 64 s left")
@@ -142,7 +155,7 @@ def test_more_configurations_than_lines(most):
 def test_a_narrow_terminal_cuts_names_and_never_breaks_a_line(width):
     trials = [configure(groups=groups, label_smoothing=0.1 * groups, speed=0.05 * groups) for groups in (1, 2)]
     now = board((0, 1), networks=1, trials=trials)
-    now.hear(told(trials[0], [0], 3, [0.5]), 101.0)
+    now.update(told(trials[0], [0], 3, [0.5]), 101.0)
     found = lines(now, width)
     assert len(found) == 4 and all(len(line) <= width for line in found)
     if width > 60:  # The numbers take 53, their headings included.
@@ -158,7 +171,7 @@ def test_a_stage_is_said_instead_of_the_bar():
 def test_a_line_of_a_stack():
     now = board(networks=3)
     ended = told(TRIALS[0], [0, 1], 10, [0.8, 0.9], ended=True)
-    now.hear(ended, 120.0)
+    now.update(ended, 120.0)
     # 20 of 90 epochs in 20 s. Which seeds is said unless they are all.
     assert now.line(ended) == "groups=1 seeds 0 to 1: mean validation accuracy 0.8500; about 70 s left"
     alone, all_three = (told(TRIALS[0], seeds, 10, [0.7] * len(seeds), ended=True) for seeds in ([2], [0, 1, 2]))
@@ -183,3 +196,14 @@ def test_summary_of_many_and_of_one():
         "13 of 16 networks finished (6 of 8 configurations whole)"
     )
     assert board((3,), trials=TRIALS[:1]).summary() == "3 of 4 networks finished"
+
+
+def test_failures_are_counted_apart_and_an_earlier_success_stays():
+    now = planned_board([(TRIALS[0], 3, {(None, 1): 0.9})], 0.0)
+    job = TrainingJob(TRIALS[0], (0, 1, 2))
+    failures = [Failure(seed, job.seeds, "error", "no luck") for seed in (1, 2)]
+    event = Finished(job, JobOutcome([TrainedStack(job.seeds, [run_of(0, accuracy=0.7)], [])], failures))
+    now.update(event, 10.0)
+    # Seed 1 has a record of before: only seed 2 failed.
+    assert now.failures() == ["1 failed"] and now.counted() == "2 of 3 networks"
+    assert now.line(event) == "groups=1 epochs=10: mean validation accuracy 0.7000, 2 failed"

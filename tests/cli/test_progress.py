@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from bench.cli.progress import REDRAW_SECONDS, SweepProgress
-from bench.sweep.events import Standing, Status
+from bench.executors.events import Planned, PlannedTrial, Stage
 from melcnn import configure
+from tests.cli.test_board import told
 
 TRIALS = [configure(groups=groups) for groups in (1, 2)]
 CONTROLS = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
@@ -53,50 +54,50 @@ class Watched:
 
 
 def status(trial, epoch, accuracy, seeds=(0, 1), **more):
-    return Status(trial, tuple(seeds), epoch, (accuracy,) * len(seeds), **more)
+    return told(trial, seeds, epoch, (accuracy,) * len(seeds), **more)
 
 
-def standings(trials=TRIALS, finished=()):
-    return [Standing(trial, 2, {("", seed): 0.9 for seed in finished}) for trial in trials]
+def planned(trials=TRIALS, finished=()):
+    return Planned(tuple(PlannedTrial(trial, 2, {(None, seed): 0.9 for seed in finished}) for trial in trials))
 
 
 def test_the_view_lives_and_leaves_nothing_but_notices():
     watched = Watched()
-    with watched.progress as listener:
+    with watched.progress as on_event:
         assert watched.lines() == ["preparing"]
-        listener.note("a notice")
-        listener.begin(standings())
-        listener.status(status(TRIALS[0], 0, float("nan")))
+        watched.progress.console.print("a notice")
+        on_event(planned())
+        on_event(status(TRIALS[0], 0, float("nan")))
         assert watched.lines()[:3] == [
             "a notice",
             "configuration networks state    epoch",
             "groups=1           0/2 training  0/30",
         ]
         watched.seconds = 60.0
-        listener.status(status(TRIALS[0], 15, 0.7))
+        on_event(status(TRIALS[0], 15, 0.7))
         # A quarter of 2 x 2 x 30 epochs in a minute.
         assert watched.lines()[-1].endswith(" 0 of 4 networks, about 3 min left")
-        listener.status(status(TRIALS[0], 30, 0.8, ended=True))
+        on_event(status(TRIALS[0], 30, 0.8, ended=True))
         assert watched.lines()[2] == "groups=1           2/2       0.8000 finished"
-        listener.note("another notice")
-        listener.stage("timing epochs")
+        watched.progress.console.print("another notice")
+        on_event(Stage("timing epochs"))
         assert watched.lines()[-1] == "timing epochs" and not screen(watched.out.getvalue(), 24)[1]
     assert screen(watched.out.getvalue(), 24) == (["a notice", "another notice"], True)
 
 
 def test_epochs_are_drawn_now_and_then():
     watched = Watched()
-    with watched.progress as listener:
-        listener.begin(standings())
+    with watched.progress as on_event:
+        on_event(planned())
         for epoch in (1, 2):
             watched.seconds = 10.0 + epoch * REDRAW_SECONDS / 4
-            listener.status(status(TRIALS[0], epoch, 0.7))
+            on_event(status(TRIALS[0], epoch, 0.7))
         assert " 1/30 " in watched.lines()[1]
         watched.seconds = 10.0 + 5 / 4 * REDRAW_SECONDS
-        listener.status(status(TRIALS[0], 3, 0.7))
+        on_event(status(TRIALS[0], 3, 0.7))
         assert " 3/30 " in watched.lines()[1]
         # That a stack begins, or has ended, is shown at once.
-        listener.status(status(TRIALS[1], 0, 0.7))
+        on_event(status(TRIALS[1], 0, 0.7))
         assert " 0/30" in watched.lines()[2]
 
 
@@ -104,12 +105,12 @@ def test_epochs_are_drawn_now_and_then():
 def test_more_configurations_than_lines_do_not_break_the_screen(height):
     trials = [configure(n_mels=n_mels) for n_mels in range(20, 40)]
     watched = Watched(height)
-    with watched.progress as listener:
-        listener.note("a notice")
-        listener.begin(standings(trials))
+    with watched.progress as on_event:
+        watched.progress.console.print("a notice")
+        on_event(planned(trials))
         for trial in trials:
-            listener.status(status(trial, 30, 0.8, ended=True))
-            listener.note("a notice")
+            on_event(status(trial, 30, 0.8, ended=True))
+            watched.progress.console.print("a notice")
             # Nothing is drawn that cannot be erased.
             assert len([line for line in watched.lines() if line and line != "a notice"]) <= height - 1
     assert watched.lines() == ["a notice"] * 21
@@ -117,18 +118,18 @@ def test_more_configurations_than_lines_do_not_break_the_screen(height):
 
 def test_an_interruption_is_told_what_is_finished():
     watched = Watched()
-    with pytest.raises(KeyboardInterrupt) as raised, watched.progress as listener:
-        listener.begin(standings(finished=[0]))
-        listener.status(status(TRIALS[0], 30, 0.8, seeds=[1], ended=True))
-        listener.status(status(TRIALS[1], 29, 0.8, seeds=[1]))
+    with pytest.raises(KeyboardInterrupt) as raised, watched.progress as on_event:
+        on_event(planned(finished=[0]))
+        on_event(status(TRIALS[0], 30, 0.8, seeds=[1], ended=True))
+        on_event(status(TRIALS[1], 29, 0.8, seeds=[1]))
         raise KeyboardInterrupt
     assert str(raised.value) == "3 of 4 networks finished (groups=1: 2 of 2, groups=2: 1 of 2)"
     assert screen(watched.out.getvalue(), 24) == ([""], True)
     with pytest.raises(KeyboardInterrupt) as early, Watched().progress:
         raise KeyboardInterrupt
     assert str(early.value) == ""
-    with pytest.raises(ValueError, match="as it was"), Watched().progress as listener:
-        listener.begin(standings())
+    with pytest.raises(ValueError, match="as it was"), Watched().progress as on_event:
+        on_event(planned())
         raise ValueError("as it was")
 
 
@@ -137,15 +138,15 @@ def test_an_interruption_is_told_what_is_finished():
 )
 def test_without_a_terminal_there_is_a_line_a_stack(console):
     watched = Watched(**console)
-    with watched.progress as listener:
-        listener.begin(standings())
+    with watched.progress as on_event:
+        on_event(planned())
         for number, trial in enumerate(TRIALS, 1):
             watched.seconds = 30.0 * number
             for epoch in range(30):
-                listener.status(status(trial, epoch, 0.5))
-            listener.status(status(trial, 30, 0.9 + number / 50, ended=True))
-        listener.stage("timing epochs")
-        listener.note("a notice")
+                on_event(status(trial, epoch, 0.5))
+            on_event(status(trial, 30, 0.9 + number / 50, ended=True))
+        on_event(Stage("timing epochs"))
+        watched.progress.console.print("a notice")
     assert watched.out.getvalue().splitlines() == [
         "groups=1: mean validation accuracy 0.9200; about 30 s left",
         "groups=2: mean validation accuracy 0.9400",

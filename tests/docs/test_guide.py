@@ -29,10 +29,10 @@ NOT_RUN = {
     "pip install -e '.[ray]'": "it fetches packages",
     "ray start --head": "tests/executors/test_ray.py makes a cluster of its own",
     "ray start --address=192.168.0.1:6379": "likewise",
-    "melbench sweep groups --seeds 32 --executor ray --ray-address auto": "tests/executors/test_ray.py runs such a command on it",
+    "melbench sweep groups --seeds 32 --executor ray --ray-address auto": "tests/executors/test_ray.py runs one",
     "ray stop": "likewise",
     "pytest": "it is what runs this",
-    "pytest bench --benchmark-only --benchmark-json after/1.json": "tests/suite/test_benchmarks.py runs it in a short form",
+    "pytest bench --benchmark-only --benchmark-json after/1.json": "tests/suite/test_benchmarks.py runs one like it",
 }
 
 

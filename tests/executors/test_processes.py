@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from bench.executors import processes
-from bench.executors.base import Audience
+from bench.executors.events import EpochDone, Finished, Planned, Started
 from bench.executors.jobs import TrainingJob
 from bench.executors.processes import Processes
 from bench.executors.threads import Threads
 from bench.records import RecordFolder
-from bench.sweep.events import Listener
 from bench.sweep.run import train_missing
 from bench.system import environment
 from melcnn import InputError, configure
@@ -25,7 +24,7 @@ from melcnn.errors import Failed
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers import stand_ins
 from tests.helpers.pages import ROOT
-from tests.helpers.stand_ins import PATIENCE_SECONDS
+from tests.helpers.stand_ins import PATIENCE_SECONDS, on_events
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
 TRIAL = configure(**SMALL)
@@ -68,9 +67,8 @@ def test_processes_give_what_threads_give(workers, clips, tmp_path):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)  # the number of stacks at once, on which the plan of stacks depends
-        ours, _ = train_missing(trials, 4, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
-        listener = Listener(status=heard.append)
-        theirs, _ = train_missing(trials, 4, clips, RecordFolder(tmp_path / "processes"), workers, listener)
+        ours, _ = train_missing(trials, 4, clips, RecordFolder(tmp_path / "threads"), Threads("cpu"))
+        theirs, _ = train_missing(trials, 4, clips, RecordFolder(tmp_path / "processes"), workers, heard.append)
     finally:
         torch.set_num_threads(before)
     assert [record.identity for record in ours] == [record.identity for record in theirs]
@@ -78,27 +76,28 @@ def test_processes_give_what_threads_give(workers, clips, tmp_path):
         assert (one.test, one.train_loss, one.stack) == (other.test, other.train_loss, other.stack)
         assert one.environment == other.environment and one.kernels == other.kernels
     # Each stack is told of from its beginning to its end, epoch by epoch.
-    assert len({status.seeds for status in heard}) > 1
-    for trial in trials:
-        for seeds in {status.seeds for status in heard}:
-            told = [(s.epoch, s.ended) for s in heard if s.trial == trial and s.seeds == seeds]
-            assert told == [(0, False), (1, False), (2, False), (2, True)]
+    of_jobs = [event for event in heard if not isinstance(event, Planned)]
+    assert len({event.job.seeds for event in of_jobs}) > 1
+    for job in {event.job for event in of_jobs}:
+        told = [event for event in of_jobs if event.job == job]
+        assert [type(event) for event in told] == [Started, EpochDone, EpochDone, Finished]
+        assert [(event.seeds, event.epoch.number) for event in told[1:3]] == [(job.seeds, 1), (job.seeds, 2)]
 
 
 @pytest.mark.parametrize("work, again", [(stand_ins.killed_once, True), (stand_ins.killed_by_seed_1, False)])
-def test_a_process_that_is_killed_costs_its_own_stack_alone(clips, tmp_path, alive, work, again):
+def test_a_process_that_is_killed_costs_its_own_stack_alone(clips, tmp_path, alive, caplog, work, again):
     trial = configure((str(tmp_path / "killed"), "no"), **SMALL)
-    took, noted = {}, []
+    took = {}
     with Processes("cpu", 2, work) as executor:
         jobs = [TrainingJob(trial, (seed,)) for seed in range(4)]
-        audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}), note=noted.append)
-        executor.run(jobs, 2, clips, audience)
+        executor.run(jobs, 2, clips, on_events(lambda job, outcome: took.update({job.seeds: outcome})))
+    noted = caplog.messages
     assert took.keys() == {(0,), (1,), (2,), (3,)}
     failures = [failure for outcome in took.values() for failure in outcome.failures]
     killed = "was killed (SIGKILL, with which the system ends what takes too much memory)"
     assert [f.message for f in failures] == ([] if again else [f"its worker {killed}, 2 times"])
     assert noted[0].endswith(f" seed 1: its worker {killed}; it is tried again") and len(noted) == 2 - again
-    assert all(len(outcome.trained) == 1 for seeds, outcome in took.items() if seeds != (1,))
+    assert all(len(outcome.stacks) == 1 for seeds, outcome in took.items() if seeds != (1,))
 
 
 def test_an_interruption_leaves_no_process(clips, alive):
@@ -110,19 +109,19 @@ def test_an_interruption_leaves_no_process(clips, alive):
         seen.append((job.seeds, len(alive())))
 
     with Processes("cpu", 2, stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
-        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(3)], 2, clips, Audience(pytest.fail, epoch=epoch))
+        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(3)], 2, clips, on_events(pytest.fail, epoch=epoch))
     assert seen and seen[0][1] == 2
 
 
 def test_an_input_error_of_a_process_is_raised_here(clips, alive):
     with Processes("cpu", 1, stand_ins.refused) as executor, pytest.raises(InputError, match="nothing can be trained"):
-        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, on_events(pytest.fail))
 
 
 def test_processes_that_do_not_come_up_are_no_failures_of_trainings(clips, alive, monkeypatch):
     monkeypatch.setattr(processes, "_serve", os._exit)  # with its first argument, which is no number: exit code 1
     with Processes("cpu", 1) as executor, pytest.raises(Failed, match=r"could not be started .*exit code 1.*--jobs"):
-        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, on_events(pytest.fail))
 
 
 def test_a_signal_of_ours_is_nobody_elses(alive):
@@ -130,16 +129,17 @@ def test_a_signal_of_ours_is_nobody_elses(alive):
         executor.start(0)
         assert executor.end(0) is None and not executor.workers
         assert executor.end(0) is None
-    assert processes._told(None) == "fell silent"
+    assert processes._exit_reason(None) == "fell silent"
 
 
-def test_a_process_that_ends_before_it_has_come_up_is_started_again(clips, alive, monkeypatch, tmp_path):
+def test_a_process_that_ends_before_it_has_come_up_is_started_again(clips, alive, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(processes, "_serve", stand_ins.come_up_the_second_time)
     monkeypatch.setenv(stand_ins.MARK, str(tmp_path / "started"))
-    took, noted = [], []
+    took = []
     with Processes("cpu", 1, stand_ins.learned) as executor:
-        audience = Audience(lambda job, outcome: took.append((job.seeds, outcome.failures)), note=noted.append)
-        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, audience)
+        on_event = on_events(lambda job, outcome: took.append((job.seeds, outcome.failures)))
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, on_event)
+    noted = caplog.messages
     assert took == [((0,), [])]
     assert len(noted) == 1 and noted[0].endswith(" seed 0: its worker ended with exit code 1; it is tried again")
 
@@ -148,16 +148,16 @@ def test_processes_that_do_not_come_up_beside_one_that_did_are_told(clips, alive
     monkeypatch.setattr(processes, "_serve", stand_ins.come_up_the_first_time)
     monkeypatch.setenv(stand_ins.MARK, str(tmp_path / "started"))
     with Processes("cpu", 2, stand_ins.endless) as executor, pytest.raises(Failed, match="could not be started"):
-        executor.run([TrainingJob(TRIAL, (0,)), TrainingJob(TRIAL, (1,))], 2, clips, Audience(pytest.fail))
+        executor.run([TrainingJob(TRIAL, (0,)), TrainingJob(TRIAL, (1,))], 2, clips, on_events(pytest.fail))
 
 
 SWEEP = """
 import os, pickle, signal, sys
-from bench.executors import Audience
-from bench.jobs import Job
-from bench.processes import Processes
-from tests import stand_ins
-from tests.test_executors import TRIAL
+from bench.executors.jobs import TrainingJob
+from bench.executors.processes import Processes
+from tests.executors.test_processes import TRIAL
+from tests.helpers import stand_ins
+from tests.helpers.stand_ins import on_events
 
 clips, heard = pickle.load(open(sys.argv[1], "rb")), set()
 signalled = []
@@ -171,7 +171,7 @@ def epoch(job, stack, epoch):
 
 try:
     with Processes("cpu", 2, stand_ins.endless) as executor:
-        executor.run([Job(TRIAL, (0,)), Job(TRIAL, (1,))], 2, clips, Audience(print, epoch=epoch))
+        executor.run([TrainingJob(TRIAL, (0,)), TrainingJob(TRIAL, (1,))], 2, clips, on_events(print, epoch=epoch))
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -210,14 +210,14 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
         Processes("cuda", 3)
 
 
-def test_room_of_threads_and_of_processes(monkeypatch):
+def test_capacity_of_threads_and_of_processes(monkeypatch):
     monkeypatch.setattr("bench.system.monitor.free_bytes", lambda device: 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert (Threads("cpu").room.slots, Threads("cpu").room.free_bytes) == (4, 250)
-    assert (Threads("cuda").room.slots, Threads("cuda").room.free_bytes) == (1, 1000)
-    assert (Processes("cpu", 2).room.slots, Processes("cpu", 2).room.free_bytes) == (2, 500)
+    assert (Threads("cpu").capacity.slots, Threads("cpu").capacity.free_bytes) == (4, 250)
+    assert (Threads("cuda").capacity.slots, Threads("cuda").capacity.free_bytes) == (1, 1000)
+    assert (Processes("cpu", 2).capacity.slots, Processes("cpu", 2).capacity.free_bytes) == (2, 500)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    assert (Processes("cuda", 8).room.slots, Processes("cuda", 8).room.free_bytes) == (8, 1000)
+    assert (Processes("cuda", 8).capacity.slots, Processes("cuda", 8).capacity.free_bytes) == (8, 1000)
 
 
 BAD = {

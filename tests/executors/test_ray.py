@@ -14,17 +14,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.executors.base import Audience
+from bench.executors.events import EpochDone
 from bench.executors.jobs import TrainingJob
-from bench.executors.retry import Heard, Lost
+from bench.executors.retry import Lost
+from bench.executors.threads import Threads
 from bench.records import RecordFolder
-from bench.sweep.events import Listener
 from bench.sweep.run import sweep, train_missing
-from melcnn import InputError, configure, native
+from melcnn import InputError, configure
 from melcnn.training import Epoch
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers import stand_ins
-from tests.helpers.stand_ins import PATIENCE_SECONDS
+from tests.helpers.stand_ins import PATIENCE_SECONDS, on_events
+
+pytestmark = pytest.mark.slow
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
 TRIAL = configure(**SMALL)
@@ -68,11 +70,11 @@ def on(cluster, **more):
 
 
 @needs_ray
-def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster, clips, tmp_path, two_threads):
+def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster, clips, tmp_path, two_threads, caplog):
     # Stacks of one seed each, so that 2 slots here and 6 there make no other stacks.
     trials = [configure(epochs=10, learning_rate=1e-4 * (1 + number), **SMALL) for number in range(40)]
-    ours, _ = train_missing(trials, 1, clips, RecordFolder(tmp_path / "threads"), "cpu", Listener())
-    victim, notes, written = cluster.list_all_nodes()[-1], [], []
+    ours, _ = train_missing(trials, 1, clips, RecordFolder(tmp_path / "threads"), Threads("cpu"))
+    victim, written = cluster.list_all_nodes()[-1], []
     folder = RecordFolder(tmp_path / "ray")
     keep = folder.write
 
@@ -85,16 +87,16 @@ def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster
     folder.write = write
     # However slow this machine is, the node has jobs in hand when it is killed.
     held = stand_ins.HeldOn(victim.node_id, tmp_path / "begun")
-    with on(cluster, work=held) as executor:
-        assert executor.room.slots == 6
-        theirs, failed = train_missing(trials, 1, clips, folder, executor, Listener(note=notes.append))
+    with on(cluster, train=held) as executor:
+        assert executor.capacity.slots == 6
+        theirs, failed = train_missing(trials, 1, clips, folder, executor)
         # The cluster may hear of a node's end after those who worked there are heard of.
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while executor.room.slots != 4:
+        while executor.capacity.slots != 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert not failed and len(written) == len(set(written)) == len(list(folder.path.glob("trial-*"))) == 40
-    assert any("was lost" in note and "tried again" in note for note in notes)
+    assert any("was lost" in note and "tried again" in note for note in caplog.messages)
     assert [record.identity for record in theirs] == [record.identity for record in ours]
     for one, other in zip(ours, theirs, strict=True):
         assert (one.test, one.validation, one.train_loss) == (other.test, other.validation, other.train_loss)
@@ -104,9 +106,9 @@ def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster
 @needs_ray
 def test_a_sweep_is_timed_on_a_whole_node(cluster, clips, tmp_path):
     with on(cluster) as executor:
-        cores = executor.alone(_cores_in_use)
+        cores = executor.run_alone(_cores_in_use)
         assert cores == (2, 2.0)
-        result = sweep([configure(epochs=1, **SMALL)], 1, clips, RecordFolder(tmp_path), executor, Listener())
+        result = sweep([configure(epochs=1, **SMALL)], 1, clips, RecordFolder(tmp_path), executor)
     assert result.timing.environment.threads == result.trials[0].environment.threads == 2
     assert len(list(tmp_path.glob("timing-*.json"))) == 1
 
@@ -122,9 +124,9 @@ def _cores_in_use():
 @needs_ray
 def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips):
     took = {}
-    with on(cluster, work=stand_ins.killed_by_seed_1) as executor:
-        audience = Audience(lambda job, outcome: took.update({job.seeds: outcome}))
-        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(4)], 4, clips, audience)
+    with on(cluster, train=stand_ins.killed_by_seed_1) as executor:
+        on_event = on_events(lambda job, outcome: took.update({job.seeds: outcome}))
+        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(4)], 4, clips, on_event)
     assert took.keys() == {(0,), (1,), (2,), (3,)}
     (failure,) = took[(1,)].failures
     assert failure.kind == "lost" and failure.message == "its worker was lost (WorkerCrashedError), 4 times"
@@ -134,57 +136,57 @@ def test_a_worker_that_is_always_killed_costs_its_own_seed_alone(cluster, clips)
 
 
 @needs_ray
-def test_epochs_are_heard_of_and_an_interruption_leaves_no_task(cluster, clips, capsys):
+def test_epochs_are_reported_and_an_interruption_leaves_no_task(cluster, clips, capsys):
     before, epochs = signal.getsignal(signal.SIGTERM), []
 
-    def hear(job, stack, epoch):
+    def epoch_done(job, stack, epoch):
         assert stack == job.seeds
         if epoch.number > 1 and not epochs:
             epochs.append(epoch.number)
-            assert _ears(cluster)
+            assert _mailboxes(cluster)
             interrupt()
 
-    with on(cluster, work=stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
+    with on(cluster, train=stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
         assert signal.getsignal(signal.SIGTERM) is before
         ray = executor.ray
-        audience = Audience(pytest.fail, epoch=hear)
+        on_event = on_events(pytest.fail, epoch=epoch_done)
         late = threading.Timer(PATIENCE_SECONDS, interrupt)
         late.start()
         try:
-            executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(20)], 20, clips, audience)
+            executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(20)], 20, clips, on_event)
         finally:
             late.cancel()
         pytest.fail("not reached")
     assert epochs
     with on(cluster):
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while _ears(cluster) or ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        while _mailboxes(cluster) or ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert not capsys.readouterr().out  # which carries the result alone
 
 
-def _ears(cluster):
-    """The processes of the actors that hear of epochs, by the name that Ray gives them: children of its nodes."""
+def _mailboxes(cluster):
+    """The processes of the mailboxes, by the name that Ray gives them: children of its nodes."""
     nodes = [process.process.pid for node in cluster.list_all_nodes() for process in node.all_processes["raylet"]]
     threads = [thread for node in nodes for thread in Path(f"/proc/{node}/task").iterdir()]
     children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    return [child for child in children if b"ray::Ears" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"ray::Mailbox" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @needs_ray
-def test_who_hears_of_epochs_may_die(cluster, clips):
+def test_the_mailbox_may_die(cluster, clips):
     took, killed = [], []
 
     def take(job, outcome):
         took.append((job.seeds, outcome.failures))
         if not killed:  # More jobs are to begin than are in hand.
-            killed.extend(_ears(cluster))
+            killed.extend(_mailboxes(cluster))
             for process in killed:
                 os.kill(process, signal.SIGKILL)
 
-    with on(cluster, work=stand_ins.learned) as executor:
-        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(40)], 40, clips, Audience(take))
+    with on(cluster, train=stand_ins.learned) as executor:
+        executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(40)], 40, clips, on_events(take))
     assert len(killed) == 1 and sorted(took) == [((seed,), []) for seed in range(40)]
 
 
@@ -197,11 +199,13 @@ def test_a_loss_says_where_it_was():
     told = iter([{7: ("here", ((1,), (3, [0.5], [True]))), 9: ("gone", ())}, {8: ("there", ())}, {}])
     pool = object.__new__(_Pool)
     pool.ray = SimpleNamespace(wait=lambda references, **_: (references, []), get=lambda _: next(told))
-    pool.ears = SimpleNamespace(take=SimpleNamespace(remote=object))
+    pool.mailbox = SimpleNamespace(take=SimpleNamespace(remote=object))
     pool.executor = SimpleNamespace(slots=1, result=lambda _: Lost("lost", "was lost"))
-    pool.going, pool.hosts, pool.asked = {"seventh": 7, "eighth": 8, "tenth": 10}, {}, None
+    jobs = {number: TrainingJob(TRIAL, (number,)) for number in (7, 8, 10)}
+    pool.going = {"seventh": (7, jobs[7]), "eighth": (8, jobs[8]), "tenth": (10, jobs[10])}
+    pool.hosts, pool.asked = {}, None
     assert pool.wait(0) == [
-        ("seventh", Heard((1,), epoch)),
+        ("seventh", EpochDone(jobs[7], (1,), epoch)),
         ("seventh", Lost("lost", "was lost", "here")),
         ("eighth", Lost("lost", "was lost", "there")),
         ("tenth", Lost("lost", "was lost")),
@@ -210,23 +214,21 @@ def test_a_loss_says_where_it_was():
 
 
 @needs_ray
-def test_the_choice_of_kernels_reaches_the_workers(cluster, monkeypatch):
+def test_the_choice_of_kernels_reaches_the_workers(cluster, clips, tmp_path):
+    trial = configure(epochs=1, **SMALL)
     with on(cluster) as executor:
-        assert [executor.alone(native._switch) for _ in range(2)] == [None, None]
-        monkeypatch.setenv(native.SWITCH, "torch")
-        assert executor.alone(native._switch) == "torch"
-        monkeypatch.delenv(native.SWITCH)
-        assert executor.alone(native._switch) is None
+        result = sweep([trial], 1, clips, RecordFolder(tmp_path), executor, kernels="torch")
+    assert result.trials[0].kernels == result.timing.kernels == "torch"
 
 
 @needs_ray
 def test_a_node_with_other_numbers_is_refused(cluster, clips, monkeypatch):
     refused = pytest.raises(InputError, match=r"has a melbench of other results \(version \d+, here 99\)")
-    with on(cluster, work=stand_ins.learned) as executor:
+    with on(cluster, train=stand_ins.learned) as executor:
         # As if the nodes that answered first were right, and another was not.
         monkeypatch.setattr("bench.executors.ray.RESULTS_VERSION", 99)
         with refused:
-            executor.run([TrainingJob(TRIAL, (0,))], 1, clips, Audience(pytest.fail))
+            executor.run([TrainingJob(TRIAL, (0,))], 1, clips, on_events(pytest.fail))
     with refused, on(cluster):
         pytest.fail("not reached")
 
@@ -273,7 +275,7 @@ def test_clusters_that_are_not_there(melbench, corpus, tmp_path, address, messag
     assert code == 2 and not out and message in err and len(err.splitlines()) == 1
 
 
-def test_whoever_waits_for_the_cluster_says_so_and_for_what(monkeypatch):
+def test_whoever_waits_for_the_cluster_says_so_and_for_what(monkeypatch, caplog):
     from bench.executors import ray
 
     monkeypatch.setattr(ray, "PATIENCE_SECONDS", 60)
@@ -282,10 +284,8 @@ def test_whoever_waits_for_the_cluster_says_so_and_for_what(monkeypatch):
     executor.ray = SimpleNamespace(
         wait=lambda tasks, timeout: (next(busy), None), get=lambda task: f"of {task}", exceptions=None
     )
-    with pytest.warns(UserWarning) as heard:
-        assert executor._waited("task", "whole node") == "of task"
-    # Two texts: of one that is said twice Python shows the first alone.
-    assert [str(each.message) for each in heard] == [
+    assert executor._waited("task", "whole node") == "of task"
+    assert caplog.messages == [
         f"waiting for a free whole node of the Ray cluster ({seconds} s so far)" for seconds in (60, 120)
     ]
 
@@ -299,7 +299,6 @@ def test_without_ray_one_line_says_what_to_install(melbench, corpus, tmp_path, m
 
 @needs_ray
 def test_ray_is_not_imported_unasked():
-    code = (
-        "import sys, bench.cli.app, bench.sweep.run, bench.sweep.crossval, bench.processes; print('ray' in sys.modules)"
-    )
+    imports = "bench.cli.app, bench.sweep.run, bench.sweep.crossval, bench.executors.processes"
+    code = f"import sys, {imports}; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from bench.executors.base import Audience
+from bench.executors.events import EpochDone
 from bench.executors.jobs import Failure, JobOutcome, TrainingJob
-from bench.executors.retry import Heard, Lost, dispatch
+from bench.executors.retry import Lost, dispatch
 from melcnn import InputError
 from melcnn.training import Epoch
 from tests.executors.test_processes import TRIAL
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers import stand_ins
-from tests.helpers.stand_ins import PATIENCE_SECONDS
+from tests.helpers.stand_ins import PATIENCE_SECONDS, on_events
 
 GONE = Lost("lost", "was killed")
 EPOCH = Epoch(1, [0.5], [True])
@@ -36,7 +36,7 @@ class FakePool:
     def wait(self, seconds):
         key = next(iter(self.going))
         event = self.happens(self.going[key], self.tried[self.going[key]])
-        if not isinstance(event, Heard):
+        if not isinstance(event, EpochDone):
             del self.going[key]
         return [(key, event)]
 
@@ -48,15 +48,21 @@ def outcome_of(job):
     return stand_ins.learned(job, None, None, None)
 
 
-def dispatched(pool, *seeds):
-    """What an audience hears of jobs of these seeds: (took, began, noted)."""
-    took, began, noted = [], [], []
-    audience = Audience(lambda *what: took.append(what), lambda job: began.append(job.seeds), note=noted.append)
-    dispatch([TrainingJob(TRIAL, each) for each in seeds], pool, audience)
-    return took, began, noted
+@pytest.fixture
+def dispatched(caplog):
+    """Dispatches jobs of some seeds; gives what finished, the seeds that started, and the notices."""
+
+    def run(pool, *seeds):
+        took, began = [], []
+        caplog.clear()
+        on_event = on_events(lambda *what: took.append(what), lambda job: began.append(job.seeds))
+        dispatch([TrainingJob(TRIAL, each) for each in seeds], pool, on_event)
+        return took, began, list(caplog.messages)
+
+    return run
 
 
-def test_jobs_are_begun_in_order_and_not_all_at_once():
+def test_jobs_are_begun_in_order_and_not_all_at_once(dispatched):
     pool = FakePool(lambda job, tried: outcome_of(job), slots=2, most=3)
     took, began, _ = dispatched(pool, *((seed,) for seed in range(8)))
     assert [job.seeds for job, _ in took] == pool.begun == began == [(seed,) for seed in range(8)]
@@ -66,12 +72,12 @@ def test_jobs_are_begun_in_order_and_not_all_at_once():
 def test_of_those_in_flight_the_first_ones_are_in_training():
     began_at = []
     pool = FakePool(lambda job, tried: outcome_of(job), slots=1, most=3)
-    audience = Audience(lambda *what: None, lambda job: began_at.append((job.seeds, len(pool.begun))))
-    dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(4)], pool, audience)
+    on_event = on_events(started=lambda job: began_at.append((job.seeds, len(pool.begun))))
+    dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(4)], pool, on_event)
     assert began_at == [((0,), 3), ((1,), 4), ((2,), 4), ((3,), 4)]
 
 
-def test_a_lost_job_is_tried_again_and_noted():
+def test_a_lost_job_is_tried_again_and_noted(dispatched):
     pool = FakePool(lambda job, tried: GONE if job.seeds == (0,) and tried < 3 else outcome_of(job))
     took, _, noted = dispatched(pool, (0,), (1,), (2,))
     assert sorted(job.seeds for job, _ in took) == [(0,), (1,), (2,)] and not any(o.failures for _, o in took)
@@ -79,7 +85,7 @@ def test_a_lost_job_is_tried_again_and_noted():
     assert noted[0].endswith(" seed 0: its worker was killed; it is tried again")
 
 
-def test_a_job_that_loses_every_worker_failed():
+def test_a_job_that_loses_every_worker_failed(dispatched):
     took, _, noted = dispatched(FakePool(lambda job, tried: GONE if job.seeds == (0,) else outcome_of(job)), (0,), (1,))
     failures = [failure for _, outcome in took for failure in outcome.failures]
     assert [(f.seed, f.stack, f.kind, f.message) for f in failures] == [
@@ -88,9 +94,9 @@ def test_a_job_that_loses_every_worker_failed():
     assert noted[-1].endswith(" seed 0: its worker was killed; it failed")
 
 
-def test_what_is_lost_tells_each_try_and_its_last_epoch():
+def test_what_is_lost_tells_each_try_and_its_last_epoch(dispatched):
     def happens(job, tried):
-        own = [Heard(job.seeds, EPOCH), GONE] if job.seeds == (0, 1) else [GONE]
+        own = [EpochDone(job, job.seeds, EPOCH), GONE] if job.seeds == (0, 1) else [GONE]
         return next(events.setdefault(job, iter(own)))
 
     events = {}
@@ -100,13 +106,13 @@ def test_what_is_lost_tells_each_try_and_its_last_epoch():
         "try 1, seeds 0 to 1: its worker was killed, after epoch 1",
         "try 2, seed 1: its worker was killed, before an epoch of it was heard of",
     ]
-    told = iter([GONE, Heard((7,), EPOCH), GONE])
+    told = iter([GONE, EpochDone(TrainingJob(TRIAL, (7,)), (7,), EPOCH), GONE])
     ((_, outcome),), _, _ = dispatched(FakePool(lambda job, tried: next(told), tries=2), (7,))
     (failure,) = outcome.failures
     assert failure.epoch == 1 and len(failure.log.splitlines()) == 2
 
 
-def test_a_stack_that_loses_its_device_is_tried_like_one_that_loses_its_worker():
+def test_a_stack_that_loses_its_device_is_tried_like_one_that_loses_its_worker(dispatched):
     def happens(job, tried):
         if 2 not in job.seeds:
             return outcome_of(job)
@@ -122,7 +128,7 @@ def test_a_stack_that_loses_its_device_is_tried_like_one_that_loses_its_worker()
     assert noted[0].endswith(" seeds 0 to 3: its worker lost its device (a kernel's); it is tried again")
 
 
-def test_what_ended_well_before_the_device_was_lost_is_kept():
+def test_what_ended_well_before_the_device_was_lost_is_kept(dispatched):
     def happens(job, tried):
         good = outcome_of(replace(job, seeds=job.seeds[:1]))
         return replace(good, device_lost="a kernel's") if len(job.seeds) > 1 else good
@@ -132,7 +138,7 @@ def test_what_ended_well_before_the_device_was_lost_is_kept():
     assert pool.begun == [(0, 1, 2), (1, 2), (2,)] and [job.seeds for job, _ in took] == [(0,), (1,), (2,)]
 
 
-def test_a_stack_that_loses_every_worker_is_tried_in_halves():
+def test_a_stack_that_loses_every_worker_is_tried_in_halves(dispatched):
     pool = FakePool(lambda job, tried: GONE if 2 in job.seeds else outcome_of(job))
     took, _, _ = dispatched(pool, (0, 1, 2, 3))
     # Three times whole, then each half once, and so on: only the seed that kills its workers fails.
@@ -140,14 +146,14 @@ def test_a_stack_that_loses_every_worker_is_tried_in_halves():
     assert [(job.seeds, len(outcome.failures)) for job, outcome in took] == [((0, 1), 0), ((2,), 1), ((3,), 0)]
 
 
-def test_a_stack_that_is_killed_for_its_memory_is_halved_at_once():
+def test_a_stack_that_is_killed_for_its_memory_is_halved_at_once(dispatched):
     lost = Lost("out of memory", "took more memory than there is")
     pool = FakePool(lambda job, tried: lost if len(job.seeds) > 2 else outcome_of(job))
     took, _, _ = dispatched(pool, (0, 1, 2, 3))
     assert pool.begun == [(0, 1, 2, 3), (0, 1), (2, 3)] and not any(outcome.failures for _, outcome in took)
 
 
-def test_a_loss_says_where_it_was():
+def test_a_loss_says_where_it_was(dispatched):
     where = iter(["first", "second", ""])
     pool = FakePool(lambda job, tried: replace(GONE, where=next(where)))
     took, _, noted = dispatched(pool, (0,))
@@ -164,7 +170,7 @@ def test_a_loss_says_where_it_was():
     assert dispatched(pool, (0,))[0][0][1].failures[0].message == "its worker on here was killed"
 
 
-def test_a_lost_device_says_where_it_was():
+def test_a_lost_device_says_where_it_was(dispatched):
     where = iter(["first", "second", "third"])
     took, _, noted = dispatched(
         FakePool(lambda job, tried: JobOutcome([], [], device_lost="a kernel's", where=next(where))), (0,)
@@ -175,9 +181,9 @@ def test_a_lost_device_says_where_it_was():
 
 def test_epochs_are_told():
     told = []
-    pool = FakePool(lambda job, tried: Heard((0,), EPOCH) if len(told) < 2 else outcome_of(job))
+    pool = FakePool(lambda job, tried: EpochDone(job, (0,), EPOCH) if len(told) < 2 else outcome_of(job))
     job = TrainingJob(TRIAL, (0, 1))
-    dispatch([job], pool, Audience(lambda *what: None, epoch=lambda *what: told.append(what)))
+    dispatch([job], pool, on_events(epoch=lambda *what: told.append(what)))
     assert told == [(job, (0,), EPOCH)] * 2
 
 
@@ -187,9 +193,13 @@ def test_what_is_heard_of_has_begun_even_if_more_is_in_training_than_was_known()
     class Grown(FakePool):
         def wait(self, seconds):
             last = max(self.going)
-            return [(last, Heard(self.going[last].seeds, EPOCH))] if len(told) < 4 else super().wait(seconds)
+            return (
+                [(last, EpochDone(self.going[last], self.going[last].seeds, EPOCH))]
+                if len(told) < 4
+                else super().wait(seconds)
+            )
 
-    audience = Audience(
+    on_event = on_events(
         lambda job, outcome: told.append(("took", job.seeds)),
         lambda job: told.append(("began", job.seeds)),
         lambda job, stack, epoch: told.append(("epoch", stack)),
@@ -197,13 +207,13 @@ def test_what_is_heard_of_has_begun_even_if_more_is_in_training_than_was_known()
     dispatch(
         [TrainingJob(TRIAL, (0,)), TrainingJob(TRIAL, (1,))],
         Grown(lambda job, tried: outcome_of(job), slots=1),
-        audience,
+        on_event,
     )
     # Each once, before anything else of it.
     assert told == [("began", (0,)), ("began", (1,)), *[("epoch", (1,))] * 2, ("took", (0,)), ("took", (1,))]
 
 
-def test_an_error_of_a_job_or_of_the_audience_ends_all():
+def test_an_error_of_a_job_or_of_the_audience_ends_all(dispatched):
     def raises(job, tried):
         raise InputError("no data")
 
@@ -218,7 +228,7 @@ def test_an_error_of_a_job_or_of_the_audience_ends_all():
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(3)], pool, Audience(take))
+        dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(3)], pool, on_events(take))
     assert pool.ended and len(pool.begun) == 2
 
 
@@ -232,7 +242,7 @@ def test_what_has_ended_is_taken_before_an_error_ends_all():
         dispatch(
             [TrainingJob(TRIAL, (seed,)) for seed in range(3)],
             pool,
-            Audience(lambda job, outcome: took.append(job.seeds)),
+            on_events(lambda job, outcome: took.append(job.seeds)),
         )
     assert took == [(1,)] and pool.ended and pool.begun == [(0,), (1,)]
 
@@ -248,6 +258,8 @@ def test_an_interruption_breaks_off_nothing_that_is_being_taken():
         taken.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
-        dispatch([TrainingJob(TRIAL, (seed,)) for seed in range(9)], pool, Audience(take, ending=said.set))
+        dispatch(
+            [TrainingJob(TRIAL, (seed,)) for seed in range(9)], pool, on_events(take, stage=lambda text: said.set())
+        )
     # What had ended besides is taken, and no more is begun.
     assert taken == ["begun", "whole"] * 2 and len(pool.begun) == 2 and pool.ended

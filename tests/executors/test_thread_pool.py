@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench.executors import thread_pool, threads
-from bench.executors.base import Audience
 from bench.executors.jobs import TrainingJob
 from bench.executors.threads import Threads
 from melcnn import configure
+from tests.helpers.stand_ins import on_events
 
 
 def interrupt():
@@ -151,7 +151,7 @@ def test_nothing_is_trained_on_features_that_are_no_longer_wanted(monkeypatch):
     def extract(clips, front_end, device):
         assert ending.wait(60)  # which is said once the other job has failed
 
-    def work(job, features, hear, environment):
+    def work(job, features, on_epoch, environment):
         both.wait()
         if job.seeds == (0,):
             raise ValueError("no luck")
@@ -161,5 +161,5 @@ def test_nothing_is_trained_on_features_that_are_no_longer_wanted(monkeypatch):
     monkeypatch.setattr(threads, "extract", extract)
     jobs = [TrainingJob(configure(), (seed,)) for seed in (0, 1)]
     with pytest.raises(ValueError, match="no luck"):
-        Threads("cpu", work).run(jobs, 2, None, Audience(take=lambda *result: None, ending=ending.set))
+        Threads("cpu", work).run(jobs, 2, None, on_events(stage=lambda text: ending.set()))
     assert trained == []

@@ -14,6 +14,7 @@ from bench.system.environment import collect
 from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.config import Trial
+from melcnn.data.clips import Fold
 
 ENVIRONMENT = collect("cpu")
 
@@ -105,7 +106,8 @@ def folds(trial: Trial, seed=0, wrong=(), clips=8, dataset="speech_commands", **
         network(
             trial,
             seed,
-            dataset=f"{dataset}, fold {fold + 1} of 5",
+            dataset=dataset,
+            fold=Fold(fold, 5),
             data_fingerprint=f"{clips} clips, fold {fold + 1}",
             train_clips=4 * clips,
             validation=nothing,
@@ -148,8 +150,7 @@ def chapter(
 ) -> Chapter:
     """A chapter as `bench.report.load` would make it of records that all belong to it."""
     first = [*trials, *folds][0]
-    dataset = first.dataset.partition(", fold ")[0]
-    return Chapter(dataset, first.trial.data.words, tuple(trials), tuple(folds), tuple(timings))
+    return Chapter(first.dataset, first.trial.data.words, tuple(trials), tuple(folds), tuple(timings))
 
 
 def written(path, *records) -> RecordFolder:

@@ -69,7 +69,7 @@ def csv_sheets(clips):
             "speed/convolution-grid.csv", convolution_grid.GridRow
         ),
         "python -m bench.studies.simulation": simulation.sheet([simulation.simulate(scenario, 1)]),
-        "python -m bench.studies.calibration": _stored("timing/calibration-stored.csv", calibration.Line),
+        "python -m bench.studies.calibration": _stored("timing/calibration-stored.csv", calibration.CalibrationRow),
     }
 
 

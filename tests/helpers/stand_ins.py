@@ -1,4 +1,4 @@
-"""What stands in for trainings where a test is about what becomes of them."""
+"""Stand-ins for trainings, for tests of what becomes of them."""
 
 import os
 import signal
@@ -9,16 +9,37 @@ from pathlib import Path
 import torch
 
 from bench.executors import jobs, processes
+from bench.executors.events import EpochDone, Finished, Planned, Stage, Started
 from bench.executors.jobs import JobOutcome, TrainedStack
 from melcnn import InputError
 from melcnn.training import Curves, Epoch, TrainedNetwork
 
-# Until what should have happened long before fails the test: the machine may be busy.
+# Seconds after which a test fails for want of what should have happened long before: the machine may be busy.
 PATIENCE_SECONDS = 300
 
 
+def on_events(finished=None, started=None, epoch=None, stage=None, planned=None):
+    """A receiver of events that passes their fields on: `finished(job, outcome)`, `started(job)`, `epoch(job, seeds,
+    epoch)`, `stage(text)` and `planned(trials)`."""
+
+    def on_event(event):
+        match event:
+            case Finished(job, outcome):
+                return finished and finished(job, outcome)
+            case Started(job):
+                return started and started(job)
+            case EpochDone(job, seeds, done):
+                return epoch and epoch(job, seeds, done)
+            case Stage(text):
+                return stage and stage(text)
+            case Planned(trials):
+                return planned and planned(trials)
+
+    return on_event
+
+
 def run_of(seed, clips=16, loss=0.5, accuracy=0.75) -> TrainedNetwork:
-    """The run of a network that nobody trained, of so many clips in validation and in test."""
+    """A network that nobody trained, with logits for so many clips in validation and in test."""
     logits = torch.zeros(clips, 2)
     return TrainedNetwork(
         seed=seed,
@@ -41,35 +62,35 @@ def stand_in(monkeypatch, training):
 # What workers do in place of training: named by functions, which processes find again.
 
 
-def learned(job, features, hear, environment) -> JobOutcome:
+def learned(job, features, on_epoch, environment) -> JobOutcome:
     """All goes well, at once."""
     return JobOutcome([TrainedStack(job.seeds, [run_of(seed) for seed in job.seeds], [0.1])], [], environment)
 
 
-def killed_by_seed_1(job, features, hear, environment) -> JobOutcome:
+def killed_by_seed_1(job, features, on_epoch, environment) -> JobOutcome:
     """Whatever process trains seed 1 is killed."""
     if 1 in job.seeds:
         os.kill(os.getpid(), signal.SIGKILL)
-    return learned(job, features, hear, environment)
+    return learned(job, features, on_epoch, environment)
 
 
-def killed_once(job, features, hear, environment) -> JobOutcome:
+def killed_once(job, features, on_epoch, environment) -> JobOutcome:
     """The first process that trains seed 1 is killed. That there was one, a file says, in the folder that the words of
     the trial name."""
     mark = Path(job.trial.data.words[0])
     if 1 in job.seeds and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return learned(job, features, hear, environment)
+    return learned(job, features, on_epoch, environment)
 
 
-def endless(job, features, hear, environment) -> JobOutcome:
+def endless(job, features, on_epoch, environment) -> JobOutcome:
     """Trains until it is ended."""
     number = 0
     while True:
         number += 1
         time.sleep(0.01)
-        hear(job.seeds, Epoch(number, [0.5] * len(job.seeds), [True] * len(job.seeds)))
+        on_epoch(job.seeds, Epoch(number, [0.5] * len(job.seeds), [True] * len(job.seeds)))
 
 
 @dataclass(frozen=True)
@@ -80,7 +101,7 @@ class HeldOn:
     node: str
     begun: Path
 
-    def __call__(self, job, features, hear, environment) -> JobOutcome:
+    def __call__(self, job, features, on_epoch, environment) -> JobOutcome:
         import ray
 
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -90,10 +111,10 @@ class HeldOn:
         while not self.begun.exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        return jobs.train_job(job, features, hear, environment)
+        return jobs.train_job(job, features, on_epoch, environment)
 
 
-def refused(job, features, hear, environment) -> JobOutcome:
+def refused(job, features, on_epoch, environment) -> JobOutcome:
     raise InputError("of these data nothing can be trained")
 
 

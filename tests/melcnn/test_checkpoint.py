@@ -59,7 +59,7 @@ def test_round_trip(trained, saved, clips):
 def test_an_evaluation_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]])
     evaluation = Evaluation(("a", "b"), ["w", "x", "y", "z"], list("1122"), np.array([0, 0, 1, 0]), probabilities)
-    assert evaluation.heard.tolist() == [0, 1, 1, 1]
+    assert evaluation.predicted.tolist() == [0, 1, 1, 1]
     assert evaluation.confusion.tolist() == [[1, 2], [0, 1]]
     # of the misheard x and z, x's spoken word has the smaller probability: 0.4 against 0.45
     assert evaluation.most_wrong() == [1, 3] and evaluation.most_wrong(1) == [1]

@@ -1,9 +1,12 @@
 """Our C kernels against torch's layers, and what happens without a compiler."""
 
 import os
+import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from melcnn import configure, native
 from melcnn.kernels import grouped_conv
@@ -32,12 +35,12 @@ def test_without_a_compiler_everything_goes_on(without_kernels, clips):
     assert log_mel(clips.waveforms[:3], configure().front_end, "cpu").shape == (3, 80, 101)
 
 
-def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
+def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
     for compiler, why in (("false", "false cannot compile"), ("no-such", "no C compiler no-such"), ("'", "quotation")):
         monkeypatch.setenv("CC", compiler)
-        with pytest.warns(UserWarning, match=rf"no kernels of our own \(.*{why}.*torch's convolutions are used"):
-            assert native._load.__wrapped__() is None
+        assert native._load.__wrapped__() is None
+        assert re.search(rf"no kernels of our own \(.*{why}.*torch's convolutions are used", caplog.messages[-1])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -46,13 +49,45 @@ def test_kernels_that_nobody_wants(compiled, monkeypatch):
     assert native.library() is None and grouped_conv.kernels("cpu") == "torch"
 
 
-def test_a_library_that_others_could_have_put_there_is_not_loaded(compiled, monkeypatch, tmp_path):
+def test_what_only_operators_can_serve_is_not_eager():
+    seen = []
+
+    def ask(x):
+        seen.append(native.is_eager())
+        return x.sum()
+
+    x = torch.ones(2)
+    for asked in (torch.func.vmap(ask), torch.func.grad(ask), lambda x: torch.func.jvp(ask, (x,), (x,))):
+        asked(x)
+    with torch.autograd.forward_ad.dual_level():
+        ask(x)
+    with torch.autocast("cpu"):
+        ask(x)
+    torch.jit.trace(ask, x, check_trace=False)
+    with FlopCounterMode(display=False):
+        ask(x)
+    assert seen == [False] * 7
+    ask(x)
+    assert seen[-1]
+
+
+def test_without_kernels_is_for_one_thread_and_a_while(compiled):
+    with native.without_kernels():
+        with native.without_kernels():
+            pass
+        assert native.disabled() and native.library() is None
+        with ThreadPoolExecutor(1) as pool:
+            assert not pool.submit(native.disabled).result()
+    assert not native.disabled()
+
+
+def test_a_library_that_others_could_have_put_there_is_not_loaded(compiled, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path / "cache"))
     assert native._load.__wrapped__() is not None
     (made,) = (tmp_path / "cache" / "kernels").iterdir()
     made.chmod(0o777)
-    with pytest.warns(UserWarning, match="can be written by them"):
-        assert native._load.__wrapped__() is None
+    assert native._load.__wrapped__() is None
+    assert "can be written by them" in caplog.text
 
 
 def exact(waveforms, **settings):

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from melcnn import InputError, TrainingDiverged, configure, extract, fit, inference, native, training
 from melcnn.config import Training
-from melcnn.steps import Stack, rate
+from melcnn.steps import Stack, learning_rate
 from melcnn.training import _Replica
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16}
@@ -132,7 +132,7 @@ def test_a_replica_stops_by_its_own_loss_and_keeps_the_best_accuracy():
     #          loss, accuracy: the tie at 0.9 goes to the lower loss, the lowest loss is epoch 3
     history = [(0.9, 0.5), (0.6, 0.9), (0.4, 0.9), (0.5, 0.8), (0.7, 0.9)]
     training = Training(patience=2)
-    better = [replica.hear(i + 1, training, 1.0, loss, acc) for i, (loss, acc) in enumerate(history)]
+    better = [replica.record(i + 1, training, 1.0, loss, acc) for i, (loss, acc) in enumerate(history)]
     assert better == [True, True, True, False, False]
     assert replica.kept_epoch == 3 and replica.stopped
 
@@ -143,11 +143,11 @@ def test_the_last_epoch_is_kept_also_by_patience():
         replica = _Replica()
         for i, loss in enumerate([0.9, 0.4, 0.5, 0.6, 0.7][:epochs]):
             if not replica.stopped:
-                replica.hear(i + 1, training, 1.0, loss, 0.9)
+                replica.record(i + 1, training, 1.0, loss, 0.9)
         assert replica.kept_epoch == kept
     # Without validation there is no loss to be patient with.
     replica = _Replica()
-    assert [replica.hear(i, Training(keep="last", epochs=20), 1.0) for i in range(1, 21)] == [False] * 19 + [True]
+    assert [replica.record(i, Training(keep="last", epochs=20), 1.0) for i in range(1, 21)] == [False] * 19 + [True]
 
 
 def test_epochs_with_patience(features):
@@ -221,9 +221,9 @@ def test_bad_requests(features):
 def test_the_cosine_rises_in_a_line_and_falls_to_nothing():
     training = Training(schedule="cosine", learning_rate=0.01, epochs=100)
     # Up to 5% of 100 epochs in a line, then half a cosine: at the middle of what is left half the rate.
-    found = [rate(training, epochs) for epochs in (2.4, 5, 52.5, 100)]
+    found = [learning_rate(training, epochs) for epochs in (2.4, 5, 52.5, 100)]
     assert found == pytest.approx([0.005, 0.01, 0.005, 0.0])
-    assert rate(Training(), 17) == 1e-3
+    assert learning_rate(Training(), 17) == 1e-3
 
 
 def test_decay_pulls_at_weights_alone(features):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from dataclasses import replace
 
 import pytest
@@ -10,14 +9,18 @@ import torch
 
 from bench.cli.board import Board
 from bench.executors import jobs
+from bench.executors.events import EpochDone, Finished, Planned, PlannedTrial
+from bench.executors.jobs import Failure, JobOutcome, TrainedStack, TrainingJob
+from bench.executors.threads import Threads
 from bench.records import RecordFolder
 from bench.report.caveats import caveats
 from bench.report.load import load_report
 from bench.sweep.crossval import out_of_fold
-from bench.sweep.events import Listener, Standing, Status
 from bench.system.environment import collect
 from melcnn import InputError, configure
+from melcnn.data.clips import Fold
 from melcnn.errors import Failed
+from melcnn.training import Epoch
 from tests.helpers.records import failure_record, network, written
 from tests.helpers.stand_ins import run_of, stand_in
 
@@ -99,7 +102,7 @@ def test_recommend_compares_seeds_that_all_folds_have(clips, tmp_path, monkeypat
     trials, by_fold = [TRIAL, OTHER], {}
 
     def fit(trial, x, seeds, on_epoch, kernels):
-        fold = by_fold.setdefault(x.clips.dataset, len(by_fold))
+        fold = by_fold.setdefault(x.clips.fold, len(by_fold))
         if (trial == OTHER and fold % 2 in seeds) or (trial == TRIAL and fold == 3 and 1 in seeds):
             raise ValueError("no luck")
         counts = [len(x.split(name)[1]) for name in ("validation", "test")]
@@ -107,27 +110,29 @@ def test_recommend_compares_seeds_that_all_folds_have(clips, tmp_path, monkeypat
         return [replace(run_of(s), validation_logits=logits[0], test_logits=logits[1]) for s in seeds]
 
     monkeypatch.setattr(jobs, "fit", fit)
-    found, failures = out_of_fold(trials, 3, clips, RecordFolder(tmp_path), "cpu", Listener())
+    found, failures = out_of_fold(trials, 3, clips, RecordFolder(tmp_path), Threads("cpu"))
     # Of groups=1 seed 1 failed in a fold; of groups=2 seed 0 or 1 in each, and seed 2 in none.
     assert [(one.trial, len(one.correct)) for one in found] == [(TRIAL, 2), (OTHER, 1)]
     assert len(failures) == 1 + 5
     assert {failure.seed for failure in failures if failure.trial == OTHER} == {0, 1}
     assert found[0].devices == (collect("cpu").device,)
 
-    found, failures = out_of_fold(trials, 2, clips, RecordFolder(tmp_path), "cpu", Listener())
+    found, failures = out_of_fold(trials, 2, clips, RecordFolder(tmp_path), Threads("cpu"))
     assert [(one.trial, len(one.correct)) for one in found] == [(TRIAL, 1)] and len(failures) == 1 + 5
     with pytest.raises(Failed, match="5 trials failed, such as .*no luck"):
-        out_of_fold([OTHER], 2, clips, RecordFolder(tmp_path), "cpu", Listener())
+        out_of_fold([OTHER], 2, clips, RecordFolder(tmp_path), Threads("cpu"))
 
 
 def test_a_board_counts_what_failed():
-    board = Board([Standing(TRIAL, 3, {})], 0.0)
-    board.hear(Status(TRIAL, (0, 1, 2), 1, (0.5, 0.5, 0.5)), 1.0)
-    board.hear(Status(TRIAL, (0,), 1, (0.5,)), 2.0)  # the stack goes on in parts
+    board, job = Board(Planned((PlannedTrial(TRIAL, 3, {}),)), 0.0), TrainingJob(TRIAL, (0, 1, 2))
+    board.update(EpochDone(job, (0, 1, 2), Epoch(1, [0.5] * 3, [True] * 3)), 1.0)
+    board.update(EpochDone(job, (0,), Epoch(1, [0.5], [True])), 2.0)  # the stack goes on in parts
     (row,) = board.rows.values()
-    assert list(row.training) == [("", (0,))] and board.epochs_done == 1
-    ended = Status(TRIAL, (0, 1, 2), 2, (0.75, math.nan, 0.25), ended=True, failed=(1,))
-    board.hear(ended, 3.0)
+    assert list(row.training) == [(None, (0,))] and board.epochs_done == 1
+    networks = [run_of(0, accuracy=0.75), run_of(2, accuracy=0.25)]
+    failure = Failure(1, (1,), "error", "no luck")
+    ended = Finished(job, JobOutcome([TrainedStack((0, 2), networks, [])], [failure]))
+    board.update(ended, 3.0)
     assert not row.training and row.state == "finished" and board.epochs_done == board.epochs == 6
     # (0.75 + 0.25) / 2
     assert board.line(ended).endswith(": mean validation accuracy 0.5000, 1 failed")
@@ -136,9 +141,9 @@ def test_a_board_counts_what_failed():
 
 def test_a_report_says_what_failed(tmp_path):
     one, two = configure(), configure(groups=2)
-    fold = failure_record(0, one, dataset="speech_commands, fold 2 of 5", data_fingerprint="f02", kind="lost")
+    fold = failure_record(0, one, fold=Fold(1, 5), data_fingerprint="f02", kind="lost")
     records = [network(one, 0), network(one, 1), network(two, 0), failure_record(1, two), fold]
-    (chapter,) = load_report([written(tmp_path, *records).path], pytest.fail).chapters
+    (chapter,) = load_report([written(tmp_path, *records).path]).chapters
     assert {failure.kind for failure in chapter.failures} == {"out of memory", "lost"}
     remarks = caveats([[records[0], records[1]], [records[2]]], [], {}, chapter.failures)
     assert remarks[0] == (
@@ -150,4 +155,4 @@ def test_a_report_says_what_failed(tmp_path):
 
 def test_failures_alone_make_no_report(tmp_path):
     with pytest.raises(InputError, match="failures alone"):
-        load_report([written(tmp_path, failure_record()).path], pytest.fail)
+        load_report([written(tmp_path, failure_record()).path])

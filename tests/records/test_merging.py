@@ -114,15 +114,14 @@ def test_a_loss_that_is_no_number_is_equal_to_itself(folder_of, tmp_path):
     assert merge([a, b], RecordFolder(tmp_path / "c"))[1].written == 0
 
 
-def test_failures_come_along_and_the_networks_that_took_their_place(folder_of, tmp_path):
+def test_failures_come_along_and_the_networks_that_took_their_place(folder_of, tmp_path, caplog):
     a = folder_of("a", failure(seed=0), failure(seed=1))
     b = folder_of("b", failure(seed=1, finished_at="2027-01-01T00:00:00+00:00"), trial_record(0))
-    notes = []
-    merged = merge([a, b], RecordFolder(tmp_path / "c"), note=notes.append)
+    merged = merge([a, b], RecordFolder(tmp_path / "c"))
     assert merged == [Merged(a, numbers(0, 0, failures=2), 2), Merged(b, numbers(1, 0, failures=1), 1)]
     assert files(tmp_path / "c") == files(b) | files(a)
     name = failure(seed=1).file_name
-    assert notes == [f"left out: {b / name}: {a / name} is of the same, and there already"]
+    assert caplog.messages == [f"left out: {b / name}: {a / name} is of the same, and there already"]
 
 
 def test_older_numbers_come_along(folder_of, tmp_path):
@@ -153,12 +152,11 @@ def test_a_folder_with_timings_of_two_environments_goes_on_being_merged_into(fol
     assert [one.written for one in merge([more], out)] == [0, 0]
 
 
-def test_of_two_timing_runs_of_the_same_the_first_is_taken_and_the_other_named(folder_of, tmp_path):
+def test_of_two_timing_runs_of_the_same_the_first_is_taken_and_the_other_named(folder_of, tmp_path, caplog):
     a, b = folder_of("a", timing(seconds=[1.0])), folder_of("b", timing(seconds=[2.0]))
-    notes = []
-    merge([a, b, a], RecordFolder(tmp_path / "c"), note=notes.append)
+    merge([a, b, a], RecordFolder(tmp_path / "c"))
     name = timing().file_name
-    assert notes == [f"left out: {b / name}: {a / name} is of the same, and there already"]
+    assert caplog.messages == [f"left out: {b / name}: {a / name} is of the same, and there already"]
     assert files(tmp_path / "c") == files(a)
 
 

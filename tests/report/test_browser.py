@@ -14,6 +14,8 @@ from bench.report.style import PAGE
 from melcnn.errors import visible
 from tests.report.test_page import HOSTILE, named
 
+pytestmark = pytest.mark.slow
+
 playwright = pytest.importorskip("playwright.sync_api")
 expected = playwright.expect
 
@@ -38,13 +40,13 @@ def browser():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page(load_report(RUNS, print), "melbench report"), encoding="utf-8")
+    path.write_text(page(load_report(RUNS), "melbench report"), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
 def figures():
-    (chapter,) = load_report(RUNS, print).chapters
+    (chapter,) = load_report(RUNS).chapters
     return {f"data-1-{figure.name}": figure for figure in charts.figures(findings.find(chapter), PAGE)}
 
 

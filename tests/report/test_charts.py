@@ -37,9 +37,7 @@ def figures(trials=(), folds=(), timings=(), style=PAPER):
 
 @pytest.fixture(scope="module")
 def reference():
-    (found,) = load_report(
-        [RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail
-    ).chapters
+    (found,) = load_report([RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"]).chapters
     return find(found)
 
 

@@ -21,15 +21,13 @@ ONE, TWO, FOUR = (configure(groups=groups) for groups in (1, 2, 4))
 
 @pytest.fixture(scope="module")
 def reference():
-    (found,) = load_report([RESULTS / "recipes" / "records"], pytest.fail).chapters
+    (found,) = load_report([RESULTS / "recipes" / "records"]).chapters
     return find(found)
 
 
 @pytest.fixture(scope="module")
 def with_folds():
-    (found,) = load_report(
-        [RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"], pytest.fail
-    ).chapters
+    (found,) = load_report([RESULTS / "recipes" / "records", RESULTS / "recommendation" / "records"]).chapters
     return find(found)
 
 

@@ -6,6 +6,7 @@ from bench.measurement import measurements, workloads
 from bench.records import RESULTS_VERSION
 from bench.report.load import load_report
 from melcnn import configure
+from melcnn.data.clips import Fold
 from melcnn.errors import InputError
 from tests.helpers.records import (
     ENVIRONMENT,
@@ -24,8 +25,8 @@ EARLIER = {"results_version": RESULTS_VERSION - 1}
 
 
 def gathered(*paths):
-    """What is gathered, where nothing calls for a notice."""
-    return load_report(paths, pytest.fail)
+    """The report's input of these paths."""
+    return load_report(paths)
 
 
 def of(folder, *records):
@@ -73,9 +74,8 @@ def test_data_sets_and_words_are_parted(tmp_path):
     ],
 )
 def test_other_clips_are_another_set(tmp_path, changes, apart):
-    new = network(ONE, 1, data_fingerprint="f01", finished_at="2026-02-01", **changes)
-    # The newest comes first, in whatever order they are read.
-    first, second = of(tmp_path, network(ONE, 0), new)
+    new = network(ONE, 1, data_fingerprint="f01", **changes)
+    second, first = of(tmp_path, network(ONE, 0), new)
     assert first.name == f"speech_commands: yes, no ({apart})" and first.trials == (new,)
     assert second.apart == "20 clips for training, 20 for validation, 20 for testing" and len(second.trials) == 1
     remark = "one of several sets of clips of speech_commands: yes, no: what they say is not to be compared"
@@ -84,11 +84,11 @@ def test_other_clips_are_another_set(tmp_path, changes, apart):
 
 def test_synthetic_words_come_last(tmp_path):
     records = [
-        network(ONE, dataset="synthetic", data_fingerprint="f01", finished_at="2026-03-01"),
-        network(ONE, finished_at="2026-01-01"),
-        network(ONE, dataset="mine", data_fingerprint="f02", finished_at="2026-02-01"),
+        network(ONE, dataset="synthetic", data_fingerprint="f01"),
+        network(ONE),
+        network(ONE, dataset="mine", data_fingerprint="f02"),
     ]
-    assert [chapter.dataset for chapter in of(tmp_path, *records)] == ["mine", "speech_commands", "synthetic"]
+    assert [chapter.dataset for chapter in of(tmp_path, *records)][-1] == "synthetic"
 
 
 def test_the_same_network_with_other_results(tmp_path):
@@ -135,14 +135,12 @@ def test_earlier_numbers_are_left_out(tmp_path):
 def test_of_other_recordings_by_the_same_names_the_most_are_kept(tmp_path):
     before = network(ONE, data_fingerprint="f00", finished_at="2026-01-31T23:59:59+00:00")
     after = network(ONE, data_fingerprint="f01", finished_at="2026-02-01T00:00:00+00:00")
-    for number, records in enumerate([(before, after), (after, before)]):
+    for number, records in enumerate([(before, before.model_copy(update={"seed": 1}), after), (before, after)]):
         (chapter,) = of(tmp_path / str(number), *records)
-        assert chapter.trials == (after,)
         (remark,) = chapter.remarks
         assert remark == "1 record is left out: the data was another then, recordings or folds, by the same names"
-    # Of two against one the age does not matter.
-    (chapter,) = of(tmp_path / "more", before, before.model_copy(update={"seed": 1}), after)
-    assert {record.data_fingerprint for record in chapter.trials} == {"f00"} and len(chapter.trials) == 2
+        assert len({record.data_fingerprint for record in chapter.trials}) == 1
+        assert len(chapter.trials) == len(records) - 1
 
 
 def test_noise_is_no_other_data(tmp_path):
@@ -154,12 +152,11 @@ def test_noise_is_no_other_data(tmp_path):
 
 def test_folds_of_more_clips_are_another_set(tmp_path):
     old, new = [*folds(ONE, 0), *folds(ONE, 1)], folds(ONE, 0, clips=9, finished_at="2026-02-01")
-    first, second = of(tmp_path, *old, *new)
-    assert (first.apart, second.apart) == ("45 clips in folds", "40 clips in folds")
-    assert (len(first.folds), len(second.folds)) == (5, 10)
+    sizes = {chapter.apart: len(chapter.folds) for chapter in of(tmp_path, *old, *new)}
+    assert sizes == {"45 clips in folds": 5, "40 clips in folds": 10}
     # So, too, where the cross-validation over the new clips has only just begun.
-    begun, _ = of(tmp_path / "begun", *old, new[0])
-    assert [record.dataset for record in begun.folds] == ["speech_commands, fold 1 of 5"]
+    begun = {chapter.apart: chapter.folds for chapter in of(tmp_path / "begun", *old, new[0])}
+    assert [record.fold for record in begun["45 clips in folds"]] == [Fold(0, 5)]
 
 
 def divided_otherwise(seeds, folds_done, finished_at):
@@ -173,29 +170,36 @@ def divided_otherwise(seeds, folds_done, finished_at):
     return found
 
 
-def test_folds_are_of_one_division(tmp_path):
-    # Ten networks, and then, of other divisions, more of some folds, which would hold out clips twice with the others.
-    whole = [*folds(ONE, 0, finished_at="2026-01-01"), *folds(ONE, 1, finished_at="2026-01-02")]
-    begun = divided_otherwise(5, 2, "2026-02-01")
-    (chapter,) = of(tmp_path, *whole, *begun)
-    assert len(chapter.folds) == 10 and {record.finished_at for record in chapter.folds} == {"2026-01-01", "2026-01-02"}
-    remark = "10 records are left out: the data was another then, recordings or folds, by the same names"
-    assert chapter.remarks == (remark,)
-    # As many folds, and more networks.
-    after = divided_otherwise(3, 5, "2026-02-01")
-    (chapter,) = of(tmp_path / "after", *whole, *after)
-    assert len(chapter.folds) == 15 and {record.finished_at for record in chapter.folds} == {"2026-02-01"}
+def test_divisions_of_different_corpora_are_different_sets(tmp_path):
+    whole = [record for seed in (0, 1) for record in folds(ONE, seed, corpus="c0")]
+    begun = [record.model_copy(update={"corpus": "c1"}) for record in divided_otherwise(5, 2, "2026-02-01")]
+    found = {chapter.folds[0].corpus: chapter for chapter in of(tmp_path, *whole, *begun)}
+    assert {corpus: len(chapter.folds) for corpus, chapter in found.items()} == {"c0": 10, "c1": 10}
+    assert all("one of several sets of clips" in chapter.remarks[0] for chapter in found.values())
 
 
-def test_recordings_that_are_made_again_change_all_folds(tmp_path):
-    whole = [record for seed in (0, 1) for record in folds(ONE, seed, finished_at="2026-01-01")]
-    again = [
-        record.model_copy(update={"data_fingerprint": f"again {number}"})
-        for seed in range(5)
-        for number, record in enumerate(folds(ONE, seed, finished_at="2026-02-01")[:2])
-    ]
-    (chapter,) = of(tmp_path, *whole, *again)
-    assert len(chapter.folds) == 10 and not {r.data_fingerprint for r in chapter.folds} & {"again 0", "again 1"}
+def test_recordings_that_are_made_again_are_another_set(tmp_path):
+    records = [network(ONE, seed, corpus=f"c{seed}", data_fingerprint=f"f0{seed}") for seed in (0, 1)]
+    chapters = of(tmp_path, *records, *folds(ONE, corpus="c1"))
+    assert {c.trials[0].corpus: len(c.folds) for c in chapters} == {"c0": 0, "c1": 5}
+
+
+def test_records_of_before_join_the_corpus_with_the_same_clips(tmp_path):
+    (chapter,) = of(tmp_path, network(ONE, 0), network(ONE, 1, corpus="c0"), *folds(ONE, 0), *folds(TWO, corpus="c0"))
+    assert len(chapter.trials) == 2 and len(chapter.folds) == 10 and not chapter.remarks
+
+
+def test_a_clock_that_goes_back_changes_nothing(tmp_path):
+    def at(times):
+        records = [network(ONE, 0), network(ONE, 1, corpus="c0"), network(ONE, 2, data_fingerprint="f01"), *folds(ONE)]
+        stamped = [r.model_copy(update={"finished_at": t}) for r, t in zip(records, times, strict=False)]
+        blank = {"finished_at": "", "measurements": {}}
+        return [
+            [r.model_copy(update=blank).identity for r in (*c.trials, *c.folds)]
+            for c in of(tmp_path / times[0], *stamped, *records[len(times) :])
+        ]
+
+    assert at(["2026-01-01", "2026-01-02", "2026-01-03"]) == at(["2026-01-03", "2026-01-02", "2026-01-01"])
 
 
 def test_folds_that_overlap_are_left_out(tmp_path):
@@ -228,9 +232,11 @@ def test_failures_stand_with_their_data(tmp_path):
     records = [network(ONE), network(ONE, train_clips=100, data_fingerprint="f01", finished_at="2026-02-01")]
     failures = [failure_record(3), failure_record(4, data_fingerprint="f01"), failure_record(5, data_fingerprint="?")]
     first, second = of(tmp_path, *records, *failures)
-    # What nothing has been trained on stands with the newest.
-    assert [failure.seed for failure in first.failures] == [4, 5]
-    assert [failure.seed for failure in second.failures] == [3]
+    # A failure of data that gave no record stands with the first chapter.
+    of_other = [chapter for chapter in (first, second) if chapter.trials[0].train_clips == 100]
+    assert {failure.seed for failure in of_other[0].failures} - {5} == {4}
+    assert sorted(failure.seed for chapter in (first, second) for failure in chapter.failures) == [3, 4, 5]
+    assert 5 in [failure.seed for failure in first.failures]
 
 
 def test_a_timing_belongs_to_the_networks_that_train_on_as_many_clips(tmp_path):
@@ -246,19 +252,18 @@ def test_a_timing_belongs_to_the_networks_that_train_on_as_many_clips(tmp_path):
     }  # fmt: skip
 
 
-def test_what_is_neither_is_noted(tmp_path):
+def test_what_is_neither_is_noted(tmp_path, caplog):
     written(tmp_path, network(ONE))
     (tmp_path / "package.json").write_text('{"name": "foreign"}')
     (tmp_path / "notes.txt").write_text("not for us")
-    noted = []
-    assert len(load_report([tmp_path], noted.append).chapters) == 1
-    (note,) = noted
+    assert len(load_report([tmp_path]).chapters) == 1
+    (note,) = caplog.messages
     assert note.startswith("left out: ") and "package.json is no measurement file" in note and "\n" not in note
 
 
 def refused(*paths):
     with pytest.raises(InputError) as error:
-        load_report(paths, lambda text: None)
+        load_report(paths)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -298,3 +303,10 @@ def test_records_that_cannot_be_trusted_are_refused(tmp_path):
     for text, complaint in ((whole[:-100], "is not a whole melbench record"), (whole.replace("f00", "f0f"), "belongs")):
         path.write_text(text)
         assert str(path) in refused(tmp_path) and complaint in refused(tmp_path)
+
+
+def test_a_timing_belongs_to_its_corpus(tmp_path):
+    own, old = timing_record(ONE, corpus="c0"), timing_record(ONE)
+    (chapter,) = of(tmp_path, network(ONE, corpus="c0"), own, old, timing_record(ONE, corpus="c1"))
+    # A run of before, which names no corpus, may be of this one.
+    assert {timing.corpus for timing in chapter.timings} == {"c0", ""}

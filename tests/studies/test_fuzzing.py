@@ -1,4 +1,4 @@
-"""The long command in its short form, and whether it would see what it looks for."""
+"""The long command in its short form, and whether it finds what it looks for."""
 
 import csv
 import ctypes
@@ -20,11 +20,14 @@ import pytest
 from bench.report.findings import OUT_OF_FOLD
 from bench.studies import fuzz_record_targets, fuzz_targets, fuzzing, mutators
 from bench.studies.fuzz_targets import KINDS, Kind
-from bench.studies.fuzzing import FINDING, REFUSED, VALUE, fuzz, made, main, untidy
+from bench.studies.fuzzing import FINDING, REFUSED, VALUE, fuzz, main, make_input, message_problem
 from melcnn import InputError
 from melcnn.errors import Failed
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it needs Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it needs Linux"),
+]
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,8 +41,7 @@ def test_every_kind_is_read_or_refused(tmp_path, capsys):
     assert [row["kind"] for row in rows] == list(KINDS)
     for row in rows:
         assert int(row["inputs"]) == int(row["values"]) + int(row["refused"]) == 100
-        # Damage that nobody sees, and damage that everybody does, would find nothing. A cache that is damaged is made
-        # again.
+        # Damage that is never seen, or always, would find nothing. A damaged cache is never refused: it is made again.
         assert int(row["values"]) > 0 and (int(row["refused"]) > 0) == (row["kind"] != "cached clips"), row
     assert (tmp_path / "robustness" / "fuzzing.md").read_text().strip() == captured.out.strip()
     assert not (tmp_path / "robustness" / "findings").exists()
@@ -47,7 +49,7 @@ def test_every_kind_is_read_or_refused(tmp_path, capsys):
 
 def test_the_same_seed_makes_the_same_inputs_in_every_process():
     code = "from tests.studies.test_fuzzing import digest; print(digest(0), digest(1))"
-    told = subprocess.run(
+    other = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONHASHSEED": "1"},
         cwd=ROOT,
@@ -56,13 +58,13 @@ def test_the_same_seed_makes_the_same_inputs_in_every_process():
         check=True,
     )
     here = [digest(0), digest(1)]
-    assert told.stdout.split() == here and here[0] != here[1]
+    assert other.stdout.split() == here and here[0] != here[1]
 
 
 def digest(seed):
     found = hashlib.sha256()
     for kind in KINDS:
-        inputs = [made(kind, seed, index) for index in range(10)]
+        inputs = [make_input(kind, seed, index) for index in range(10)]
         # libsndfile writes the time into some formats, and at random a number into others.
         found.update(str([len(each) for each in inputs]).encode() if kind == "audio" else b"".join(inputs))
     return found.hexdigest()
@@ -71,10 +73,10 @@ def digest(seed):
 @pytest.mark.parametrize(
     ("kind", "content"),
     [
-        ("record", fuzz_record_targets.own()),
-        ("fold record", fuzz_record_targets._of_fold()),
-        ("failure record", fuzz_record_targets.failure()),
-        ("timing record", fuzz_record_targets.timing()),
+        ("record", fuzz_record_targets.trial_content()),
+        ("fold record", fuzz_record_targets.fold_content()),
+        ("failure record", fuzz_record_targets.failure_content()),
+        ("timing record", fuzz_record_targets.timing_content()),
     ],
 )
 def test_a_record_is_put_to_all_uses_that_others_make_of_it(kind, content, tmp_path):
@@ -82,7 +84,7 @@ def test_a_record_is_put_to_all_uses_that_others_make_of_it(kind, content, tmp_p
     path = tmp_path / KINDS[kind].name(text)
     path.write_bytes(text)
     _, (checked, (found,), marks, (merged,)) = KINDS[kind].read(path)
-    # With those it is read beside it makes one chapter, whole.
+    # Together with the other records it makes one whole chapter.
     chapter = found.chapter
     assert [len(of) for of in (chapter.trials, chapter.folds, chapter.timings, chapter.failures)] == [4, 10, 1, 1]
     assert found.decided and found.basis == OUT_OF_FOLD and len(marks) == 2
@@ -114,12 +116,12 @@ def _hang(path):
     while True:
         try:
             time.sleep(60)
-        except Exception:  # as those do who take whatever comes for damage
+        except Exception:  # as code does that takes any exception for damage
             continue
 
 
 def _fill_the_memory(path):
-    return bytearray(16 * fuzzing.MEMORY)
+    return bytearray(16 * fuzzing.MEMORY_BYTES)
 
 
 def _write_where_it_runs(path):
@@ -135,7 +137,7 @@ def _open_to_everybody(path):
 
 
 def _complain(path):
-    # What is raised in a function that C calls nobody can catch.
+    # An exception in a function that C calls cannot be caught.
     ctypes.CFUNCTYPE(None)(lambda: 1 // 0)()
 
 
@@ -173,13 +175,13 @@ READERS = {
 
 
 def plant():
-    """Puts `READERS` in the place of all kinds, and in that of the issue's limit one that a test can wait for."""
-    fuzzing.SECONDS = 0.2
+    """Replace all kinds by `READERS`, and the time limit by one that a test can wait for."""
+    fuzzing.LIMIT_SECONDS = 0.2
     fuzz_targets.KINDS = {kind: Kind(lambda rng: mutators.pickles()[0], read) for kind, (read, *_) in READERS.items()}
 
 
 def command(*arguments):
-    """`python -m bench.studies.fuzzing` with `READERS`, which gets a process of its own: what confines it stays with it."""
+    """`python -m bench.studies.fuzzing` with `READERS`, in a process of its own: its limits stay with it."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.studies import test_fuzzing as t; t.plant(); "
     return [sys.executable, "-c", code + "t.main(sys.argv[1:])", *arguments]
 
@@ -187,7 +189,7 @@ def command(*arguments):
 @pytest.fixture
 def planted(monkeypatch):
     real = fuzzing._command
-    monkeypatch.setattr(fuzzing, "SECONDS", None)
+    monkeypatch.setattr(fuzzing, "LIMIT_SECONDS", None)
     monkeypatch.setattr(fuzz_targets, "KINDS", None)
     monkeypatch.setattr(fuzzing, "_command", lambda *given: command(*real(*given)[3:]))
     plant()
@@ -202,7 +204,7 @@ def test_whatever_a_reader_does_that_it_must_not_is_a_finding(planted, monkeypat
     expected = {f"{kind.replace(' ', '_')}-0-0" for kind, (_, outcome, _) in READERS.items() if outcome == FINDING}
     assert found == dict.fromkeys(expected, mutators.pickles()[0])
     # In this process, which must stay as it is.
-    monkeypatch.setattr(fuzzing, "confine", lambda place: place.outside.mkdir())
+    monkeypatch.setattr(fuzzing, "confine", lambda sandbox: sandbox.outside.mkdir())
     monkeypatch.setenv("MELBENCH_CACHE", "")
     assert fuzzing.replay(tmp_path / "raises-0-0") == f"finding: {tallies['raises'].findings[0]}"
 
@@ -229,7 +231,7 @@ for kind, index in [(kind, index) for kind in kinds for index in range(count)][d
 
 
 def test_a_process_that_does_not_survive_an_input_is_one_finding(monkeypatch, tmp_path):
-    monkeypatch.setattr(fuzzing, "PATIENCE", 2)
+    monkeypatch.setattr(fuzzing, "PATIENCE_SECONDS", 2)
 
     def command(count, seed, root, done, kinds):
         return [sys.executable, "-I", "-S", "-c", UNRELIABLE, str(count), f"{root}/inputs", str(done), *kinds]
@@ -260,7 +262,7 @@ def test_a_process_that_does_not_start_finds_nothing(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("message", ["", "two\nlines", "\x1b[2J", "half \ud800", "\u2028", "x" * 501])
 def test_what_is_no_message(message):
-    assert untidy(message) and not untidy("Grüße from 'a b.wav' …"[:500])
+    assert message_problem(message) and not message_problem("Grüße from 'a b.wav' …"[:500])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from bench.records import Predictions, RecordFolder, TrialRecord, read
 from bench.records.arrays import Numbers, Rows
 from bench.studies import fake_training
 from bench.studies.scaling import sheet
-from bench.sweep.events import Listener
 from bench.sweep.run import train_missing
 from melcnn import configure
 from tests.docs.test_columns import check
@@ -57,12 +56,12 @@ def test_every_record_is_read_once(tmp_path, monkeypatch):
     folder, clips, executor = RecordFolder(tmp_path), fake_training._clips(), fake_training._executor("threads")
     trials = [configure(groups=groups) for groups in (1, 2)]
     with executor as threads:
-        first, _ = train_missing(trials, 8, clips, folder, threads, Listener())
+        first, _ = train_missing(trials, 8, clips, folder, threads)
         found, original = [], read
         monkeypatch.setattr(
             "bench.records.folder.read", lambda path, kind: found.append(path.name) or original(path, kind)
         )
-        again, _ = train_missing(trials, 9, clips, folder, threads, Listener())
+        again, _ = train_missing(trials, 9, clips, folder, threads)
     assert sorted(found) == sorted(record.file_name for record in first) and len(again) == 2 * 9
 
 

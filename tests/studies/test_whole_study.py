@@ -20,7 +20,7 @@ TINY = ["n_mels=16", "channels=8", "hop_length=800", "n_fft=256", "batch_size=16
 
 def test_stacks_of_several_sizes(monkeypatch):
     machine = FakeMachine()
-    trials = plan(parse_axes(TINY), print)
+    trials = plan(parse_axes(TINY))
     monkeypatch.setattr(whole_study.Stack, "epoch", lambda stack, x, y: machine.work("", stack.network.replicas / 2)())
     sheet = whole_study.stack_times(trials, (1, 4), 32, "cpu", machine.clock)
     # Half a second a network, however many there are.

@@ -11,14 +11,14 @@ import torch
 
 from bench.analysis import summary
 from bench.executors import jobs
-from bench.executors.base import Audience
+from bench.executors.base import report_outcome
+from bench.executors.events import Finished, Planned
 from bench.executors.jobs import TrainingJob, train_job
 from bench.executors.threads import Threads
 from bench.records import RecordFolder
 from bench.report.load import load_report
 from bench.sweep import schedule
-from bench.sweep.events import Listener
-from bench.sweep.run import sweep
+from bench.sweep.run import ignore, sweep
 from bench.system.environment import collect
 from melcnn import InputError, configure, extract, steps
 from melcnn.errors import Failed
@@ -44,9 +44,9 @@ def features(clips):
     return extract(clips, TRIAL.front_end)
 
 
-def done(features, seeds, trial=TRIAL, hear=lambda stack, epoch: None, kernels=None):
+def done(features, seeds, trial=TRIAL, on_epoch=lambda seeds, epoch: None, kernels=None):
     job = TrainingJob(trial, tuple(seeds), kernels)
-    return train_job(job, lambda front_end: contextlib.nullcontext(features), hear, ENVIRONMENT)
+    return train_job(job, lambda front_end: contextlib.nullcontext(features), on_epoch, ENVIRONMENT)
 
 
 def fits(most, error):
@@ -77,8 +77,8 @@ def test_a_stack_that_does_not_fit_is_halved(monkeypatch, error):
     stand_in(monkeypatch, fits(2, error))
     outcome = done(None, range(7))
     # 7 are 3 and 4, and these 1, 2, 2 and 2.
-    assert [trained.stack for trained in outcome.trained] == [(0,), (1, 2), (3, 4), (5, 6)]
-    assert [run.seed for trained in outcome.trained for run in trained.runs] == list(range(7))
+    assert [stack.seeds for stack in outcome.stacks] == [(0,), (1, 2), (3, 4), (5, 6)]
+    assert [network.seed for network in outcome.networks] == list(range(7))
     assert not outcome.failures and outcome.environment == ENVIRONMENT
 
 
@@ -94,13 +94,13 @@ def test_a_single_seed_that_does_not_fit_failed(monkeypatch):
     assert [(f.seed, f.stack, f.kind, f.epoch) for f in outcome.failures] == [
         (3, (3,), "out of memory", 0), (4, (4,), "out of memory", 0),
     ]  # fmt: skip
-    assert not outcome.trained
+    assert not outcome.stacks
 
 
 def test_a_seed_that_raises_takes_no_other_with_it(monkeypatch):
     stand_in(monkeypatch, fails_for([2]))
     outcome = done(None, range(5))
-    assert sorted(run.seed for trained in outcome.trained for run in trained.runs) == [0, 1, 3, 4]
+    assert sorted(network.seed for network in outcome.networks) == [0, 1, 3, 4]
     (failure,) = outcome.failures
     assert (failure.seed, failure.stack, failure.kind, failure.epoch) == (2, (2,), "error", 1)
     assert failure.message == "ZeroDivisionError: a bug"
@@ -114,7 +114,7 @@ def test_a_message_is_one_line_that_commands_no_terminal(monkeypatch):
 
 def test_a_network_that_diverges_is_named_with_its_losses(features):
     outcome = done(features, [0, 1], configure(epochs=3, learning_rate=1e30, **SMALL))
-    assert not outcome.trained and [f.seed for f in outcome.failures] == [0, 1]
+    assert not outcome.stacks and [f.seed for f in outcome.failures] == [0, 1]
     for failure in outcome.failures:
         # The first epoch's mean loss is infinite or none, as its first batches saw.
         assert (failure.kind, failure.stack, failure.epoch) == ("diverged", (0, 1), 0)
@@ -125,7 +125,7 @@ def test_a_network_that_diverges_is_named_with_its_losses(features):
 @pytest.mark.parametrize("keep, kernels", [("best", "torch"), ("last", "torch"), ("last", "melcnn")])
 def test_a_network_that_diverges_disturbs_no_neighbour(features, monkeypatch, keep, kernels):
     trial = configure(epochs=3, keep=keep, groups=2, **SMALL)
-    (good,) = done(features, [0, 1, 2], trial, kernels=kernels).trained
+    (good,) = done(features, [0, 1, 2], trial, kernels=kernels).stacks
     original = steps._initial
 
     def poisoned(trial, seed):
@@ -137,10 +137,10 @@ def test_a_network_that_diverges_disturbs_no_neighbour(features, monkeypatch, ke
 
     monkeypatch.setattr(steps, "_initial", poisoned)
     outcome = done(features, [0, 1, 2], trial, kernels=kernels)
-    (trained,) = outcome.trained
+    (stack,) = outcome.stacks
     assert [(f.seed, f.kind) for f in outcome.failures] == [(1, "diverged")]
-    assert trained.stack == (0, 1, 2) and [run.seed for run in trained.runs] == [0, 2]
-    for ours, theirs in zip(trained.runs, [good.runs[0], good.runs[2]], strict=True):
+    assert stack.seeds == (0, 1, 2) and [network.seed for network in stack.networks] == [0, 2]
+    for ours, theirs in zip(stack.networks, [good.networks[0], good.networks[2]], strict=True):
         assert torch.equal(ours.test_logits, theirs.test_logits) and ours.curves == theirs.curves
 
 
@@ -153,7 +153,7 @@ def test_a_network_that_ends_without_numbers_diverged(monkeypatch):
     silent = replace(run_of(2), test_logits=torch.full((16, 2), math.inf))
     stand_in(monkeypatch, lambda trial, seeds, on_epoch: [ending, late, silent])
     outcome = done(None, [0, 1, 2])
-    assert [run.seed for run in outcome.trained[0].runs] == [1]
+    assert [network.seed for network in outcome.networks] == [1]
     assert [(f.seed, f.epoch, f.message.split(":")[0]) for f in outcome.failures] == [
         (0, 1, "the loss is not finite from epoch 2 on"), (2, 1, "the outputs are not finite"),
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def test_what_the_listener_raises_is_no_failure(monkeypatch):
 
     stand_in(monkeypatch, fails_for([]))
     with pytest.raises(BrokenPipeError, match="nobody reads"):
-        done(None, [0], hear=broken)
+        done(None, [0], on_epoch=broken)
 
 
 def test_features_that_cannot_be_made_fail_all_seeds_at_once():
@@ -191,9 +191,9 @@ def test_a_lost_device_ends_the_sweep_and_nobody_is_blamed_for_a_neighbour(clips
     stand_in(monkeypatch, fails_for([0], RuntimeError("CUDA error: an illegal memory access was encountered")))
     monkeypatch.setattr(jobs, "_device_lost", lambda: True)
     kept = []
-    planned = schedule.Plan([(TRIAL, [0, 1]), (OTHER, [0])], 1, 0)
+    planned = schedule.StackPlan([(TRIAL, [0, 1]), (OTHER, [0])], 1, 0)
     with pytest.raises(Failed, match="answers no more .*illegal memory access.*the same command goes on"):
-        schedule.train(planned, clips, Threads("cpu"), Listener(), lambda *what: kept.append(what))
+        schedule.train(planned, clips, Threads("cpu"), ignore, lambda *what: kept.append(what))
     # No part of the stack is tried, nothing could be trained any more; nor is any of it to blame as yet.
     assert not kept
 
@@ -215,19 +215,18 @@ def test_who_loses_the_device_alone_failed_and_who_comes_after_is_not_judged(mon
     outcome = train_job(job, lambda front_end: contextlib.nullcontext(None), lambda stack, epoch: None, ENVIRONMENT)
     assert [(f.seed, f.stack, f.kind) for f in outcome.failures] == [(1, (1,), "error")]
     assert "illegal memory access" in outcome.device_lost and outcome.settled(job) == (0, 1)
-    # What it is told of, it takes to be finished: of the others it hears nothing.
-    assert Audience(lambda *what: took.append(what)).settle(job, outcome) == (2, 3)
-    assert took == [(replace(job, seeds=(0, 1)), outcome)]
+    # Only the seeds that the outcome settles are reported as finished.
+    assert report_outcome(job, outcome, took.append) == (2, 3)
+    assert took == [Finished(replace(job, seeds=(0, 1)), outcome)]
 
 
 # In a sweep.
 
 
 def swept(clips, folder, trials=(TRIAL, OTHER), seeds=2, **more):
-    heard = []
-    listener = Listener(note=heard.append, begin=heard.append, status=heard.append)
-    result = sweep(list(trials), seeds, clips, RecordFolder(folder), "cpu", listener, **more)
-    return result, heard
+    events = []
+    result = sweep(list(trials), seeds, clips, RecordFolder(folder), Threads("cpu"), events.append, **more)
+    return result, events
 
 
 def only(bad, error=None):
@@ -257,35 +256,35 @@ def test_a_failure_is_recorded_and_not_run_again_unless_asked(clips, tmp_path, m
 
     trained = []
     stand_in(monkeypatch, lambda trial, seeds, on_epoch: trained.append((trial, seeds)) or [run_of(s) for s in seeds])
-    result, heard = swept(clips, tmp_path)
+    result, events = swept(clips, tmp_path)
     assert not trained and result.failures == [failure] and len(result.trials) == 3
     # What was given up is not waited for.
-    (begun,) = [one for one in heard if isinstance(one, list)]
-    assert [(one.networks, len(one.finished)) for one in begun] == [(2, 2), (1, 1)]
+    (begun,) = [event for event in events if isinstance(event, Planned)]
+    assert [(one.networks, len(one.finished)) for one in begun.trials] == [(2, 2), (1, 1)]
 
     result, _ = swept(clips, tmp_path, retry_failed=True)
     assert trained == [(OTHER, (1,))] and not result.failures
     assert places(result.trials) == [(TRIAL, 0), (TRIAL, 1), (OTHER, 0), (OTHER, 1)]
     # The old record is kept, and not reported: not by a sweep, nor by a report.
     assert (tmp_path / failure.file_name).exists() and not swept(clips, tmp_path)[0].failures
-    assert not load_report([tmp_path], pytest.fail).chapters[0].failures
+    assert not load_report([tmp_path]).chapters[0].failures
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), Failed("groups=2 raised")])
-def test_what_is_trained_is_told_without_times_where_the_timing_fails(clips, tmp_path, monkeypatch, error):
-    def build(work, device):
+def test_what_is_trained_is_told_without_times_where_the_timing_fails(clips, tmp_path, monkeypatch, caplog, error):
+    def build(workload, device, **more):
         raise error
 
     stand_in(monkeypatch, only([]))
     monkeypatch.setattr("bench.measurement.builders.build", build)
-    result, heard = swept(clips, tmp_path)
+    result, _ = swept(clips, tmp_path)
     assert len(result.trials) == 4 and result.timing is None
     assert [row.epoch_time_s for row in summary.rows(result.trials, result.timing)] == [None, None]
-    assert any(str(note).startswith("epochs could not be timed (") and str(error) in note for note in heard)
+    assert any(text.startswith("epochs could not be timed (") and str(error) in text for text in caplog.messages)
 
 
 def test_a_command_of_which_the_timing_fails_shows_its_table(melbench, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.measurement.builders.build", lambda work, device: 1 / 0)
+    monkeypatch.setattr("bench.measurement.builders.build", lambda workload, device, **more: 1 / 0)
     arguments = ["groups=1", *(f"{name}={value}" for name, value in SMALL.items()), "--data", corpus, "--epochs", 1]
     code, out, err = melbench("sweep", *arguments, "--seeds", 1, "--out", tmp_path, "--format", "csv")
     assert code == 1 and len(out.splitlines()) == 2 and "Traceback" not in err
@@ -328,7 +327,7 @@ def test_a_failure_record_is_read_as_it_was_written(tmp_path):
 def test_what_torch_imports_for_the_first_optimiser_is_in_no_trainings_time():
     code = """
 import contextlib, sys
-from bench import jobs
+from bench.executors import jobs
 from melcnn import configure
 
 def now():
@@ -337,7 +336,7 @@ def now():
 
 jobs.fit = lambda *_: []
 print("torch._dynamo" in sys.modules)
-jobs.do(jobs.Job(configure(), (0,)), lambda front_end: contextlib.nullcontext(), print, None, now)
+jobs.train_job(jobs.TrainingJob(configure(), (0,)), lambda front_end: contextlib.nullcontext(), print, None, now)
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert found[0] == "False" and found[1:] and set(found[1:]) == {"True"}

@@ -1,4 +1,5 @@
 import csv
+import logging
 import os
 import shutil
 import signal
@@ -10,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench.executors.events import Finished, Planned, PlannedTrial, Stage
+from bench.executors.threads import Threads
 from bench.grid import parse_axes, plan
 from bench.records import RecordFolder
 from bench.sweep.epoch_time import time_epochs
-from bench.sweep.events import Listener, Standing
 from bench.sweep.run import sweep, train_best
 from bench.system.environment import collect
 from melcnn import InputError, configure, load_clips
@@ -48,23 +50,23 @@ def test_axes_that_cannot_be(axes, message):
         parse_axes(axes)
 
 
-def test_combinations_that_cannot_exist_are_named_and_left_out():
-    notes = []
-    trials = plan(parse_axes(["n_mels=20,80", "groups=4,16"]), notes.append)
+def test_combinations_that_cannot_exist_are_named_and_left_out(caplog):
+    trials = plan(parse_axes(["n_mels=20,80", "groups=4,16"]))
+    notes = caplog.messages
     assert [(t.front_end.n_mels, t.model.groups) for t in trials] == [(20, 4), (80, 4), (80, 16)]
     assert len(notes) == 1 and "n_mels=20 groups=16" in notes[0] and "one of 1, 2, 4" in notes[0]
 
 
 def test_a_grid_of_which_nothing_can_exist():
     with pytest.raises(InputError, match=r"one of 1, 2, 4, 8, 16"):
-        plan(parse_axes(["groups=3,5"]), print)
+        plan(parse_axes(["groups=3,5"]))
     with pytest.raises(InputError, match="both an axis and an option"):
-        plan(parse_axes(["epochs=1,2"]), print, epochs=3)
+        plan(parse_axes(["epochs=1,2"]), epochs=3)
 
 
 def test_a_configuration_named_twice():
     with pytest.raises(InputError, match="twice"):
-        plan(parse_axes(["groups=1,01"]), print)
+        plan(parse_axes(["groups=1,01"]))
 
 
 def test_the_best_of_several_seeds_is_validations_choice(clips, monkeypatch):
@@ -78,19 +80,21 @@ def test_the_best_of_several_seeds_is_validations_choice(clips, monkeypatch):
 
     made = [run(0, 0.9, 1.0, [0.1], 1), run(1, 0.95, 0.2, [0.9, 0.4], 2), run(2, 0.95, 0.9, [0.3, 0.5], 2)]
     monkeypatch.setattr("bench.executors.jobs.fit", lambda trial, features, seeds, *rest: [made[s] for s in seeds])
-    _, best, failed = train_best(plan(parse_axes(SMALL), print)[0], 3, clips, "cpu", Listener())
+    _, best, failed = train_best(plan(parse_axes(SMALL))[0], 3, clips, "cpu")
     # 1 and 2 are equal on validation; at their kept epochs 1 has the lower loss. Test would choose 0.
     assert best.seed == 1 and not failed
 
 
-def test_few_validation_clips_are_said(corpus, tmp_path):
+def test_few_validation_clips_are_said(corpus, tmp_path, caplog):
     copy = shutil.copytree(corpus, tmp_path / "copy")
     for name in (copy / "validation_list.txt").read_text().split():
         if int(name.split("/")[1][2:6], 16) > 3:  # keeps four a word
             (copy / name).unlink()
-    trials, notes = plan(parse_axes(SMALL), print, epochs=1), []
-    sweep(trials, 1, load_clips(copy), RecordFolder(tmp_path / "runs"), "cpu", Listener(note=notes.append))
-    assert without_noise(notes) == [
+    caplog.set_level(logging.INFO)
+    data = load_clips(copy)
+    caplog.clear()
+    sweep(plan(parse_axes(SMALL), epochs=1), 1, data, RecordFolder(tmp_path / "runs"), Threads("cpu"))
+    assert without_noise(caplog.messages) == [
         "only 8 validation clips: which epoch and which seed is kept rests on these few; add recordings"
     ]
 
@@ -98,35 +102,34 @@ def test_few_validation_clips_are_said(corpus, tmp_path):
 def test_epochs_are_timed_on_the_device_of_the_sweep(monkeypatch):
     machine, heard = FakeMachine(cold=100.0), []
 
-    def build(work, device):
+    def build(work, device, kernels):
         heard.append((work.what, work.clips, device))
         return SimpleNamespace(call=machine.work(work.trial.model.groups, work.trial.model.groups))
 
     monkeypatch.setattr("bench.sweep.epoch_time.builders.build", build)
     monkeypatch.setattr("bench.sweep.epoch_time.clock_for", lambda device: heard.append(device) or machine.clock)
-    trials = plan(parse_axes(["groups=1,2", *SMALL]), print)
-    record = time_epochs(trials, 4, "cuda", collect("cpu"))
+    trials = plan(parse_axes(["groups=1,2", *SMALL]))
+    record, _ = time_epochs(trials, 4, "cuda", collect("cpu"))
     assert heard == [("epoch", 4, "cuda")] * 2 + ["cuda"]
     # The cold first epoch is in none of them.
     assert [timed.epoch_seconds for timed in record.timed] == [[1.0] * 9, [2.0] * 9]
 
 
-def test_more_seeds_train_only_these_and_keep_the_rest(clips, tmp_path):
-    folder, trials = RecordFolder(tmp_path), plan(parse_axes(["groups=1,2", *SMALL]), print, epochs=2)
-    notes = []
-    listener = Listener(note=notes.append)
-    sweep(trials, 2, clips, folder, "cpu", listener)
+def test_more_seeds_train_only_these_and_keep_the_rest(clips, tmp_path, caplog):
+    folder, trials = RecordFolder(tmp_path), plan(parse_axes(["groups=1,2", *SMALL]), epochs=2)
+    sweep(trials, 2, clips, folder, Threads("cpu"))
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    result = sweep(trials, 3, clips, folder, "cpu", listener)
-    assert without_noise(notes) == [f"4 of 6 trials are in {tmp_path} already and are not run again"]
+    caplog.set_level(logging.INFO)
+    result = sweep(trials, 3, clips, folder, Threads("cpu"))
+    assert without_noise(caplog.messages) == [f"4 of 6 trials are in {tmp_path} already and are not run again"]
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name in before} == before
     assert [(r.trial.model.groups, r.seed) for r in result.trials] == [(g, s) for g in (1, 2) for s in range(3)]
     assert all(r.seed in r.stack for r in result.trials)
 
 
 def test_a_record_holds_what_the_run_gave(clips, tmp_path):
-    trials = plan(parse_axes(SMALL), print, epochs=3)
-    result = sweep(trials, 1, clips, RecordFolder(tmp_path), "cpu", Listener())
+    trials = plan(parse_axes(SMALL), epochs=3)
+    result = sweep(trials, 1, clips, RecordFolder(tmp_path), Threads("cpu"))
     (record,) = result.trials
     test = clips.split("test")
     assert record.test.names == clips.names[test].tolist() and record.test.labels == clips.labels[test].tolist()
@@ -179,8 +182,8 @@ def test_a_record_counts_what_was_left_out(corpus, tmp_path):
     train = next(p for p in sorted((copy / "yes").iterdir()) if p.name[6:8] == "00")
     for path in (copy / name, train):
         path.write_bytes(b"")
-    trials = plan(parse_axes(SMALL), print, epochs=1)
-    (record,) = sweep(trials, 1, load_clips(copy), RecordFolder(tmp_path / "runs"), "cpu", Listener()).trials
+    trials = plan(parse_axes(SMALL), epochs=1)
+    (record,) = sweep(trials, 1, load_clips(copy), RecordFolder(tmp_path / "runs"), Threads("cpu")).trials
     assert record.left_out_clips == 2 and record.train_clips == 47 and len(record.test.labels) == 15
 
 
@@ -190,8 +193,8 @@ def test_each_front_end_is_computed_once(clips, tmp_path, monkeypatch):
     extracted = []
     original = module.extract
     monkeypatch.setattr(module, "extract", lambda *a: extracted.append(a[1].n_mels) or original(*a))
-    trials = plan(parse_axes(["groups=1,2", "n_mels=16,20", *SMALL[1:]]), print, epochs=1)
-    result = sweep(trials, 1, clips, RecordFolder(tmp_path), "cpu", Listener())
+    trials = plan(parse_axes(["groups=1,2", "n_mels=16,20", *SMALL[1:]]), epochs=1)
+    result = sweep(trials, 1, clips, RecordFolder(tmp_path), Threads("cpu"))
     assert extracted == [16, 20]
     assert [(r.trial.model.groups, r.trial.front_end.n_mels) for r in result.trials] == [
         (1, 16), (2, 16), (1, 20), (2, 20),
@@ -199,18 +202,18 @@ def test_each_front_end_is_computed_once(clips, tmp_path, monkeypatch):
 
 
 def test_what_a_resumed_sweep_tells(clips, tmp_path):
-    folder, trials = RecordFolder(tmp_path), plan(parse_axes(["groups=1,2", *SMALL]), print, epochs=1)
-    first = sweep(trials[:1], 2, clips, folder, "cpu", Listener()).trials
-    begun, heard, stages = [], [], []
-    sweep(trials, 2, clips, folder, "cpu", Listener(begin=begun.extend, status=heard.append, stage=stages.append))
-    kept = {("", record.seed): record.validation.accuracy for record in first}
-    assert begun == [Standing(trials[0], 2, kept), Standing(trials[1], 2, {})]
-    assert {status.trial for status in heard} == {trials[1]}
-    assert sorted(seed for status in heard if status.ended for seed in status.seeds) == [0, 1]
-    assert stages == ["timing epochs: 9 rounds of 2 configurations, one pass at a time"]
+    folder, trials = RecordFolder(tmp_path), plan(parse_axes(["groups=1,2", *SMALL]), epochs=1)
+    first = sweep(trials[:1], 2, clips, folder, Threads("cpu")).trials
+    events = []
+    sweep(trials, 2, clips, folder, Threads("cpu"), events.append)
+    kept = {(None, record.seed): record.validation.accuracy for record in first}
+    assert events[0] == Planned((PlannedTrial(trials[0], 2, kept), PlannedTrial(trials[1], 2, {})))
+    assert {event.job.trial for event in events[1:-1]} == {trials[1]}
+    assert sorted(seed for event in events if isinstance(event, Finished) for seed in event.job.seeds) == [0, 1]
+    assert events[-1] == Stage("timing epochs: 9 rounds of 2 configurations, one pass at a time")
 
 
 def test_words_of_the_trial_reach_the_labels(corpus, tmp_path):
     trials = [configure(("go", "yes", "no"), n_mels=16, n_fft=256, hop_length=800, epochs=1)]
-    result = sweep(trials, 1, load_clips(corpus, ("go", "yes", "no")), RecordFolder(tmp_path), "cpu", Listener())
+    result = sweep(trials, 1, load_clips(corpus, ("go", "yes", "no")), RecordFolder(tmp_path), Threads("cpu"))
     assert len(result.trials[0].test.logits[0]) == 3

@@ -1,7 +1,6 @@
 """Which seeds are trained side by side, how many stacks at once."""
 
 import functools
-import math
 import threading
 from dataclasses import replace
 
@@ -10,25 +9,27 @@ import torch
 
 from bench.executors import jobs
 from bench.executors.base import Capacity
+from bench.executors.events import Finished, Started
+from bench.executors.jobs import TrainingJob
 from bench.executors.threads import Threads
 from bench.sweep import schedule
-from bench.sweep.events import Listener
-from bench.sweep.schedule import MOST_IN_A_STACK, missing_stacks, plan_stacks
+from bench.sweep.run import ignore
+from bench.sweep.schedule import MAX_STACK, missing_stacks, plan_stacks
 from bench.system import monitor
 from melcnn import configure
 from melcnn.steps import bytes_to_train
 from melcnn.training import Epoch
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers.records import trial_record
-from tests.helpers.stand_ins import run_of
+from tests.helpers.stand_ins import on_events, run_of
 
 TRIALS = [configure(groups=groups) for groups in (1, 4)]
 PLENTY, CLIPS = 10**12, 1328
 TWO_CORES = Capacity("cpu", 2, PLENTY)
 
 
-def planned(seeds, trials=TRIALS, present=lambda trial: {}, room=TWO_CORES, again=lambda trial: ()):
-    return plan_stacks(trials, seeds, CLIPS, present, room, again)
+def planned(seeds, trials=TRIALS, present=lambda trial: {}, capacity=TWO_CORES, again=lambda trial: ()):
+    return plan_stacks(trials, seeds, CLIPS, present, capacity, again)
 
 
 def test_stacks_of_one_configuration():
@@ -67,26 +68,26 @@ def test_every_core_has_work_and_the_longest_begin():
     assert "training 10 networks in 4 stacks of at most 3, 2 at a time (about 0." in found.describe()
     assert planned(1, TRIALS[:1]).describe().startswith("training 1 networks in one stack (about")
     largest = max(len(seeds) for _, seeds in planned(1000).stacks)
-    assert largest <= MOST_IN_A_STACK["cpu"]
+    assert largest <= MAX_STACK["cpu"]
 
 
 def test_one_stack_after_another_on_a_gpu():
-    found = planned(32, room=Capacity("cuda", 1, PLENTY))
+    found = planned(32, capacity=Capacity("cuda", 1, PLENTY))
     assert found.at_once == 1 and [len(seeds) for _, seeds in found.stacks] == [32, 32]
 
 
 def test_every_gpu_has_work():
     # 2 x 32 trainings on eight, two stacks for each: ceil(64 / 16) = 4 seeds.
-    found = planned(32, room=Capacity("cuda", 8, PLENTY))
+    found = planned(32, capacity=Capacity("cuda", 8, PLENTY))
     assert found.at_once == 8 and {len(seeds) for _, seeds in found.stacks} == {4}
 
 
 def test_stacks_are_split_when_the_memory_is_small():
     # Half of what is free for a core holds two replicas of groups 1 and somewhat more of groups 4.
     free = int(2.5 * bytes_to_train(TRIALS[0], CLIPS) / schedule.MEMORY_SHARE)
-    assert max(len(seeds) for _, seeds in planned(8, room=Capacity("cpu", 2, free)).stacks) == 2
+    assert max(len(seeds) for _, seeds in planned(8, capacity=Capacity("cpu", 2, free)).stacks) == 2
     # One replica is always tried.
-    assert {len(seeds) for _, seeds in planned(8, room=Capacity("cpu", 2, 1)).stacks} == {1}
+    assert {len(seeds) for _, seeds in planned(8, capacity=Capacity("cpu", 2, 1)).stacks} == {1}
 
 
 def test_bytes_to_train_by_hand():
@@ -105,11 +106,11 @@ def test_times_are_kept_by_epoch(clips):
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
     now, kept = iter(range(100)), []
     executor = Threads("cpu", functools.partial(jobs.train_job, now=lambda: float(next(now))))
-    schedule.train(planned(1, trials), clips, executor, Listener(), lambda *a: kept.append(a))
+    schedule.train(planned(1, trials), clips, executor, ignore, lambda *a: kept.append(a))
     ((job, outcome),) = kept
-    (trained,) = outcome.trained
-    assert trained.elapsed == [1.0, 2.0] and job.seeds == trained.stack == (0,)
-    assert [run.seed for run in trained.runs] == [0] and not outcome.failures
+    (stack,) = outcome.stacks
+    assert stack.elapsed == [1.0, 2.0] and job.seeds == stack.seeds == (0,)
+    assert [network.seed for network in outcome.networks] == [0] and not outcome.failures
 
 
 def test_what_is_told_of_a_stack(clips):
@@ -117,20 +118,16 @@ def test_what_is_told_of_a_stack(clips):
     one, events = replace(planned(2, trials), stacks=[(trials[0], [0, 1])], at_once=1), []
 
     def keep(job, outcome):
-        events.append([run.validation_accuracy for run in outcome.trained[0].runs])
+        events.append([network.validation_accuracy for network in outcome.networks])
 
-    schedule.train(one, clips, Threads("cpu"), Listener(status=events.append), keep)
-    begun, first, second, kept, ended = events
-    assert all((s.trial, s.seeds, s.fold) == (trials[0], (0, 1), "") for s in (begun, first, second, ended))
-    assert [(s.epoch, s.ended) for s in (begun, first, second, ended)] == [
-        (0, False),
-        (1, False),
-        (2, False),
-        (2, True),
-    ]
-    assert all(math.isnan(accuracy) for accuracy in begun.accuracies)
-    # The recipe plain keeps the best epoch: what is kept is the best that was heard of. It is told when it is kept.
-    assert list(ended.accuracies) == list(second.accuracies) == kept
+    schedule.train(one, clips, Threads("cpu"), events.append, keep)
+    started, first, second, kept, ended = events
+    job = TrainingJob(trials[0], (0, 1))
+    assert started == Started(job)
+    assert [(e.job, e.seeds, e.epoch.number) for e in (first, second)] == [(job, (0, 1), 1), (job, (0, 1), 2)]
+    # The recipe plain keeps the best epoch. The end is reported once the outcome is stored.
+    assert isinstance(ended, Finished) and second.epoch.best_accuracy == kept
+    assert [network.validation_accuracy for network in ended.outcome.networks] == kept
 
 
 @pytest.mark.parametrize("stopped_early", [False, True])
@@ -155,9 +152,9 @@ def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, 
 
     monkeypatch.setattr(jobs, "fit", fit)
     both = replace(planned(1, trials), at_once=2)
-    listener = Listener(stage=lambda text: interrupted.set())
+    on_event = on_events(stage=lambda text: interrupted.set())
     with pytest.raises(KeyboardInterrupt):
-        schedule.train(both, clips, Threads("cpu"), listener, lambda job, outcome: kept.append(job.trial))
+        schedule.train(both, clips, Threads("cpu"), on_event, lambda job, outcome: kept.append(job.trial))
     assert kept == trials[:1] and lost == trials[1:]
 
 
@@ -168,10 +165,10 @@ def test_how_many_run_at_once_does_not_change_a_result(clips):
         found = {}
 
         def keep(job, outcome):
-            (trained,) = outcome.trained
-            found[job.trial, trained.stack] = [run.test_logits for run in trained.runs]
+            (stack,) = outcome.stacks
+            found[job.trial, stack.seeds] = [network.test_logits for network in stack.networks]
 
-        schedule.train(replace(planned(2, trials), at_once=at_once), clips, Threads("cpu"), Listener(), keep)
+        schedule.train(replace(planned(2, trials), at_once=at_once), clips, Threads("cpu"), ignore, keep)
         return found
 
     # One at a time has all of torch's threads, whose sums may differ in the last bits; several have one each.
@@ -193,7 +190,7 @@ def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path)
     from bench.sweep.run import sweep
 
     trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=1) for g in (1, 2, 4)]
-    found = [sweep(trials, 4, clips, RecordFolder(tmp_path / str(i)), "cpu", Listener()).trials for i in range(3)]
+    found = [sweep(trials, 4, clips, RecordFolder(tmp_path / str(i)), Threads("cpu")).trials for i in range(3)]
     for first, *others in zip(*found, strict=True):
         assert all(other.test.logits == first.test.logits for other in others)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from melcnn import InputError
-from melcnn.data.clips import SPLITS
-from melcnn.data.folds import fold_named, fold_of, held_out
+from melcnn.data.clips import SPLITS, Fold
+from melcnn.data.folds import fold_of, held_out
 
 
 def test_a_speaker_is_in_one_fold_and_folds_are_about_equal():
@@ -32,7 +32,7 @@ def test_folds_of_a_clip_set(clips, validated):
     heard = []
     for fold in range(5):
         part = held_out(clips, fold, validated)
-        assert part.dataset == f"speech_commands, fold {fold + 1} of 5" and len(part) == end
+        assert (part.dataset, part.fold) == ("speech_commands", Fold(fold, 5)) and len(part) == end
         speakers = [set(part.speakers[part.split(name)]) for name in SPLITS]
         assert not speakers[0] & speakers[2] and not speakers[1] & (speakers[0] | speakers[2])
         assert bool(speakers[1]) == validated
@@ -45,10 +45,13 @@ def test_folds_of_a_clip_set(clips, validated):
     assert len({held_out(clips, fold, validated).fingerprint for fold in range(5)}) == 5
 
 
-def test_the_name_of_a_fold_and_what_is_none():
-    assert fold_named("sc, fold 2 of 5") == ("sc", 1, 5) and fold_named("sc, fold 999 of 999") == ("sc", 998, 999)
-    numbers = [(9, 5), (0, 5), (1, 0), ("01", 5), (1, 300_000_000), ("9" * 5000, 5), (1, "9" * 5000), ("٣", 5), (-1, 5)]
-    assert [fold_named(f"sc, fold {fold} of {folds}") for fold, folds in numbers] == [None] * len(numbers)
+def test_a_fold_knows_its_number_and_its_corpus(clips):
+    part = held_out(clips, 1, validated=False)
+    assert part.fold == Fold(1, 5) and str(part.fold) == "fold 2 of 5"
+    assert (part.dataset, part.corpus) == (clips.dataset, clips.fingerprint) and clips.corpus == clips.fingerprint
+    # The fingerprint that records of before name: of the fold's name, as it was part of the data set's.
+    named = replace(part, dataset=f"{clips.dataset}, fold 2 of 5", fold=None, whole="")
+    assert part.fingerprint == named.fingerprint
 
 
 def test_a_word_of_one_speaker(clips):

@@ -139,7 +139,7 @@ def test_more_about_a_member_that_cannot_be(path, said):
 def test_a_sparse_file_wherever_it_lies(path, name, said):
     tar(special(name, tarfile.REGTYPE, pax_headers=said), GOOD, path=path)
     if not said:
-        path.write_bytes(mutators._sparse(name, random.Random(0)) + path.read_bytes()[tarfile.BLOCKSIZE :])
+        path.write_bytes(mutators.sparse_member(name, random.Random(0)) + path.read_bytes()[tarfile.BLOCKSIZE :])
     refused(path, "holds a sparse file, which is not read: pack it without tar --sparse")
 
 

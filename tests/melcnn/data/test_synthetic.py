@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -112,15 +113,16 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_auto_says_what_it_takes(spoken, corpus, monkeypatch, tmp_path):
+def test_auto_says_what_it_takes(spoken, corpus, monkeypatch, tmp_path, caplog):
     from melcnn.data import prepared
 
     monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(synthetic, "synthesize", lambda words: spoken)
-    notes = []
-    assert load_clips("auto", note=notes.append).dataset == "synthetic"
-    assert len(notes) == 1 and "no real speech" in notes[0] and "melbench data prepare" in notes[0]
+    caplog.set_level(logging.INFO)
+    assert load_clips("auto").dataset == "synthetic"
+    (notice,) = caplog.messages
+    assert "no real speech" in notice and "melbench data prepare" in notice
     prepared.prepare(corpus, ("yes", "no"))
-    assert load_clips("auto", note=notes.append).dataset == "speech_commands"
+    assert load_clips("auto").dataset == "speech_commands"
     with pytest.raises(InputError, match="'stop' is not prepared .*data prepare --words go,stop|'go' is not prepared"):
         load_clips("auto", ("go", "stop"))

@@ -32,7 +32,7 @@ def nothing_decided(monkeypatch):
 @pytest.fixture
 def ours(compiled, monkeypatch):
     """Our kernels, whatever is faster."""
-    monkeypatch.setattr(grouped_conv, "chosen", lambda *arguments: "melcnn")
+    monkeypatch.setattr(grouped_conv, "faster_kernels", lambda *arguments: "melcnn")
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_gradients_in_double_precision(ours, stride, padding, dilation, groups):
     x = torch.randn(3, 6, 13, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 6 // groups, 4, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
-    assert grouped_conv.takes(x, weight, bias, stride, padding, dilation, groups)
+    assert grouped_conv.supports(x, weight, bias, stride, padding, dilation, groups)
 
     def convolution(*tensors):
         return grouped_conv1d(*tensors, stride, padding, dilation, groups)
@@ -232,8 +232,26 @@ def test_what_the_compiler_takes_for_constant_is_marked_as_torch_marks_it_withou
     marked = [mark(lambda: 0) for mark in (grouped_conv._constant, torch.compiler.assume_constant_result)]
     assert vars(marked[0]) == vars(marked[1]) != {}
     # Which takes a second of every command's start.
-    code = "import sys, melcnn.ops; assert 'torch._dynamo' not in sys.modules"
+    code = "import sys, melcnn.kernels.grouped_conv; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_layer_computes_by_ours_and_again_by_torchs(monkeypatch):
+    calls = []
+
+    def spy(x, weight, bias, **settings):
+        calls.append(settings)
+        return conv1d(x, weight, bias, **settings)
+
+    monkeypatch.setattr(grouped_conv, "grouped_conv1d", spy)
+    layer, x = torch.nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), torch.randn(3, 4, 20)
+    expected = layer(x)
+    assert grouped_conv.set_kernels(layer, None) is layer and type(layer) is torch.nn.Conv1d
+    assert torch.equal(layer(x), expected)
+    assert calls == [{"stride": 2, "padding": 1, "dilation": 2, "groups": 2}]
+    assert torch.equal(grouped_conv.set_kernels(layer, "torch")(x), expected) and len(calls) == 1
+    padded = grouped_conv.set_kernels(torch.nn.Conv1d(4, 6, 3, padding="same"), None)
+    assert padded(x).shape == (3, 6, 20) and len(calls) == 1
 
 
 def test_the_choice_depends_on_shape_and_gradients(compiled, monkeypatch):
@@ -253,7 +271,7 @@ def test_the_choice_depends_on_shape_and_gradients(compiled, monkeypatch):
 KERNELS_FOR_A_GPU = """
 import torch
 from torch.nn.functional import conv1d
-from melcnn import triton_conv
+from melcnn.kernels import triton_conv
 
 torch.manual_seed(0)
 for clips, c_in, c_out, length, taps, stride, padding, dilation, groups in [
@@ -282,6 +300,7 @@ for clips, c_in, c_out, length, taps, stride, padding, dilation, groups in [
 """
 
 
+@pytest.mark.slow
 def test_the_kernels_for_a_gpu_in_tritons_interpreter():
     pytest.importorskip("triton")
     import os

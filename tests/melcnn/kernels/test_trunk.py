@@ -64,7 +64,7 @@ def test_a_block_is_torchs_layers(n_mels, groups, channels, replicas, frames, cl
         training = Training(shift=0.3, time_mask=0.4, mel_mask=0.4)
         drawn = augmentation.draw(training, clips * replicas, n_mels, frames, torch.Generator().manual_seed(0))
         views = drawn.unflatten(0, (clips, replicas))
-    assert trunk.takes(ours, x, index, views)
+    assert trunk.supported_layers(ours, x, index, views)
     out, expected = ours(x, index, views), theirs(x, index, views)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     weights = torch.randn_like(out)
@@ -104,7 +104,7 @@ def test_the_number_of_threads_changes_no_bit():
     for number in (1, 2, 3):
         ours, _ = networks(80, 4, 32, 2)
         torch.set_num_threads(number)
-        layers = trunk.takes(ours, x, torch.arange(40)[:, None].expand(-1, 2))
+        layers = trunk.supported_layers(ours, x, torch.arange(40)[:, None].expand(-1, 2))
         y = trunk.run(layers, ours, x, torch.arange(40)[:, None].expand(-1, 2))
         y.square().sum().backward()
         found.append([y, *(w.grad for layer in layers for w in layer.weights)])
@@ -116,17 +116,17 @@ def test_the_number_of_threads_changes_no_bit():
 def test_what_the_kernels_are_not_made_for_goes_to_torch():
     ours, theirs = networks(8, 2, 4, 1)
     x = torch.randn(4, 8, 20)
-    assert trunk.takes(ours, x)
-    assert not trunk.takes(ours, x.double())
-    assert not trunk.takes(ours, x.requires_grad_())
+    assert trunk.supported_layers(ours, x)
+    assert not trunk.supported_layers(ours, x.double())
+    assert not trunk.supported_layers(ours, x.requires_grad_())
     with torch.no_grad():
-        assert trunk.takes(ours, x)
-    assert not trunk.takes(ours.eval(), x.detach())  # a gradient by fixed statistics
+        assert trunk.supported_layers(ours, x)
+    assert not trunk.supported_layers(ours.eval(), x.detach())  # a gradient by fixed statistics
     with torch.autocast("cpu"):
-        assert not trunk.takes(ours.train(), x.detach())
+        assert not trunk.supported_layers(ours.train(), x.detach())
     torch.testing.assert_close(ours.double()(x.double()), theirs.double()(x.double()))
     ours.float().blocks[1][2].momentum = None
-    assert not trunk.takes(ours, x.detach())
+    assert not trunk.supported_layers(ours, x.detach())
 
 
 def test_layers_that_somebody_changed_are_torchs():
@@ -136,7 +136,7 @@ def test_layers_that_somebody_changed_are_torchs():
         network = networks(8, 2, 4, 1)[0]
         change(network)
         network(x)
-        return bool(trunk.takes(network, x))
+        return bool(trunk.supported_layers(network, x))
 
     def pruned(network):
         prune.l1_unstructured(network.blocks[0][0], "weight", 0.5)
@@ -144,6 +144,8 @@ def test_layers_that_somebody_changed_are_torchs():
 
     assert taken(pruned) and not taken(lambda n: prune.l1_unstructured(n.blocks[0][0], "weight", 0.5))
     assert not taken(lambda n: n.blocks.register_forward_hook(lambda *arguments: None))
+    for hook in ("forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
+        assert not taken(lambda n, hook=hook: getattr(n.blocks[1][0], f"register_{hook}")(lambda *arguments: None))
     assert not taken(lambda n: setattr(n.blocks[0][3], "ceil_mode", True))
     assert not taken(lambda n: setattr(n.blocks[2][2], "eps", 0.1))
     everywhere = torch.nn.modules.module.register_module_forward_hook(lambda *arguments: None)
