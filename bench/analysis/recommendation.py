@@ -1,7 +1,8 @@
 """The decision of `melbench recommend`: configurations under a budget, out-of-fold predictions, the Pareto front."""
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from bench.stats.noninferiority import Candidate, CandidateResult, Recommendatio
 from melcnn.config import Trial, descriptions, settings_of
 from melcnn.errors import InputError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a configuration may cost; None: as much as it likes."""
+    """Upper limits on a configuration's costs; None sets no limit."""
 
     params: int | None = None
     macs: int | None = None
@@ -25,15 +28,19 @@ class Budget:
     latency_ms: float | None = None
 
 
-def within(budget: Budget, costs: Mapping[Trial, NetworkCost], note: Callable[[str], None]) -> list[Trial]:
-    """The configurations that cost no more than `budget`. Raises `InputError`, with the least, if none does."""
+def within(budget: Budget, costs: Mapping[Trial, NetworkCost]) -> list[Trial]:
+    """Return the configurations that cost no more than `budget`; log how many are left out.
+
+    Raises:
+        InputError: none does; the message names the lowest costs.
+    """
     limits = {name: most for name, most in vars(budget).items() if most is not None}
     kept = [trial for trial, cost in costs.items() if all(getattr(cost, n) <= most for n, most in limits.items())]
     if not kept:
         least = ", ".join(f"{name} {min(getattr(cost, name) for cost in costs.values()):,}" for name in limits)
         raise InputError(f"no configuration is within the budget: the least of these are {least}; allow more or widen")
     if len(kept) < len(costs):
-        note(f"{len(costs) - len(kept)} of {len(costs)} configurations are over the budget and are left out")
+        log.info("%d of %d configurations are over the budget and are left out", len(costs) - len(kept), len(costs))
     return kept
 
 
@@ -65,8 +72,8 @@ def choose(
     front = pareto([c.cost for c in candidates], [standing.accuracy for standing in decided.standings])
     intervals = [crossed_interval(one.correct, speakers) or (None, None) for one in found]
     return decided, [
-        CandidateRow(one, costs[one.trial], standing, *interval, on_front)
-        for one, standing, interval, on_front in zip(found, decided.standings, intervals, front, strict=True)
+        CandidateRow(one, costs[one.trial], standing, low, high, on_front)
+        for one, standing, (low, high), on_front in zip(found, decided.standings, intervals, front, strict=True)
     ]
 
 

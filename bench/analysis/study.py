@@ -129,13 +129,14 @@ _HEADINGS = ("params", "MACs, all layers", "max val accuracy", "test accuracy", 
 def _table(axis: str, found: Found, timing: TimingRecord | None, ratios: Mapping[Key, Sequence[float]]) -> Sheet:
     rows = summary.rows([record for records in found.values() for record in records], timing)
     records, cells = [], []
+    reference = STUDY[80, 1].epoch_time_s
     for row, (key, seeds) in zip(rows, found.items(), strict=True):
         study = STUDY[key]
         validation = _beside("val_accuracy_max", [_validation(r) for r in seeds], study.val_accuracy_max)
         test = _beside("test_accuracy", [r.test.accuracy for r in seeds], study.test_accuracy)
         # Of the ratios within rounds, which a machine that drifts leaves alone.
         ratio = statistics.median(ratios[key]) if key in ratios else None
-        study_ratio = study.epoch_time_s and study.epoch_time_s / STUDY[80, 1].epoch_time_s
+        study_ratio = study.epoch_time_s / reference if study.epoch_time_s and reference else None
         theirs = {**study._asdict(), "epoch_time_ratio": study_ratio, **STUDY_CLIPS, "device": STUDY_DEVICE}
         records.append(
             {
@@ -183,7 +184,7 @@ def _beside(name: str, values: Sequence[float], study: float | None) -> tuple[di
     (mean, half), why = prediction_interval(values), _spreadless(values)
     lies = None
     if study is not None:
-        lies = CANNOT_TELL if why else "inside" if abs(study - mean) <= half else "outside"
+        lies = CANNOT_TELL if half is None or why else "inside" if abs(study - mean) <= half else "outside"
     ours = {name: significant(mean), f"{name}_prediction95": None if why else significant(half)}
     cells = [f"{mean:.4f} ({why})" if why else f"{mean:.4f} ±{half:.4f}", f"{study:.4f} {lies}" if lies else ""]
     return {**ours, f"study_{name}_lies": lies}, cells
@@ -337,7 +338,7 @@ def _flat(ratios: Mapping[Key, Sequence[float]], timing: TimingRecord | None) ->
     """Equivalence within 10% with the epoch time of groups 1, by medians of the ratios within rounds."""
     if timing is None or any(key not in ratios for key in GROUPS):
         return CANNOT_TELL, "epochs of all five groups were not timed in one run"
-    intervals = {g: median_interval(np.log(ratios[80, g]), 1 - ERROR / 4) for g in (2, 4, 8, 16)}
+    intervals = {g: median_interval([math.log(ratio) for ratio in ratios[80, g]], 1 - ERROR / 4) for g in (2, 4, 8, 16)}
     return (
         _equivalent(intervals.values(), math.log(FLAT)),
         f"flat: within {FLAT - 1:.0%} of groups 1; kernels of {timing.kernels} on {timing.environment.device}, in the "

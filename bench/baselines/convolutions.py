@@ -46,8 +46,7 @@ class Shape(BaseModel):
 
     @property
     def macs_a_clip(self) -> int:
-        """Forward multiply-accumulates of one clip in each network: each output meets the taps of its group's channels.
-        """
+        """Forward multiply-accumulates of one clip: every output sees the taps of its group's input channels."""
         frames_out = (self.frames - 1) // self.stride + 1
         return self.replicas * frames_out * self.channels_out * self.channels_in // self.groups * KERNEL_SIZE
 
@@ -125,7 +124,7 @@ def measure(
 
 
 def _row(shape: Shape, direction: str, device: str, name: str, top: Peaks, clock: HostClock) -> ConvolutionRow:
-    ways = {"torch": conv1d, "melbench": grouped_conv.ours}
+    ways: dict[str, Callable[..., Tensor]] = {"torch": conv1d, "melbench": grouped_conv.ours}
     calls = {way: _call(shape, direction, device, convolution) for way, convolution in ways.items()}
     floor = roofline.floor(roofline.operations(calls["torch"]), top).seconds
     run = timer.interleave(calls, timer.fixed(ROUNDS), clock)
@@ -170,7 +169,7 @@ def _settings(shape: Shape) -> tuple[int, int, int, int]:
     return shape.stride, KERNEL_SIZE // 2, 1, shape.replicas * shape.groups
 
 
-def _call(shape: Shape, direction: str, device: str, convolution) -> Callable[[], object]:
+def _call(shape: Shape, direction: str, device: str, convolution: Callable[..., Tensor]) -> Callable[[], object]:
     tensors = _tensors(shape, direction, device)
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
     settings = _settings(shape)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import soundfile
@@ -27,7 +28,7 @@ def train(files: Files, settings: Settings, seed: int) -> Learned:
             if len(batch) > 1 or not training:  # BatchNorm has no statistics of one clip.
                 yield x[batch], labels[batch]
 
-    return fit(settings, seed, {split: lambda split=split: batches(split) for split in files})
+    return fit(settings, seed, {split: partial(batches, split) for split in files})
 
 
 # A script that trains several networks computes the features once.

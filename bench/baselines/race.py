@@ -5,6 +5,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import soundfile
@@ -88,7 +89,7 @@ def race(
 
         series = timer.rounds(
             {
-                **{name: lambda number, name=name: baseline(name, number) for name in BASELINES},
+                **{name: partial(baseline, name) for name in BASELINES},
                 MELBENCH: melbench,
             },
             seeds,

@@ -114,7 +114,7 @@ def time(
         return
     kinds = _kinds(what or ",".join(workloads.WHAT))
     if model:
-        shapes = [parse_shape(shape) for shape in input]
+        shapes = [parse_shape(shape) for shape in input or []]
         chosen = workloads.of_model(model, shapes, kinds, 64 if batch_size is None else batch_size)
     else:
         trials = plan(grid, batch_size=batch_size)
@@ -263,7 +263,7 @@ def _side_by_side(
 
     on = pick_device(device)
     sides = [workloads.of_trial(_configuration(text), kinds) for text in (a, b)]
-    found = []
+    found: list[ComparedWorkload] = []
     before = monitor.conditions(on)
     for one, two in zip(*sides, strict=True):
         try:
@@ -282,7 +282,7 @@ def _side_by_side(
     return found, None
 
 
-def _configuration(text: str):
+def _configuration(text: str) -> "Trial":
     from bench.grid import parse_axes
     from melcnn.config import configure
 

@@ -56,7 +56,7 @@ def load_model(text: str) -> nn.Module:
             raise InputError(f"--model {text} raised {first_line(error)}") from error
         if not isinstance(made, nn.Module):
             raise InputError(f"--model {text} made a {type(made).__name__}, expected an nn.Module")
-        factory = made
+        return made
     return factory
 
 
@@ -123,8 +123,9 @@ def _stages(found: Profile, front_end: LogMelFilterBanks, frames: int) -> list[d
     flops: dict[str, float] = defaultdict(float)
     for operation in found.operations:
         stage = STAGES.get(operation.operator, LOGARITHM)
-        macs[stage] += operation.cost.macs + operation.cost.fft_flops / 2
-        flops[stage] += operation.cost.flops
+        if cost := operation.cost:
+            macs[stage] += cost.macs + cost.fft_flops / 2
+            flops[stage] += cost.flops
     rows = [{"stage": stage, "macs": round(macs[stage]), "flops": round(flops[stage])} for stage in flops]
     # Each filter is a triangle over a few bins; all other products are with zero.
     sparse = int((front_end.filters > 0).sum()) * frames
@@ -139,7 +140,7 @@ def _sheets(
     remarks: list[str],
     about: str,
 ) -> list[Sheet]:
-    totals = {
+    totals: dict[str, object] = {
         "params": found.total("params"),
         "weight_bytes": found.total("weight_bytes"),
         "macs": found.total("macs"),

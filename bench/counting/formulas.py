@@ -305,7 +305,7 @@ def cost_of(operator: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any]
         return None
     if name not in FORMULAS:
         raise UncountedOperator(
-            f"no formula for the operator {operator.name()}: add one to FORMULAS in bench/counting/formulas.py, or allow it "
-            "with --allow-uncounted"
+            f"no formula for the operator {operator.name()}: add one to FORMULAS in bench/counting/formulas.py, or "
+            "allow it with --allow-uncounted"
         )
     return FORMULAS[name](*args, **kwargs, out=out)

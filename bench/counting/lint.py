@@ -40,7 +40,11 @@ def of_profile(profile: Profile) -> list[str]:
     biased = [
         before.layer
         for before, after in itertools.pairwise(computing)
-        if before.cost.bias and after.operator in NORMS and after.inputs and after.inputs[0] == before.output
+        if before.cost
+        and before.cost.bias
+        and after.operator in NORMS
+        and after.inputs
+        and after.inputs[0] == before.output
     ]
     if biased:
         findings.append(

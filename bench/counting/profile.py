@@ -237,7 +237,7 @@ class _Recorder(TorchDispatchMode):
         if self._stack:
             self._stack.pop()
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         self.read.update(id(t) for t in tensors if id(t) in self._parameters)
@@ -297,7 +297,8 @@ def _own_parameters(model: nn.Module) -> dict[str, Layer]:
     seen: set[int] = set()
     layers = {}
     for name, module in model.named_modules():
-        own = [p for p in module.parameters(recurse=False) if id(p) not in seen and not seen.add(id(p))]
+        own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        seen.update(map(id, own))
         layers[name] = Layer(
             name=name,
             type=type(module).__name__,

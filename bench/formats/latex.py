@@ -167,7 +167,7 @@ def escaped(text: str) -> str:
 def _set(char: str) -> str:
     if char in _SET or char.isascii():
         return _SET.get(char, char)
-    base, *accents = unicodedata.normalize("NFD", char)
+    base, *accents = list(unicodedata.normalize("NFD", char))
     if base.isascii() and len(accents) == 1 and accents[0] in _ACCENTS:
         letter = rf"\{base}" if base in "ij" else base  # without its dot, which the accent replaces
         return rf"\{_ACCENTS[accents[0]]}{{{letter}}}"

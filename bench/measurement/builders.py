@@ -111,7 +111,7 @@ def _noise(clips: int, n_mels: int, frames: int, device: str) -> Tensor:
 
 
 def _of_model(work: Workload, device: str) -> Built:
-    model = load_model(work.model).to(device)
+    model = load_model(str(work.model)).to(device)
     inputs = make_inputs(model, [(work.batch_size, *shape) for shape in work.input_shapes])
     if work.what in ("latency", "throughput"):
         return Built(reference.inference(model, *inputs), model, inputs)
@@ -129,7 +129,7 @@ def _of_model(work: Workload, device: str) -> Built:
                 raise InputError(f"{work.model}: no output has a gradient: time latency or throughput of it")
             optimizer.zero_grad(set_to_none=True)
             # Any loss that reaches every output will do: the time does not depend on its value.
-            sum(output.square().mean() for output in outputs).backward()
+            torch.stack([output.square().mean() for output in outputs]).sum().backward()
             optimizer.step()
 
     return Built(train, model, inputs)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.measurement import reference, workloads
-from bench.measurement.measurements import Measurement, Samples
+from bench.measurement.measurements import Measurement, Samples, calm_log_ratios
 from bench.system.environment import Environment
 from bench.timing.verdicts import (
     EFFECT,
@@ -88,11 +88,11 @@ def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) ->
 
     Where fewer than `FEWEST_LAUNCHES` of either are left, the ratio is of all launches and the verdict UNCLEAR.
     """
-    calm = [[one.log_to_reference for one in side if not one.held_up] for side in (a, b)]
-    if min(map(len, calm)) >= FEWEST_LAUNCHES:
-        return compare_launches(*calm, effect)
-    everything = compare_launches(*([one.log_to_reference for one in side] for side in (a, b)), effect)
-    return replace(everything, verdict=UNCLEAR)
+    calm_a, calm_b = calm_log_ratios(a), calm_log_ratios(b)
+    if min(len(calm_a), len(calm_b)) >= FEWEST_LAUNCHES:
+        return compare_launches(calm_a, calm_b, effect)
+    all_a, all_b = ([log for one in side if (log := one.log_to_reference) is not None] for side in (a, b))
+    return replace(compare_launches(all_a, all_b, effect), verdict=UNCLEAR)
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:

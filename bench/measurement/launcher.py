@@ -6,10 +6,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from bench.measurement.builders import facts
-from bench.measurement.measurements import Launch, Measurement, Samples
+from bench.measurement.measurements import Launch, Measurement, Samples, calm_log_ratios
 from bench.measurement.peaks import device_peaks
 from bench.measurement.worker import LaunchAnswer, LaunchJob
 from bench.measurement.workloads import Workload
@@ -87,7 +88,7 @@ def measure(
             kernels=kernels,
         )
         try:
-            launch, end = _launch(job, lambda detail, label=label: progress(label, detail))
+            launch, end = _launch(job, partial(progress, label))
         except KeyboardInterrupt:
             if done:
                 keep(so_far("interrupted"))
@@ -106,13 +107,15 @@ def _enough(measurement: Measurement, most: int) -> bool:
     would not bring a verdict either.
     """
     done = len(measurement.launches)
-    calm = [
-        [one.log_to_reference for one in measurement.of(index) if not one.held_up]
-        for index in range(len(measurement.works))
-    ]
+    calm = [calm_log_ratios(measurement.of(index)) for index in range(len(measurement.works))]
     if min(map(len, calm)) * most < verdicts.FEWEST_LAUNCHES * done:
         return True
-    return all(len(one) >= verdicts.FEWEST_LAUNCHES and mean_interval(one)[1] <= PRECISION for one in calm)
+    return all(map(_precise, calm))
+
+
+def _precise(logs: Sequence[float]) -> bool:
+    half = mean_interval(logs)[1]
+    return len(logs) >= verdicts.FEWEST_LAUNCHES and half is not None and half <= PRECISION
 
 
 def _launch(job: LaunchJob, progress: Callable[[str], None]) -> tuple[Launch | None, LaunchAnswer]:
@@ -138,6 +141,7 @@ def _launch(job: LaunchJob, progress: Callable[[str], None]) -> tuple[Launch | N
             text=True,
         )
         try:
+            assert process.stdin and process.stdout
             with contextlib.suppress(BrokenPipeError), process.stdin:  # it may have died already
                 process.stdin.write(job.model_dump_json())
             for line in process.stdout:

@@ -6,6 +6,7 @@ another day (`bench.measurement.reference`).
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +104,11 @@ class Samples(_Record):
         return midmean(log_ratios([(beside, self.series)]))
 
 
+def calm_log_ratios(samples: Iterable[Samples]) -> list[float]:
+    """Return the log of the ratio to the reference of each launch that other processes did not hold up."""
+    return [log for one in samples if not one.held_up and (log := one.log_to_reference) is not None]
+
+
 def samples_of(run: InterleavedRun, name: str, beside: str = "", **known: object) -> Samples:
     """The samples of candidate `name`, and of its reference work `beside`; known: what else is known of them."""
     one, reference_work = run.series[name], run.series.get(beside)
@@ -159,7 +165,7 @@ class Measurement(_Record):
 
     def of(self, index: int) -> list[Samples]:
         """The samples of work `index`, by launch."""
-        return [launch.samples[index] for launch in self.launches if launch.samples[index] is not None]
+        return [samples for launch in self.launches if (samples := launch.samples[index]) is not None]
 
 
 def write_measurement(measurement: Measurement, path: Path) -> None:

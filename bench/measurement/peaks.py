@@ -7,6 +7,7 @@ busy machine for example, delete the cache's folder `ceilings`.
 import contextlib
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -67,13 +68,13 @@ def measure(device: str, clock: HostClock) -> Peaks:
     for n in MATMUL_SIZES[device]:
         a, b = torch.randn(2, n, n, device=device)
         out = torch.empty_like(a)
-        rates.append(2 * n**3 / _fastest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), clock))
+        rates.append(2 * n**3 / _fastest(partial(torch.mm, a, b, out=out), clock))
     torch.backends.cuda.matmul.allow_tf32 = tf32
     copies = {}
     for size in COPY_BYTES[device]:
         source = torch.zeros(size // 2, dtype=torch.uint8, device=device)
         target = torch.zeros_like(source)
-        copies[size] = size / _fastest(lambda s=source, t=target: t.copy_(s), clock)
+        copies[size] = size / _fastest(partial(target.copy_, source), clock)
     one = torch.zeros(1, device=device)
 
     def launches() -> None:

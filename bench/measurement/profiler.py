@@ -6,9 +6,10 @@ torch's profiler measures it apart from timed calls, which a profiler slows down
 import functools
 import re
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch._C._profiler import _RecordFunctionFast as Named
@@ -89,10 +90,10 @@ def on_cpu(call: FunctionEvent) -> Counter[str]:
     return spent
 
 
-def on_device(events: Iterable[FunctionEvent]) -> Counter[str]:
+def on_device(events: Iterable[FunctionEvent]) -> dict[str, float]:
     """Seconds by kind for which kernels ran."""
-    spent: Counter[str] = Counter()
-    started_by_none: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
+    started_by_none: dict[str, float] = defaultdict(float)
     for event in events:
         if event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False):
             started_by_none[event.name] += event.time_range.elapsed_us()
@@ -136,7 +137,7 @@ def _ours_named() -> Iterator[None]:
     """A context in which the profiler hears of our C kernels, which are called past torch's operators."""
     call = native.call
 
-    def named(kernel, *arguments) -> None:
+    def named(kernel: Any, *arguments: Any) -> None:
         # The public `record_function` takes as long as a small kernel.
         with Named(f"melcnn::{kernel.__name__}"):
             call(kernel, *arguments)

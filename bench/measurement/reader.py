@@ -44,8 +44,7 @@ def _read_file(path: Path) -> Measurement:
         raise InputError(f"{path} cannot be read ({error.strerror}): name a measurement file") from None
     except ValueError as error:
         raise InputError(f"{path} is no whole measurement file ({error}): {AGAIN}") from None
-    of_suite = isinstance(content, dict) and "benchmarks" in content
-    if of_suite:
+    if of_suite := isinstance(content, dict) and "benchmarks" in content:
         try:
             content = to_measurement(content)
         except (KeyError, IndexError, TypeError, AttributeError):
@@ -69,8 +68,7 @@ def _read_file(path: Path) -> Measurement:
 
 
 def _contradiction(measurement: Measurement, of_suite: bool) -> str:
-    """Return the reason why a measurement cannot be true, among the facts that readers rely on; empty if there is none.
-    """
+    """Return why a measurement contradicts itself; empty if it does not."""
     for launch in measurement.launches:
         rounds: dict[tuple[str, int], int] = {}
         for work, one in zip(measurement.works, launch.samples, strict=True):

@@ -4,9 +4,10 @@ The roofline model (Williams, Waterman and Patterson, CACM 52(4), 2009), operato
 after another: each takes at least its FLOPs at the matmul rate, its bytes at the copy bandwidth, and a launch.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -60,8 +61,8 @@ def operations(call: Callable[[], object]) -> list[OperatorTraffic]:
 
 def floor(heard: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
     """The floor of operations that run one after another."""
-    least: Counter[str] = Counter()
-    busy: Counter[str] = Counter()
+    least: dict[str, float] = defaultdict(float)
+    busy: dict[str, float] = defaultdict(float)
     for one in heard:
         seconds = {
             ARITHMETIC: one.flops / ceilings.flops_per_second,
@@ -82,7 +83,7 @@ def floor(heard: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
     )
 
 
-def _largest(seconds: Counter[str]) -> str:
+def _largest(seconds: Mapping[str, float]) -> str:
     return max(seconds, key=lambda name: seconds[name], default=LAUNCHES)
 
 
@@ -103,7 +104,7 @@ class _Listener(TorchDispatchMode):
         super().__init__()
         self.heard: list[OperatorTraffic] = []
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # In inference mode operators that are made of others arrive whole; only the parts have formulas.
         with self:

@@ -4,7 +4,9 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -187,9 +189,9 @@ def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
     if any(row.what == "front-end" for row in found) and "n_mels" not in varying:
         varying.insert(0, "n_mels")
     any_of_ours = any(row.kernels != "torch" for row in found)
-    figures = {
+    figures: dict[str, Callable[[TimeRow], str]] = {
         "work": lambda row: row.what,
-        **{name: lambda row, name=name: _text(getattr(row, name)) for name in varying},
+        **{name: partial(_setting, name) for name in varying},
         "batch": lambda row: str(row.batch_size),
         "MACs": lambda row: f"{row.macs:,}",
         "kernels": lambda row: row.kernels if any_of_ours else "",
@@ -210,6 +212,10 @@ def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
     # A column that is empty throughout is of a device that this is not.
     shown = {name: text for name, text in figures.items() if any(text(row) for row in found)}
     return list(shown), [[text(row) for text in shown.values()] for row in found]
+
+
+def _setting(name: str, row: TimeRow) -> str:
+    return _text(getattr(row, name))
 
 
 def times(measurement: Measurement) -> Sheet:
@@ -269,7 +275,7 @@ def remarks(measurement: Measurement) -> list[str]:
 
 def compared(found: Sequence[ComparedWorkload], a: str, b: str, effect: float) -> Sheet:
     """Return a sheet with one verdict a workload: how long B takes for each second of A."""
-    records = []
+    records: list[dict[str, Any]] = []
     for one in found:
         ratio, low, high = one.comparison.ratio, one.comparison.low, one.comparison.high
         records.append(

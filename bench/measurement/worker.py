@@ -8,7 +8,7 @@ failure loses nothing; at the end the conditions, and the error if one cut it sh
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +21,7 @@ from bench.system import monitor
 from bench.system.monitor import Conditions
 from bench.timing import timer
 from bench.timing.clocks import HostClock, busy_seconds, clock_for
-from bench.timing.timer import CandidateFailed, Rule
+from bench.timing.timer import CandidateFailed, Rule, Series
 from bench.timing.verdicts import ratio_precision
 from melcnn.errors import Failed, InputError, first_line
 
@@ -111,7 +111,7 @@ def _of_kind(chosen: dict[int, Workload], job: LaunchJob, clock: HostClock) -> I
 
     what = next(iter(chosen.values())).what
     rule = _rule(what, list(labels.values()), job)
-    failure = None
+    failure: Failed | None = None
     try:
         run = timer.interleave(candidates, rule, clock, job.seed, watch, what == "latency", blocks)
     except CandidateFailed as failed:
@@ -143,7 +143,7 @@ def _rule(what: str, labels: list[str], job: LaunchJob) -> Rule:
     if not job.referenced:
         return Rule(PRECISION, max_seconds=seconds)
 
-    def figures(series) -> dict[str, float]:
+    def figures(series: Mapping[str, Series]) -> dict[str, float]:
         return {label: ratio_precision([(series[_beside(label)], series[label])]) for label in labels}
 
     return Rule(PRECISION, max_seconds=seconds, figures=figures)

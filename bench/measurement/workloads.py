@@ -105,8 +105,8 @@ def labels(works: Sequence[Workload]) -> list[str]:
     for work in works:
         batch = f"batch {work.batch_size} " if work.what in ("throughput", "front-end") else ""
         delayed = f" delayed by {work.slowdown:.0%}" if work.slowdown else ""
-        of = named[work.trial] if work.trial else work.model
-        if work.what == "front-end":  # which is of no network
+        of = named[work.trial] if work.trial else str(work.model)
+        if work.trial and work.what == "front-end":  # no network follows it
             of = " ".join(part for part in of.split() if SETTINGS[part.partition("=")[0]] == "front_end")
             of = of or f"n_mels={work.trial.front_end.n_mels}"
         found.append(f"{work.what} {batch}{of}{delayed}")

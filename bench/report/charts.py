@@ -129,7 +129,7 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
         clauses.append("The test split decides nothing.")
     elif sum(point["on_front"] for point in points) > 1:
         # Aside as its points are: where several are equal it goes through each, in the order in which they stand.
-        dotted = {"interpolate": "step-after", "strokeDash": [2, 3], "color": style.ink}
+        dotted: dict[str, Any] = {"interpolate": "step-after", "strokeDash": [2, 3], "color": style.ink}
         front = alt.Chart().mark_line(**dotted, xOffset=aside, aria=False)
         front = front.transform_filter("datum.on_front === 'True'")
         layers.insert(0, front.encode(x=x, y=_accuracy("accuracy", title), order="macs:Q"))
@@ -222,7 +222,7 @@ def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Fig
     far = curve != "validation_accuracy" and lowest > 0 and highest / lowest > FAR
     scale = alt.Scale(type="log", nice=False, padding=5) if far else alt.Scale(zero=False)
     ticks = alt.Axis(values=round_numbers([lowest, highest])) if far else _few_ticks()
-    titled = {"title": CURVE_TITLES[curve].lower(), "axis": ticks, "scale": scale}
+    titled: dict[str, Any] = {"title": CURVE_TITLES[curve].lower(), "axis": ticks, "scale": scale}
     y, low = (alt.Y(name, type="quantitative", **titled) for name in ("mean", "lowest"))
     x = alt.X("epoch:Q", axis=_few_ticks(), scale=alt.Scale(nice=False))
     band = alt.Chart().mark_area(opacity=0.15, aria=False).encode(x=x, y=low, y2="highest:Q")
@@ -248,7 +248,7 @@ def _of_networks(points: Sequence[Point], of_folds: bool) -> str:
     """Return a caption's sentence about the networks in curves."""
     if max(point["networks"] for point in points) == 1:
         return "Each line is a single run."
-    met = {}
+    met: dict[str, set[int]] = {}
     for point in points:
         met.setdefault(point["configuration"], set()).add(point["networks"])
     ended = any(len(numbers) > 1 for numbers in met.values())
@@ -264,7 +264,7 @@ def _confusion(found: Findings, style: Style) -> Figure:
     # Letters, half as wide as high, that a cell has room for.
     room = 0.7 * (style.width or PHONE) / len(words) / (0.55 * style.font_size)
     flat = max(map(len, words)) <= room
-    limits = {"labelLimit": 12 * style.font_size}
+    limits: dict[str, Any] = {"labelLimit": 12 * style.font_size}
     x = alt.X("heard:N", sort=None, axis=alt.Axis(labelAngle=0 if flat else -90, orient="top", **limits))
     y = alt.Y("spoken:N", sort=None, axis=alt.Axis(**limits))
     shade = alt.FillOpacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 0.5]), legend=None)
@@ -282,7 +282,7 @@ def _confusion(found: Findings, style: Style) -> Figure:
         f"{'seeds' if found.chapter.trials else 'seeds and folds'} together.",
         layers=layers,
         points=points,
-        style=replace(style, height=max(style.height, 1.5 * style.font_size * len(words))),
+        style=replace(style, height=max(style.height, round(1.5 * style.font_size * len(words)))),
     )
 
 
@@ -339,7 +339,7 @@ def _accuracy(field: str, title: str) -> alt.Y:
 
 def _few_ticks(format: str = "") -> alt.Axis:
     # Nothing has no unit: "0", never "0k"; and a last number stays under its tick.
-    zero = {"format": format, "labelExpr": "datum.value === 0 ? '0' : datum.label"} if format else {}
+    zero: dict[str, Any] = {"format": format, "labelExpr": "datum.value === 0 ? '0' : datum.label"} if format else {}
     return alt.Axis(tickCount=5, labelFlush=False, **zero)
 
 

@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.sax.saxutils import escape
 
 import vl_convert
@@ -31,8 +32,8 @@ def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
     sets = {name: figures for name, figures in sets.items() if figures}
     if not sets:
         raise InputError("these records have nothing to draw: name a folder of records, as --out of a sweep made it")
-    for name, figures in sets.items():
-        home = folder / name if len(sets) > 1 else folder
+    for label, figures in sets.items():
+        home = folder / label if len(sets) > 1 else folder
         try:
             make_folder(home)
             for figure in figures:
@@ -40,7 +41,7 @@ def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
                     path, content = home / f"{figure.name}{suffix}", image(figure.spec, suffix)
                     if suffix == ".svg":
                         content = _told(content, figure)
-                    write_whole(path, lambda file, content=content: file.write(content))
+                    write_whole(path, partial(_write, content))
                     yield path
         except OSError as error:
             raise InputError(f"{home} cannot be written ({error.strerror}): choose another --figures") from None
@@ -76,3 +77,7 @@ def free_folder(home: Path, taken: Collection[Path]) -> Path:
     names = {str(path).casefold() for path in taken}
     numbered = (home.with_name(f"{home.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([home], numbered) if str(path).casefold() not in names)
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)

@@ -85,7 +85,7 @@ def find(chapter: Chapter) -> Findings:
     if rows:
         sheets["configurations"] = summary.sheet(rows, decided)
     undecided = _not_by_folds(own, folds, crossings, chapter.failures)
-    basis, crossed = VALIDATION, []
+    basis, crossed = VALIDATION, list[recommendation.CandidateRow]()
     if folds:
         costs = {one.trial: profile.NetworkCost(**one.complexity.model_dump()) for one in folds}
         chosen, crossed = recommendation.choose(folds, costs, MARGIN)
@@ -111,7 +111,7 @@ def find(chapter: Chapter) -> Findings:
         ),
         costs=tuple(_costs(groups, rows, folds, about)),
         curves=tuple(point for group in groups or in_folds for point in _curves(group, about)),
-        confusion=tuple(_confusion(said.get(shown, []), chapter.words)),
+        confusion=tuple(_confusion(said[shown] if shown else [], chapter.words)),
         shown_in_confusion=about[shown]["configuration"] if shown else "",
         wrong=_most_wrong(
             [one for networks in said.values() for one in networks],
@@ -259,7 +259,7 @@ def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
         same = trial.model == Model(groups=trial.model.groups) and trial.front_end.frames == FrontEnd().frames
         if study is None or not same or trial.data != Data() or not first.dataset.startswith("speech_commands"):
             continue
-        place = {"configuration": None, "groups": trial.model.groups, "n_mels": trial.front_end.n_mels}
+        place: Point = {"configuration": None, "groups": trial.model.groups, "n_mels": trial.front_end.n_mels}
         place |= {f"beside_{axis}": "" for axis in AXES} | {"macs": first.complexity.macs, "on_front": False}
         for measure, accuracy in ((VALIDATION, study.val_accuracy_max), (TEST, study.test_accuracy)):
             point = place | {"measure": measure, "accuracy": accuracy, "low": None, "high": None}

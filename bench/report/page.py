@@ -230,7 +230,9 @@ def _environments(gathered: ReportInput) -> Sheet:
 
 def _records(gathered: ReportInput) -> Iterable[TrialRecord | TimingRecord | Measurement]:
     for chapter in gathered.chapters:
-        yield from (*chapter.trials, *chapter.folds, *chapter.timings)
+        yield from chapter.trials
+        yield from chapter.folds
+        yield from chapter.timings
     yield from gathered.measurements.values()
 
 

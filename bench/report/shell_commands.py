@@ -28,12 +28,12 @@ def again(chapters: Sequence[Chapter]) -> list[str]:
     are of. A configuration that no command can name is left out."""
     clips_of: dict[str, list[str]] = {}
     for chapter in chapters:
-        for name, records, clips in (
+        for name, records, describe in (
             ("sweep", chapter.trials, _clips),
             ("recommend", chapter.folds, _clips_of_folds),
         ):
             for command in _commands(name, records, chapter.dataset):
-                clips_of.setdefault(command, []).append(f"# {chapter.name}; {clips(records)}")
+                clips_of.setdefault(command, []).append(f"# {chapter.name}; {describe(records)}")
     lines = [SOURCE] * (bool(clips_of) and any(chapter.dataset != SYNTHETIC for chapter in chapters))
     said: list[str] = []
     for command, clips in clips_of.items():

@@ -94,7 +94,7 @@ class Keys:
         # In a figure as narrow as it gets, beside the axis and the symbol, for letters half as wide as high.
         em, width, symbol = self.style.font_size, self.style.width or PHONE, 1 + self.lines
         columns = 2 if 0.55 * em * max(map(len, self.names)) <= width / 2 - (4.5 + symbol) * em else 1
-        limits = {"symbolOpacity": 1, "labelLimit": width - (6 + symbol) * em - 10}
+        limits: dict[str, Any] = {"symbolOpacity": 1, "labelLimit": width - (6 + symbol) * em - 10}
         title = None
         if len(self.names) > MOST_IN_LEGEND:
             limits["values"] = list(self.names[:MOST_IN_LEGEND])
@@ -163,9 +163,10 @@ def drawn(layers: Sequence[alt.Chart], points: Sequence[Point], style: Style, de
 
 def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
     """The specification of a chart in a style."""
-    text = {"labelFontSize": style.font_size, "titleFontSize": style.font_size, "titleFontWeight": "normal"}
-    coloured = {"labelColor": style.ink, "titleColor": style.ink}
-    axis = {"domainColor": style.ink, "tickColor": style.ink, "gridColor": style.faint, "titlePadding": 6}
+    size, ink = style.font_size, style.ink
+    text: dict[str, Any] = {"labelFontSize": size, "titleFontSize": size, "titleFontWeight": "normal"}
+    coloured: dict[str, Any] = {"labelColor": ink, "titleColor": ink}
+    axis: dict[str, Any] = {"domainColor": ink, "tickColor": ink, "gridColor": style.faint, "titlePadding": 6}
     configured = chart.configure(
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         background="transparent" if style.width is None else style.paper,

@@ -23,19 +23,21 @@ def points(measurement: Measurement) -> list[Point]:
     """
     timed = [work for index, work in enumerate(measurement.works) if measurement.of(index)]
     rows = list(zip(timed, time_tables.rows(measurement), strict=True))
-    front_ends = {(work.trial.front_end, work.batch_size): row for work, row in rows if work.what == "front-end"}
+    front_ends = {
+        (work.trial.front_end, work.batch_size): row for work, row in rows if work.trial and work.what == "front-end"
+    }
     networks = [
-        (work, row)
+        (work, work.trial, row)
         for work, row in rows
         if work.trial and work.what in ("latency", "throughput") and work.batch_size in FRONT_END_BATCHES
     ]
-    named = descriptions(work.trial for work, _ in networks)
+    named = descriptions(trial for _, trial, _ in networks)
     found = []
-    for work, row in networks:
+    for work, trial, row in networks:
         parts = [(part, share * row.time_s, row.bound_by) for part, share in _split(row).items()]
-        if heard := front_ends.get((work.trial.front_end, work.batch_size)):
+        if heard := front_ends.get((trial.front_end, work.batch_size)):
             parts.insert(0, (FRONT_END, heard.time_s, heard.bound_by))
-        place = {"configuration": named[work.trial], "batch_size": work.batch_size}
+        place = {"configuration": named[trial], "batch_size": work.batch_size}
         found += [
             place | {"part": part, "time_s": significant(seconds / work.clips), "bound_by": bound_by}
             for part, seconds, bound_by in parts

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import bdtr, betaincinv, stdtrit
@@ -127,6 +128,9 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def significant(value: float | None) -> float | None:
+Number = TypeVar("Number", float, float | None)
+
+
+def significant(value: Number) -> Number:
     """Six significant digits: no clock knows more, and more would be noise in a file."""
     return None if value is None else float(f"{value:.6g}")

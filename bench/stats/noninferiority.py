@@ -152,7 +152,7 @@ def pareto(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
     cost, accuracy = np.asarray(costs, float), np.asarray(accuracies, float)
     as_good = (cost[:, None] <= cost) & (accuracy[:, None] >= accuracy)
     better = as_good & ((cost[:, None] < cost) | (accuracy[:, None] > accuracy))
-    return (~better.any(0)).tolist()
+    return [not any(column) for column in better.T]
 
 
 def _many(number: int, thing: str) -> str:

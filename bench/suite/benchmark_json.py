@@ -8,10 +8,12 @@ from bench.measurement.measurements import FORMAT_VERSION
 from bench.measurement.peaks import device_peaks
 from bench.measurement.reader import KEY
 from bench.measurement.workloads import Workload, WorkloadFacts
-from bench.system import monitor
+from bench.system import environment, monitor
 from bench.system.environment import Environment
 from bench.system.monitor import Conditions
 from melcnn.kernels import grouped_conv
+
+DEVICE = environment.pick_device("auto")
 
 
 def machine_info(env: Environment, device: str) -> dict[str, Any]:

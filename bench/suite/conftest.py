@@ -2,14 +2,16 @@
 
 import statistics
 import time
+from collections.abc import Callable
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.conftest import DEVICE
 from bench.measurement import builders
-from bench.measurement.peaks import device_peaks
+from bench.measurement.peaks import Peaks, device_peaks
 from bench.measurement.workloads import Workload
 from bench.suite import benchmark_json
+from bench.suite.benchmark_json import DEVICE
 from bench.system import environment
 from bench.timing.clocks import clock_for
 
@@ -27,13 +29,13 @@ def timer() -> float:
 
 
 @pytest.fixture(scope="session")
-def top():
+def top() -> Peaks:
     return device_peaks(environment.collect(DEVICE), DEVICE)
 
 
 @pytest.fixture
-def time_work(benchmark, top):
-    """Times a work: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
+def time_work(benchmark: BenchmarkFixture, top: Peaks) -> Callable[[Workload], None]:
+    """Time a workload: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
 
     def run(work: Workload) -> None:
         call, beside = builders.build(work, DEVICE).call, builders.build_reference(work, DEVICE)

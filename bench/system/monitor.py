@@ -5,7 +5,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -74,6 +74,7 @@ class PeakMemory:
     """
 
     def __init__(self, device: str):
+        self.before: int | None
         self.on_gpu = device == "cuda"
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -83,8 +84,9 @@ class PeakMemory:
 
     def bytes(self) -> int | None:
         if self.on_gpu:
-            return torch.cuda.max_memory_allocated() - self.before
-        peak = _unless_missing(lambda: _status_bytes("VmHWM"))
+            peak: int | None = torch.cuda.max_memory_allocated()
+        else:
+            peak = _unless_missing(lambda: _status_bytes("VmHWM"))
         return None if peak is None or self.before is None else max(0, peak - self.before)
 
 
@@ -99,8 +101,7 @@ def free_bytes(device: str) -> int:
 
 
 def _free_in_container() -> int:
-    """Return the bytes left by Linux's control groups, version 2: the limit less the usage; file caches can be freed.
-    """
+    """Return the bytes left within the limit of Linux's control group (version 2), file caches counted as free."""
     used = int((CONTROL_GROUP / "memory.current").read_text())
     files = next(line for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines() if "inactive_file" in line)
     return int((CONTROL_GROUP / "memory.max").read_text()) - used + int(files.split()[1])
@@ -138,8 +139,7 @@ def _kilobytes(file: Path, name: str) -> int | None:
 
 
 def _nvml(ask: Callable[..., T]) -> T | None:
-    """Return what NVML answers about torch's current GPU; None without the package nvidia-ml-py or the driver's answer.
-    """
+    """Ask NVML about torch's current GPU; return None without nvidia-ml-py or the driver's answer."""
     try:
         import pynvml
 
@@ -160,7 +160,7 @@ THROTTLE = {
 }
 
 
-def _throttle_reasons(nvml, gpu) -> list[str]:
+def _throttle_reasons(nvml: Any, gpu: Any) -> list[str]:
     bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
     return sorted({text for name, text in THROTTLE.items() if bits & getattr(nvml, name, 0)})
 

@@ -5,15 +5,15 @@ the unit of all statistics: what two candidates took in one round belongs togeth
 """
 
 import gc
-import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench.stats.intervals import median_interval
-from bench.timing.clocks import HostClock
+from bench.timing.clocks import HostClock, Reading
 from melcnn.errors import Failed, InputError, first_line
 
 # Warm-up ends with a round in which no candidate beats its fastest call so far by this much: caches, kernel
@@ -185,7 +185,7 @@ def rounds(
     for index in range(number):
         for name in order.sample(list(candidates), len(candidates)):
             progress(f"round {index + 1} of {number}: {name}")
-            reading = clock.read(lambda name=name, index=index: candidates[name](index))
+            reading = clock.read(partial(candidates[name], index))
             series[name].seconds.append(reading.host)
             series[name].waited.append(reading.waited)
     return series
@@ -201,7 +201,9 @@ def _warm_up(
     """Calls all until steady, or until the time allowed is over; the seconds of each one's fastest call."""
     fastest = {name: one.cold_seconds for name, one in run.series.items()}
     start = clock.now()
-    for number in itertools.count(1):
+    number = 0
+    while True:
+        number += 1
         settled = True
         for name in order.sample(list(candidates), len(candidates)):
             seconds = _attempt(clock, name, candidates[name], 1, 0, run).host
@@ -227,7 +229,9 @@ def _check_room(rule: Rule, seconds: float) -> None:
         )
 
 
-def _attempt(clock: HostClock, name: str, call: Callable[[], object], calls: int, number: int, run: InterleavedRun):
+def _attempt(
+    clock: HostClock, name: str, call: Callable[[], object], calls: int, number: int, run: InterleavedRun
+) -> Reading:
     try:
         return clock.read(call, calls)
     except Exception as error:
