@@ -10,12 +10,12 @@ import pytest
 from bench.analysis import recommendation
 from bench.analysis.recommendation import Budget
 from bench.counting.profile import Complexity
+from bench.executors.threads import Threads
 from bench.grid import parse_axes, plan
 from bench.measurement import side_by_side
 from bench.records import RecordFolder
 from bench.records.folds import OutOfFold
 from bench.sweep.crossval import out_of_fold
-from bench.sweep.events import Listener
 from melcnn import InputError, configure
 from melcnn.data.folds import FOLDS
 
@@ -45,7 +45,7 @@ def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the
     assert {groups for groups, row in by_groups.items() if row["told_from_best"]} == {16}
     # At equal accuracy the dearer one is no choice; the cheapest always is one.
     assert {groups for groups, row in by_groups.items() if row["on_front"]} == {4, 16}
-    # Counted by hand in tests/test_complexity.py.
+    # Counted by hand in tests/counting/test_profile.py.
     assert (by_groups[4]["params"], by_groups[4]["macs"], by_groups[4]["weight_bytes"]) == (8482, 255_872, 4 * 8482)
     assert by_groups[4]["latency_time_ms"] is None and "latency" not in sheet.headings
     assert sheet.note.startswith("recommended: groups=4 (255,872 MACs)")
@@ -61,25 +61,27 @@ def test_one_seed_cannot_tell():
     assert sheet.records[0]["accuracy_low95"] is None
 
 
-def test_what_is_over_the_budget_is_left_out():
+def test_what_is_over_the_budget_is_left_out(caplog):
+    caplog.set_level("INFO")
     trials = [configure(groups=groups) for groups in (1, 4, 16)]
-    costs, notes = side_by_side.costs(trials, "cpu", latency=True), []
+    costs = side_by_side.costs(trials, "cpu", latency=True)
     assert all(cost.latency_ms > 0 for cost in costs.values())
-    kept = recommendation.within(Budget(params=8482, weight_bytes=4 * 8482), costs, notes.append)
+    kept = recommendation.within(Budget(params=8482, weight_bytes=4 * 8482), costs)
     assert [trial.model.groups for trial in kept] == [4, 16]
-    assert notes == ["1 of 3 configurations are over the budget and are left out"]
-    assert recommendation.within(Budget(macs=255_871), costs, notes.append) == [trials[2]]
+    assert caplog.messages == ["1 of 3 configurations are over the budget and are left out"]
+    assert recommendation.within(Budget(macs=255_871), costs) == [trials[2]]
     with pytest.raises(InputError, match="the least of these are params 5,890, macs 67,232; allow more"):
-        recommendation.within(Budget(params=100, macs=10**6), costs, notes.append)
+        recommendation.within(Budget(params=100, macs=10**6), costs)
     with pytest.raises(InputError, match="latency_ms"):
-        recommendation.within(Budget(latency_ms=1e-6), costs, notes.append)
+        recommendation.within(Budget(latency_ms=1e-6), costs)
 
 
 @pytest.mark.parametrize("recipe", ["plain", "default"])
-def test_every_clip_is_predicted_once_by_a_network_that_did_not_hear_its_speaker(clips, tmp_path, recipe):
+def test_every_clip_is_predicted_once_by_a_network_that_did_not_hear_its_speaker(clips, tmp_path, recipe, caplog):
+    caplog.set_level("INFO")
     trials = [configure(groups=groups, recipe=recipe, **SMALL) for groups in (1, 2)]
-    folder, notes = RecordFolder(tmp_path), []
-    found, _ = out_of_fold(trials, 2, clips, folder, "cpu", Listener(note=notes.append))
+    folder = RecordFolder(tmp_path)
+    found, _ = out_of_fold(trials, 2, clips, folder, Threads("cpu"))
     records = list(folder.trials().values())
     assert len(records) == len(trials) * 2 * FOLDS
     end = clips.split("test").start
@@ -89,13 +91,13 @@ def test_every_clip_is_predicted_once_by_a_network_that_did_not_hear_its_speaker
     assert {bool(r.validation.names) for r in records} == {recipe == "plain"}
     for one, trial in zip(found, trials, strict=True):
         assert one.trial == trial and one.correct.shape == (2, end) and len(one.speakers) == end
-        own = sorted((r for r in records if r.trial == trial and r.seed == 1), key=lambda r: r.dataset)
+        own = sorted((r for r in records if r.trial == trial and r.seed == 1), key=lambda r: r.fold.index)
         assert one.correct[1].tolist() == [bool(c) for r in own for c in r.test.correct]
     # Nothing is trained twice.
-    notes.clear()
-    again, _ = out_of_fold(trials, 2, clips, folder, "cpu", Listener(note=notes.append))
+    caplog.clear()
+    again, _ = out_of_fold(trials, 2, clips, folder, Threads("cpu"))
     assert np.array_equal(again[0].correct, found[0].correct)
-    assert [n for n in notes if "are not run again" not in n and "validation clips" not in n] == []
+    assert [n for n in caplog.messages if "are not run again" not in n and "validation clips" not in n] == []
 
 
 def test_the_command(melbench, corpus, tmp_path):
@@ -115,17 +117,16 @@ def test_the_command(melbench, corpus, tmp_path):
     assert (code, out) == (2, "") and "the least of these are params 5,890" in err
 
 
-def test_of_one_group_nothing_is_exchanged():
-    notes = []
-    trials = plan(parse_axes(["groups=1,2", "variant=plain,interleaved,shuffle"]), notes.append)
-    assert len(trials) == 4 and notes == [
+def test_of_one_group_nothing_is_exchanged(caplog):
+    trials = plan(parse_axes(["groups=1,2", "variant=plain,interleaved,shuffle"]))
+    assert len(trials) == 4 and caplog.messages == [
         f"left out groups=1 variant={variant}: of one group it is the plain network"
         for variant in ("interleaved", "shuffle")
     ]
-    assert len(plan(parse_axes(["groups=1,2"]), notes.append, variant="shuffle")) == 2
+    assert len(plan(parse_axes(["groups=1,2"]), variant="shuffle")) == 2
 
 
 def test_a_grid_over_the_recipe_and_ingredients(tmp_path):
-    trials = plan(parse_axes(["recipe=plain,default", "label_smoothing=0,0.1", "normalize=none,mel"]), print)
+    trials = plan(parse_axes(["recipe=plain,default", "label_smoothing=0,0.1", "normalize=none,mel"]))
     assert len(trials) == 8
     assert {t.training.epochs for t in trials if t.training.recipe == "plain"} == {30}

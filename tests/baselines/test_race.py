@@ -17,7 +17,7 @@ TINY = ["n_mels=16", "channels=8", "hop_length=800", "n_fft=256", "batch_size=16
 
 @pytest.fixture(scope="module")
 def trials():
-    return plan(parse_axes(TINY), print, epochs=2)
+    return plan(parse_axes(TINY), epochs=2)
 
 
 def test_recordings_are_written_as_they_were(clips, tmp_path):

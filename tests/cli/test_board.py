@@ -206,4 +206,4 @@ def test_failures_are_counted_apart_and_an_earlier_success_stays():
     now.update(event, 10.0)
     # Seed 1 has a record of before: only seed 2 failed.
     assert now.failures() == ["1 failed"] and now.counted() == "2 of 3 networks"
-    assert now.line(event) == "groups=1 epochs=10: mean validation accuracy 0.7000, 2 failed"
+    assert now.line(event) == "epochs=10: mean validation accuracy 0.7000, 2 failed"

@@ -53,7 +53,7 @@ def test_a_signal_is_an_interruption_that_says_at_once_that_it_was_heard(capfd, 
 # In a process of its own, which a signal ends: whatever it says of how it ends would be a line more.
 TWICE = """
 import signal, sys, time
-from bench.terminal import resumable
+from bench.cli.terminal import resumable
 now = [0.0]
 time.monotonic = lambda: now[0]
 with resumable("all is kept"):

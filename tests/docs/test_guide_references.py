@@ -86,7 +86,7 @@ def test_commands_and_options_exist(name):
 def test_settings_exist_and_take_the_values(name):
     for text in code_spans(name):
         if (setting := re.fullmatch(r"([a-z_]+)=[\w.,]+", text)) and setting[1] in {*SETTINGS, "name"}:
-            assert plan(parse_axes([text]), lambda remark: None)
+            assert plan(parse_axes([text]))
         elif setting:
             raise AssertionError(f"{text} is no setting")
 

@@ -68,7 +68,7 @@ def test_the_readmes_show_the_tables():
 
 
 def test_the_recommendation_is_made_of_its_records():
-    (chapter,) = load_report([RECOMMENDATION / "records"], pytest.fail).chapters
+    (chapter,) = load_report([RECOMMENDATION / "records"]).chapters
     sheet = find(chapter).sheets[OUT_OF_FOLD]
     stored = list(csv.DictReader((RECOMMENDATION / "candidates.csv").open()))
     made = list(csv.DictReader(io.StringIO(formats.to_csv(sheet))))
@@ -80,7 +80,7 @@ def test_the_recommendation_is_made_of_its_records():
 
 def test_the_stored_figures_are_of_the_records(tmp_path):
     stored = {path.name: path for path in (REPORT / "figures").glob("*.svg")}
-    gathered = load_report([RECIPES / "records", RECOMMENDATION / "records", REPORT / "times.json"], pytest.fail)
+    gathered = load_report([RECIPES / "records", RECOMMENDATION / "records", REPORT / "times.json"])
     drawn = {path.name: path for path in write_figures(gathered, tmp_path) if path.suffix == ".svg"}
     assert set(stored) == set(drawn)
     for name, path in drawn.items():
@@ -91,7 +91,7 @@ def test_the_stored_figures_are_of_the_records(tmp_path):
 
 
 def test_the_stored_figure_shows_the_records():
-    (chapter,) = load_report([RECIPES / "records", RECOMMENDATION / "records"], pytest.fail).chapters
+    (chapter,) = load_report([RECIPES / "records", RECOMMENDATION / "records"]).chapters
     drawn = (REPORT / "figures" / "accuracy-macs.svg").read_text()
     shown = re.findall(r"accuracy: ([\d.]+); series: [^;]*; configuration: (groups[^;]*); macs: ([\d,]+)", drawn)
     wanted = [point for point in find(chapter).accuracies if point["measure"] == OUT_OF_FOLD]

@@ -146,7 +146,7 @@ def test_neither_side_is_favoured_by_where_it_lies(monkeypatch):
     # Whatever is made takes 1% less than what was made before it: A B B A are equal in the mean.
     machine, made = FakeMachine(), []
 
-    def build(work, device):
+    def build(work, device, kernels=None):
         made.append(work.slowdown)
         return SimpleNamespace(call=machine.work(len(made), 1.04 - 0.01 * len(made)))
 

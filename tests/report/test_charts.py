@@ -2,10 +2,10 @@
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from tests.helpers.records import chapter, folds, measurement, network, timing_r
 RESULTS = Path(__file__).parents[2] / "results"
 # A page's figure at its narrowest, with colours that are no variables.
 NARROW = replace(PAPER, width=PHONE, font_size=PAGE.font_size, height=PAGE.height)
-# Of the study's five grouped networks it tells five validation accuracies and one of test.
+# The study has five validation accuracies and one test accuracy of its grouped networks.
 STUDY_VALIDATION, STUDY_TEST = 5, 1
 VARIANTS = ("plain", "separable", "shuffle")
 
@@ -395,7 +395,9 @@ def test_zero_has_no_unit():
 def test_a_figure_for_each_batch_size():
     of = workloads.of_trial(configure(), ["latency", "throughput"])
     made = charts.times(time_breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
-    titles = {figure.name: figure.title for figure in made}
-    assert titles == {"batch-1": "One clip at a time", "batch-64": "In batches of 64"}
+    assert {figure.name: figure.title for figure in made} == {
+        "batch-1": "One clip at a time",
+        "batch-64": "In batches of 64",
+    }
     for figure in made:
         vl_convert.vegalite_to_vega(figure.spec)

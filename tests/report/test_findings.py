@@ -10,9 +10,11 @@ import pytest
 
 from bench import formats
 from bench.analysis import summary
+from bench.analysis.study import STUDY
 from bench.report.findings import CURVES, OUT_OF_FOLD, TEST, VALIDATION, find
 from bench.report.load import load_report
 from melcnn import configure
+from melcnn.data.clips import Fold
 from tests.helpers.records import ENVIRONMENT, chapter, diverged, failure_record, folds, heard, network, timing_record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -85,17 +87,17 @@ def test_the_front_is_of_the_measure_that_decides(reference, with_folds):
 
 
 def test_the_study_stands_at_the_macs_of_the_same_networks(reference):
-    study = of(reference.accuracies, configuration=None)
-    assert {point["groups"]: point["macs"] for point in study} == {
+    stood = of(reference.accuracies, configuration=None)
+    assert {point["groups"]: point["macs"] for point in stood} == {
         point["groups"]: point["macs"] for point in reference.costs
     }
-    assert {p["groups"]: p["accuracy"] for p in of(study, measure=VALIDATION)} == {
-        groups: round(study.STUDY[80, groups].val_accuracy_max, 6) for groups in (1, 2, 4, 8, 16)
+    assert {p["groups"]: p["accuracy"] for p in of(stood, measure=VALIDATION)} == {
+        groups: round(STUDY[80, groups].val_accuracy_max, 6) for groups in (1, 2, 4, 8, 16)
     }
     # Of the test split the study tells one network's: 821 of 824 clips.
-    ((groups, accuracy),) = [(point["groups"], point["accuracy"]) for point in of(study, measure=TEST)]
+    ((groups, accuracy),) = [(point["groups"], point["accuracy"]) for point in of(stood, measure=TEST)]
     assert (groups, accuracy) == (1, round(821 / 824, 6))
-    assert not any(point["on_front"] or point["low"] is not None for point in study)
+    assert not any(point["on_front"] or point["low"] is not None for point in stood)
 
 
 @pytest.mark.parametrize(
@@ -327,14 +329,14 @@ def test_what_failed_in_a_fold_is_not_waited_for():
     own, (one, two, four) = own_and_folds()
 
     def failed(*folds_and_seeds):
-        return tuple(failure_record(s, FOUR, dataset=f"speech_commands, fold {n} of 5") for n, s in folds_and_seeds)
+        return tuple(failure_record(s, FOUR, fold=Fold(n, 5)) for n, s in folds_and_seeds)
 
-    every = failed(*((fold, seed) for fold in (3, 4, 5) for seed in (0, 1)))
-    begun = [record for record in four if record.dataset[-6] in "12"]  # folds 1 and 2 of both seeds
+    every = failed(*((fold, seed) for fold in (2, 3, 4) for seed in (0, 1)))
+    begun = [record for record in four if record.fold.index in (0, 1)]  # two folds of both seeds
     found = find(replace(chapter(own, [*one, *two, *begun]), failures=every))
     assert (found.basis, found.answer) == (OUT_OF_FOLD, "groups=2")
     # Of seed 1 the last folds are still to come: that seed 0 has failed does not matter.
-    found = find(replace(chapter(own, [*one, *two, *begun]), failures=failed((3, 0), (4, 0), (5, 0))))
+    found = find(replace(chapter(own, [*one, *two, *begun]), failures=failed((2, 0), (3, 0), (4, 0))))
     assert (found.basis, found.answer) == (VALIDATION, "groups=4")
 
 

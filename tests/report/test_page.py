@@ -183,8 +183,8 @@ def test_one_seed_has_no_intervals():
     ],
 )
 def test_without_a_choice_there_is_no_recommendation(records, why):
-    own = [record for record in records if "fold" not in record.dataset]
-    one = headline(find(chapter(own, [record for record in records if "fold" in record.dataset])))
+    own = [record for record in records if not record.fold]
+    one = headline(find(chapter(own, [record for record in records if record.fold])))
     assert (one.verdict, one.figures) == ("No recommendation", ()) and why in one.evidence
 
 

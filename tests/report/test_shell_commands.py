@@ -31,7 +31,7 @@ def made_by(command):
     assert set(options) <= {"--data", "--words", "--seeds", "--kernels"}
     grid = parse_axes(axes)
     recipe = {} if "recipe" in grid else {"recipe": "default"}  # as the option has it
-    trials = plan(grid, lambda text: None, words=options.get("--words", "yes,no").split(","), **recipe)
+    trials = plan(grid, words=options.get("--words", "yes,no").split(","), **recipe)
     return [(trial, seed) for trial in trials for seed in range(int(options["--seeds"]))]
 
 
@@ -97,7 +97,7 @@ def values_of(names):
 def test_any_grid(grid, seeds):
     recipe = {} if "recipe" in grid else {"recipe": "default"}
     try:
-        trials = plan(grid, lambda text: None, **recipe)
+        trials = plan(grid, **recipe)
     except InputError:
         return  # none of it can exist
     lines = check(trials, seeds)
@@ -112,7 +112,7 @@ def test_anything_that_grids_left_together(grids):
     trials = []
     for grid in grids:
         chosen = {name: values[:2] for name, values in grid.items()}
-        trials += plan(chosen, lambda text: None)
+        trials += plan(chosen)
     check(list(dict.fromkeys(trials)))
 
 

@@ -1,6 +1,7 @@
 """`pytest bench --benchmark-only` in a short form, and its JSON with pytest-benchmark's own compare and with ours."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 def suite(*arguments):
     command = [sys.executable, "-m", "pytest", "bench", "--benchmark-only", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    # pytest-benchmark measures nothing in a worker of xdist, which the tests run in and this command does not.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=env)
 
 
 @pytest.fixture(scope="module")
