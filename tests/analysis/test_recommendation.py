@@ -123,7 +123,7 @@ def test_of_one_group_nothing_is_exchanged(caplog):
         f"left out groups=1 variant={variant}: of one group it is the plain network"
         for variant in ("interleaved", "shuffle")
     ]
-    assert len(plan(parse_axes(["groups=1,2"]), variant="shuffle")) == 2
+    assert len(plan(parse_axes(["groups=1,2", "variant=shuffle"]))) == 2
 
 
 def test_a_grid_over_the_recipe_and_ingredients(tmp_path):

@@ -63,10 +63,10 @@ def test_a_round_of_melbench_is_all_seeds_and_one_of_a_baseline_is_one(clips, tr
 
     real = race.sweep
 
-    def sweep(trials, seeds, *arguments):
+    def sweep(trials, seeds, *arguments, **options):
         assert all(trial.training.patience == trial.training.epochs for trial in trials)
         machine.time += 4.0
-        return real(trials, seeds, *arguments)
+        return real(trials, seeds, *arguments, **options)
 
     monkeypatch.setattr(race, "BASELINES", {"slow": baseline(10.0), "fast": baseline(1.0)})
     monkeypatch.setattr(race, "sweep", sweep)

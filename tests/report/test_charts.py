@@ -44,7 +44,7 @@ def reference():
 @pytest.fixture(scope="module")
 def many():
     """40 configurations, of two seeds and five epochs."""
-    settings = product((1, 2, 4, 8, 16), (16, 32, 64, 80), ("plain", "separable"))
+    settings = itertools.product((1, 2, 4, 8, 16), (16, 32, 64, 80), ("plain", "separable"))
     trials = [configure(groups=groups, n_mels=mels, variant=variant) for groups, mels, variant in settings]
     return find(chapter([network(trial, seed, epochs=5) for trial in trials for seed in (0, 1)]))
 
@@ -395,9 +395,6 @@ def test_zero_has_no_unit():
 def test_a_figure_for_each_batch_size():
     of = workloads.of_trial(configure(), ["latency", "throughput"])
     made = charts.times(time_breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
-    assert {figure.name: figure.title for figure in made} == {
-        "batch-1": "One clip at a time",
-        "batch-64": "In batches of 64",
-    }
+    assert [figure.title for figure in made] == ["One clip at a time", "In batches of 64"]
     for figure in made:
         vl_convert.vegalite_to_vega(figure.spec)
