@@ -65,7 +65,7 @@ class CandidateRow:
 def choose(
     found: Sequence[OutOfFold], costs: Mapping[Trial, NetworkCost], margin: float
 ) -> tuple[Recommendation, list[CandidateRow]]:
-    """The cheapest configuration, in MACs, that is not worse than the best by more than `margin` (a fraction)."""
+    """Decide by out-of-fold predictions: the cheapest configuration, in MACs, within `margin` of the best accuracy."""
     named, speakers = descriptions(one.trial for one in found), found[0].speakers
     candidates = [Candidate(named[one.trial], costs[one.trial].macs, one.correct) for one in found]
     decided = recommend(candidates, speakers, margin)
@@ -78,8 +78,11 @@ def choose(
 
 
 def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, decides: bool = True) -> Sheet:
-    """The candidates from the cheapest to the dearest, and the recommendation under them; docs/columns.md describes the
-    columns. decides: whether there is one; without, it is a table of accuracies."""
+    """Return the candidates, cheapest first, with the recommendation below; docs/columns.md describes the columns.
+
+    Args:
+        decides: whether the table recommends; if not, it only shows accuracies.
+    """
     rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
     settings = [settings_of(row.found.trial) for row in rows]
     varying, silent = summary.settings_shown(settings)

@@ -79,11 +79,14 @@ Interval = tuple[float, float, float]  # middle, low, high; infinite where nothi
 
 
 def sheets(trials: Sequence[TrialRecord], timing: TimingRecord | None) -> list[Sheet]:
-    """The study's table of groups and its table of n_mels beside the records, and its claims.
+    """Return the study's tables of groups and of n_mels beside the records, and its claims.
 
-    trials: configurations and seeds in any order, with one recipe; those that the study does not have are left out,
-    and so is a table without a row. timing: the epochs of all of them, in one interleaved run. Raises `ValueError` if
-    two configurations have the same n_mels and groups, or none is of the study.
+    Args:
+        trials: records of one recipe; configurations that the study lacks are left out, and so is an empty table.
+        timing: the epochs of all of them, in one interleaved run.
+
+    Raises:
+        ValueError: two configurations have the same n_mels and groups, or none is in the study.
     """
     found: dict[Key, list[TrialRecord]] = {}
     for record in trials:
@@ -108,13 +111,13 @@ def _validation(record: TrialRecord) -> float:
 
 
 def _epochs(record: TrialRecord) -> int:
-    """Epochs until the validation accuracy first was 99% of the last epoch's."""
+    """Return the epochs until the validation accuracy first reached 99% of the last epoch's."""
     enough = CONVERGED * record.validation_accuracy[-1]
     return next(number for number, value in enumerate(record.validation_accuracy, 1) if value >= enough)
 
 
 def _spreadless(values: Sequence[float]) -> str | None:
-    """Why values tell nothing of the next one, or None: a spread of zero would make any other value impossible."""
+    """Return why values say nothing about the next one, or None: no spread would make any other value impossible."""
     if len(values) < 2:
         return "one seed"
     if min(values) == max(values):
@@ -180,7 +183,7 @@ def _table(axis: str, found: Found, timing: TimingRecord | None, ratios: Mapping
 
 
 def _beside(name: str, values: Sequence[float], study: float | None) -> tuple[dict[str, object], list[str]]:
-    """The columns of an accuracy, and its cells: ours, and the study's with where it lies."""
+    """Return the columns of an accuracy, and its cells: ours, and the study's with where it lies."""
     (mean, half), why = prediction_interval(values), _spreadless(values)
     lies = None
     if study is not None:
@@ -212,7 +215,7 @@ def _clips_text(record: TrialRecord) -> str:
 
 
 def _time_ratios(timing: TimingRecord | None) -> dict[Key, list[float]]:
-    """Epoch times to those of n_mels 80 and groups 1, round by round; empty without these."""
+    """Return epoch times relative to n_mels 80 and groups 1, round by round; empty if that one was not timed."""
     timed = timing.timed if timing else []
     seconds = {(t.trial.front_end.n_mels, t.trial.model.groups): np.array(t.epoch_seconds) for t in timed}
     return {key: (times / seconds[80, 1]).tolist() for key, times in seconds.items() if (80, 1) in seconds}
@@ -258,14 +261,16 @@ def _verdict(holds: bool, fails: bool) -> str:
 
 
 def _equivalent(intervals: Collection[Interval], bound: float) -> str:
-    """holds: every interval lies within ±bound. does not: one lies beyond it as a whole. Else cannot tell."""
+    """Return whether all intervals lie within ±bound (holds) or one lies wholly beyond it (does not)."""
     within = all(-bound <= low and high <= bound for _, low, high in intervals)
     return _verdict(within, any(low > bound or high < -bound for _, low, high in intervals))
 
 
 def _differences(values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Interval]:
-    """mean(b) - mean(a) of each pair (a, b) with intervals that hold together (Welch, Bonferroni); infinite where the
-    seeds of either show no spread."""
+    """Return mean(b) - mean(a) of each pair (a, b) with simultaneous intervals (Welch, Bonferroni).
+
+    An interval is infinite where the seeds of either show no spread.
+    """
     intervals = [difference_interval(a, b, 1 - ERROR / len(values)) for a, b in values]
     return [
         (middle, -math.inf, math.inf) if _spreadless(a) or _spreadless(b) else (middle, low, high)
@@ -274,7 +279,7 @@ def _differences(values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> l
 
 
 def _between_mels(found: Found, figure: Callable[[TrialRecord], float]) -> dict[Key, Interval]:
-    """b - a for each pair (a, b) of n_mels."""
+    """Return b - a for each pair (a, b) of n_mels."""
     pairs = list(itertools.combinations((20, 40, 80), 2))
     values = {n_mels: [figure(r) for r in found[n_mels, 1]] for n_mels in (20, 40, 80)}
     return dict(zip(pairs, _differences([(values[a], values[b]) for a, b in pairs]), strict=True))
@@ -286,8 +291,10 @@ def _to_groups_1(found: Found, groups: Sequence[int], figure: Callable[[TrialRec
 
 
 def _equally_fast(found: Found) -> tuple[str, str]:
-    """Equivalence within a factor of 1.5 of the epochs to 99% of the final validation accuracy; as logarithms, because
-    a few seeds take far longer than the rest."""
+    """Test whether epochs to 99% of the final validation accuracy agree within a factor of 1.5.
+
+    As logarithms, because a few seeds take far longer than the rest.
+    """
     intervals = _between_mels(found, lambda record: math.log(_epochs(record)))
     means = [f"{n}: {math.exp(statistics.mean(math.log(_epochs(r)) for r in found[n, 1])):.1f}" for n in (20, 40, 80)]
     return (
@@ -299,8 +306,11 @@ def _equally_fast(found: Found) -> tuple[str, str]:
 
 
 def _twenty_best(found: Found) -> tuple[str, str]:
-    """holds: test accuracy surely better than at 40 and at 80, by however little (the study calls all three
-    comparable as well: a margin would set its claims against each other). does not: surely worse than at one."""
+    """Test whether 20 mel filters have the best test accuracy, by however little.
+
+    The study also calls all three comparable: a margin would make its claims contradict each other. The claim fails
+    if 20 is surely worse than 40 or 80.
+    """
     test = {n_mels: [r.test.accuracy for r in found[n_mels, 1]] for n_mels in (20, 40, 80)}
     intervals = dict(zip((40, 80), _differences([(test[other], test[20]) for other in (40, 80)]), strict=True))
     means = ", ".join(f"{n_mels}: {statistics.mean(values):.4f}" for n_mels, values in test.items())
@@ -312,7 +322,7 @@ def _twenty_best(found: Found) -> tuple[str, str]:
 
 
 def _comparable(found: Found) -> tuple[str, str]:
-    """Equivalence of the test accuracies within half a point."""
+    """Test whether the test accuracies agree within half a point."""
     intervals = _between_mels(found, lambda record: record.test.accuracy)
     texts = ", ".join(f"{b} - {a}: {_difference_text(interval)}" for (a, b), interval in intervals.items())
     return _equivalent(
@@ -321,7 +331,7 @@ def _comparable(found: Found) -> tuple[str, str]:
 
 
 def _fall(found: Found) -> tuple[str, str]:
-    """Exact figures: parameters and multiply-accumulates each fall at every step of groups."""
+    """Check exact figures: parameters and multiply-accumulates each fall at every step of groups."""
     counts = [(c.params, c.macs_all_layers) for c in (found[key][0].complexity for key in GROUPS)]
     falls = all(after[i] < before[i] for before, after in itertools.pairwise(counts) for i in (0, 1))
     same = sum(
@@ -335,7 +345,7 @@ def _fall(found: Found) -> tuple[str, str]:
 
 
 def _flat(ratios: Mapping[Key, Sequence[float]], timing: TimingRecord | None) -> tuple[str, str]:
-    """Equivalence within 10% with the epoch time of groups 1, by medians of the ratios within rounds."""
+    """Test whether epoch times stay within 10% of those at groups 1, by medians of the ratios within rounds."""
     if timing is None or any(key not in ratios for key in GROUPS):
         return CANNOT_TELL, "epochs of all five groups were not timed in one run"
     intervals = {g: median_interval([math.log(ratio) for ratio in ratios[80, g]], 1 - ERROR / 4) for g in (2, 4, 8, 16)}
@@ -366,7 +376,7 @@ def _still_good(found: Found) -> tuple[str, str]:
 
 
 def _losses(found: Found, groups: Sequence[int]) -> str:
-    """Differences to groups 1 in validation accuracy and, which decides nothing, in test accuracy."""
+    """Return the differences from groups 1 in validation accuracy and, for information, in test accuracy."""
 
     def differences(figure: Callable[[TrialRecord], float]) -> str:
         intervals = _to_groups_1(found, groups, figure)

@@ -81,7 +81,7 @@ class SummaryRow(BaseModel):
 
 
 def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    """The records of each configuration, in the order in which the configurations first appear."""
+    """Group records by configuration, in the order in which the configurations first appear."""
     found: dict[str, list[TrialRecord]] = {}
     for record in records:
         found.setdefault(record.trial.canonical(), []).append(record)
@@ -89,8 +89,11 @@ def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialReco
 
 
 def recommended(records: Sequence[TrialRecord]) -> Recommendation | None:
-    """The recommendation by validation predictions; None for a single configuration and for more than
-    `MOST_CANDIDATES`, and where these are of different clips, or of one speaker."""
+    """Recommend by validation predictions.
+
+    Returns:
+        None for a single configuration, for more than `MOST_CANDIDATES`, and if clips differ or are of one speaker.
+    """
     groups = list(by_configuration(records).values())
     first = groups[0][0].validation
     if not 2 <= len(groups) <= MOST_CANDIDATES:
@@ -115,8 +118,12 @@ def rows(
     target: float | None = None,
     decided: Recommendation | None = None,
 ) -> list[SummaryRow]:
-    """A row for each configuration, in the order in which the configurations first appear. target: a validation
-    accuracy, to which rows then tell the time. decided: by `recommended`, on these records."""
+    """Return a row for each configuration, in the order in which they first appear.
+
+    Args:
+        target: a validation accuracy; rows then show the time to reach it.
+        decided: the result of `recommended` for these records.
+    """
     times = {t.trial.canonical(): statistics.median(t.epoch_seconds) for t in timing.timed} if timing else {}
     timed_on = {timing.environment.device} if timing else set()
     groups = by_configuration(records)
@@ -125,7 +132,7 @@ def rows(
 
 
 def marked(rows: Sequence[SummaryRow], decided: Recommendation | None) -> list[SummaryRow]:
-    """The rows, with who is told from the best by `decided`, which was made from them in this order."""
+    """Mark in each row what `decided`, made from the rows in this order, cannot distinguish from the best."""
     if decided is None:
         return list(rows)
     standings = zip(rows, decided.standings, strict=True)
@@ -197,8 +204,7 @@ def _to_target(row: SummaryRow) -> str:
 
 
 def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """The names of the settings that tell configurations apart, which are columns, and of those that are not the
-    recipe's, which must be said."""
+    """Return the settings that vary, which become columns, and the fixed ones that differ from the recipe's."""
     varying = varying_settings(settings) or ["groups"]
     expected = {recipe: recipe_settings(recipe) for recipe in {each["recipe"] for each in settings}}
     fixed = [
@@ -210,8 +216,7 @@ def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], li
 
 
 def sheet(rows: Sequence[SummaryRow], decided: Recommendation | None = None) -> Sheet:
-    """The rows as a sheet: the settings that vary, then the figures. What all rows share is in the title, and
-    so are settings that are not the defaults. decided: the recommendation that is said under it."""
+    """Return the rows as a sheet; what all rows share is in the title, and the recommendation of `decided` under it."""
     # The column `epochs` is the mean epoch kept.
     columns = {name: "max_epochs" if name == "epochs" else name for name in SETTINGS}
     shown = settings_shown([{name: getattr(row, column) for name, column in columns.items()} for row in rows])

@@ -76,8 +76,7 @@ class ConvolutionRow(Shape):
 
 
 def of_trials(trials: Sequence[Trial], replicas: int = 1) -> list[Shape]:
-    """The convolutions of the trials' networks, or of stacks of so many, and those that one channel a group makes of
-    their inner ones."""
+    """Return the convolutions of the trials' networks, `replicas` stacked, and the depthwise form of the inner ones."""
     found = []
     for trial in trials:
         frames, c_in, channels = trial.front_end.frames, trial.front_end.n_mels, trial.model.channels
@@ -191,7 +190,7 @@ def _chosen(shape: Shape, direction: str, device: str) -> str:
 
 
 def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
-    """Times of both, and how many times faster ours is."""
+    """Return the times of both kernels and the speedup of melbench's."""
     return Sheet(
         title=f"convolutions of {KERNEL_SIZE} taps by torch's kernels and melbench's, {rows[0].device}",
         headings=["layer", "batch", "pass", "groups", "macs", "torch", "melbench", "speedup", "x floor", "chosen"],

@@ -50,8 +50,11 @@ class FrontEndRow(BaseModel):
 
 
 def measure(front_end: FrontEnd, clips: ClipSet, device: str, name: str) -> list[FrontEndRow]:
-    """Features of the same clips by torchaudio and by melbench, in batches of several sizes, in interleaved rounds.
-    name: the device's."""
+    """Time the features of the same clips by torchaudio and by melbench, in batches of several sizes, interleaved.
+
+    Args:
+        name: the name of the device.
+    """
     waveforms = clips.waveforms[:CLIPS]
     single, double = (_torchaudio(front_end, device, dtype) for dtype in (torch.float32, torch.float64))
     ways = {"torchaudio": single, "melbench": lambda batch: log_mel(batch, front_end, device)}
@@ -93,7 +96,7 @@ def measure(front_end: FrontEnd, clips: ClipSet, device: str, name: str) -> list
 
 
 def sheet(rows: Sequence[FrontEndRow]) -> Sheet:
-    """Clips a second, and how many times torchaudio's best that is."""
+    """Return clips per second, and the ratio to torchaudio's best."""
     first = rows[0]
     return Sheet(
         title=(

@@ -41,7 +41,11 @@ class Learned:
 
 
 def fit(settings: Settings, seed: int, batches: Mapping[str, Batches]) -> Learned:
-    """Trains one network; batches: of each split, log-mel features `(batch, n_mels, frames)` and labels."""
+    """Train one network.
+
+    Args:
+        batches: for each split, log-mel features `(batch, n_mels, frames)` and labels.
+    """
     torch.manual_seed(seed)
     network = reference.network(settings.n_mels, settings.groups, settings.channels, settings.n_classes)
     network = network.to(settings.device)

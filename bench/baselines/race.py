@@ -187,7 +187,7 @@ def sheet(rows: Sequence[RaceRow]) -> Sheet:
 
 
 def settings(trial: Trial, device: str) -> Settings:
-    """The trial as the baselines take it."""
+    """Return a trial as the settings of a baseline."""
     return Settings(
         sample_rate=trial.front_end.sample_rate,
         n_fft=trial.front_end.n_fft,
@@ -204,7 +204,7 @@ def settings(trial: Trial, device: str) -> Settings:
 
 
 def write_recordings(clips: ClipSet, folder: Path) -> Files:
-    """Writes every clip as a WAV file, with the official lists; the files of each split, with their labels."""
+    """Write every clip as a WAV file, with the official lists, and return the files of each split with their labels."""
     files: dict[str, tuple[list[str], list[int]]] = {split: ([], []) for split in SPLITS}
     for word in clips.words:
         (folder / word).mkdir(parents=True)

@@ -355,5 +355,5 @@ def _load(path: Path) -> "Checkpoint":
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     finish(lambda: app(standalone_mode=False))

@@ -216,7 +216,7 @@ def _against(
     device: str,
     kernels: str | None,
 ) -> "Sheet":
-    """The table of melbench beside the baselines: of trainings, of the front-end, or of convolutions."""
+    """Return the table of melbench beside the baselines: of trainings, of the front-end, or of convolutions."""
     from bench.baselines import convolutions, front_ends, race
     from bench.grid import check_seeds
     from bench.system import environment
@@ -255,7 +255,7 @@ def _against(
 def _side_by_side(
     a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str, kernels: str | None
 ) -> tuple[list["ComparedWorkload"], Failed | None]:
-    """The comparisons, and the failure that cut them short if one did."""
+    """Return the comparisons, and the failure that cut them short if there was one."""
     from bench.measurement import diagnostics, side_by_side, workloads
     from bench.measurement.measurements import samples_of
     from bench.system import monitor

@@ -25,9 +25,12 @@ LOGARITHM = "logarithm"
 
 
 def load_model(text: str) -> nn.Module:
-    """The module that `package.module:factory` makes: a class, a function without arguments, or a module.
+    """Return the module that `package.module:factory` names: a class, a function without arguments, or a module.
 
-    Runs the user's own code. Raises `InputError` with one line if it does not exist, raises, or makes no module.
+    Runs the user's code.
+
+    Raises:
+        InputError: it does not exist, raises, or makes no module.
     """
     module_name, colon, attribute = text.partition(":")
     if not colon or not module_name or not attribute:
@@ -61,7 +64,7 @@ def load_model(text: str) -> nn.Module:
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """`1,80,101` as a shape. Raises `InputError`."""
+    """Return `1,80,101` as a tuple. Raises `InputError`."""
     parts = text.replace("x", ",").split(",")
     if not all(part.strip().isdigit() and int(part) for part in parts):
         raise InputError(f"--input {text!r} is no shape: write positive numbers with commas, such as 1,80,101")
@@ -69,7 +72,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 def of_model(name: str, model: nn.Module, shapes: Sequence[tuple[int, ...]], allow_uncounted: bool) -> list[Sheet]:
-    """Sheets of anybody's model on inputs of `shapes`."""
+    """Return the sheets of any model on inputs of `shapes`."""
     inputs = make_inputs(model, shapes)
     found = profile(model, inputs, allow_uncounted)
     remarks = lint.of_profile(found)
@@ -85,7 +88,7 @@ def of_model(name: str, model: nn.Module, shapes: Sequence[tuple[int, ...]], all
 
 
 def of_trial(trial: Trial) -> list[Sheet]:
-    """Sheets of one configuration, its front-end included, for a clip of one second."""
+    """Return the sheets of one configuration with its front-end, for a clip of one second."""
     front_end = LogMelFilterBanks(**trial.front_end.model_dump())
     network = MelCNN.of(trial)
     waveform = torch.randn(1, CLIP_SECONDS * trial.front_end.sample_rate, generator=torch.Generator().manual_seed(0))
@@ -181,7 +184,7 @@ def _layer(layer: Layer) -> dict[str, object]:
 
 
 def _differences(counter: Reconciled | Missing) -> list[dict[str, object]]:
-    """A counter's sum, line by line: our macs, what it counts besides or leaves out, its total."""
+    """Return the rows from our MACs to a counter's total: what it counts in addition and what it leaves out."""
     if isinstance(counter, Missing):
         return [{"counter": counter.counter, "item": counter.reason, "macs": ""}]
     lines = {"our macs": counter.macs, **counter.items, "its total": counter.total}

@@ -170,7 +170,7 @@ def _reduction(x, *rest, out, **options) -> OperatorCost:
 
 
 def fft_flops(n: int, transforms: int) -> float:
-    """FLOPs of `transforms` real Fourier transforms of n points, by the model 2.5 n log2 n."""
+    """Return the FLOPs of `transforms` real Fourier transforms of n points, by the model 2.5 n log2 n."""
     return 2.5 * n * math.log2(n) * transforms if n > 1 else 0.0
 
 
@@ -287,7 +287,7 @@ FREE = frozenset(
 
 
 def operator_name(operator: torch._ops.OpOverload) -> str:
-    """`convolution` of `aten.convolution.default`; `relu` of `aten.relu_.default`; `other::name` elsewhere."""
+    """Return `convolution` for `aten.convolution.default`, `relu` for `aten.relu_.default`, `other::name` elsewhere."""
     namespace, name = operator.name().split("::")
     name = name.split(".")[0]
     if name.endswith("_") and not name.endswith("__"):
@@ -296,9 +296,10 @@ def operator_name(operator: torch._ops.OpOverload) -> str:
 
 
 def cost_of(operator: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any], out: Any) -> OperatorCost | None:
-    """The cost of one call, None for an operator that computes nothing.
+    """Return the cost of one call; None for an operator that computes nothing.
 
-    Raises `UncountedOperator` for one that is in neither list.
+    Raises:
+        UncountedOperator: the operator has no formula and is not listed as free.
     """
     name = operator_name(operator)
     if name in FREE:

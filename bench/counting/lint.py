@@ -12,7 +12,7 @@ POOLS = ("max_pool1d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d", "m
 
 
 def of_trial(trial: Trial) -> list[str]:
-    """Findings about the front-end's filters and the groups, one line each."""
+    """Return findings about the front-end's filters and the groups, one line each."""
     findings = []
     front_end, model = trial.front_end, trial.model
     bins = (mel_filters(front_end) > 0).sum(0)
@@ -34,7 +34,7 @@ def of_trial(trial: Trial) -> list[str]:
 
 
 def of_profile(profile: Profile) -> list[str]:
-    """Findings about layers that ran: what they compute changes nothing."""
+    """Return findings about layers that ran and change nothing."""
     findings = []
     computing = [o for o in profile.operations if o.cost]
     biased = [

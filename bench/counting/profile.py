@@ -103,7 +103,7 @@ class Profile:
 
 
 def count(network: nn.Module, input_shape: tuple[int, ...]) -> Complexity:
-    """The counts that records hold, for one input of `input_shape`, batch dimension included."""
+    """Return the counts that records hold, for one input of `input_shape` (with its batch dimension)."""
     found = profile(network, make_inputs(network, [input_shape]), training=False)
     return Complexity(
         params=found.total("params"), macs=found.total("macs"), macs_all_layers=found.total("macs_all_layers")
@@ -111,7 +111,7 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Complexity:
 
 
 def make_inputs(model: nn.Module, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Random inputs of `shapes`, on the model's device and in its floating-point type."""
+    """Return random inputs of `shapes`, on the model's device and in its floating-point type."""
     tensor = next((t for t in [*model.parameters(), *model.buffers()] if t.is_floating_point()), torch.zeros(0))
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(*shape, generator=generator).to(tensor.device, tensor.dtype) for shape in shapes]
@@ -120,11 +120,13 @@ def make_inputs(model: nn.Module, shapes: Sequence[Sequence[int]]) -> list[Tenso
 def profile(
     model: nn.Module, inputs: Sequence[Tensor], allow_uncounted: bool = False, training: bool = True
 ) -> Profile:
-    """Runs `model` once on `inputs` in evaluation mode (with `training` a second time, with gradients) and
-    counts what ran. The model is afterwards as it was: mode, buffers, gradients, hooks.
+    """Run `model` once in evaluation mode and count what ran; with `training`, once more with gradients.
 
-    Raises `UncountedOperator` for an operator without a formula unless `allow_uncounted`, `InputError` for
-    inputs that the model refuses.
+    The model's mode, buffers, gradients and hooks are restored.
+
+    Raises:
+        UncountedOperator: an operator has no formula, unless `allow_uncounted`.
+        InputError: the model refuses the inputs.
     """
     with _untouched(model):
         recorder = _Recorder(model, inputs, allow_uncounted)
@@ -170,7 +172,7 @@ def _training_macs(model: nn.Module, inputs: Sequence[Tensor], allow_uncounted: 
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; modes, buffers and random numbers are then as before."""
+    """Put a model into evaluation mode; restore modes, buffers and random numbers at the end."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -189,7 +191,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attention_in_parts() -> Iterator[None]:
-    """Switches off attention's fused fast path, which hides its parts from every counter, for a while."""
+    """Disable attention's fused fast path, which hides its parts from every counter."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -278,7 +280,7 @@ class _Recorder(TorchDispatchMode):
         self.now -= self._storages.pop(key, 0)
 
     def finish(self) -> list[Layer]:
-        """The layers that ran or hold parameters, with what they computed, in the model's order."""
+        """Return the layers that ran or hold parameters, with what they computed, in the model's order."""
         for operation in self.operations:
             if cost := operation.cost:
                 layer = self._layers[operation.layer]
@@ -293,7 +295,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _own_parameters(model: nn.Module) -> dict[str, Layer]:
-    """Every module as a layer; a parameter that several share counts in the first."""
+    """Return every module as a layer; a shared parameter counts in the first."""
     seen: set[int] = set()
     layers = {}
     for name, module in model.named_modules():

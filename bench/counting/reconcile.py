@@ -49,9 +49,10 @@ class Missing:
 
 
 def reconcile(model: nn.Module, inputs: Sequence[Tensor], ours: Profile) -> list[Reconciled | Missing]:
-    """Every counter that is installed, itemised against `ours`, the profile of `model` on `inputs`.
+    """Run every installed counter and itemise it against `ours`, the profile of `model` on `inputs`.
 
-    Raises `UnexplainedDifference` if an amount remains that no known way of the counter explains.
+    Raises:
+        UnexplainedDifference: an amount remains that no known habit of the counter explains.
     """
     counters = {
         "fvcore": _fvcore,
@@ -101,9 +102,10 @@ def _itemise(
     modules: Mapping[str, nn.Module],
     unknown: Callable[[str], str | None],
 ) -> dict[str, float]:
-    """Names what `theirs` differs by, layer by layer.
+    """Return what `theirs` differs by, layer by layer.
 
-    unknown: what to call a layer's arithmetic that the counter does not see at all, None if it should see it.
+    Args:
+        unknown: names a layer's arithmetic that the counter cannot see; None if it should see it.
     """
     items: dict[str, float] = defaultdict(float)
     operations = _by_layer(ours)
@@ -143,7 +145,7 @@ _COMPOUND_ITEM = "gates, scalings and biases of recurrent and attention layers"
 
 
 def _transposed(ran: Sequence[CountedOperator], bias: int, reported: float, macs: int) -> str | None:
-    """A strided transposed convolution, counted as if each output met a whole kernel."""
+    """Explain a strided transposed convolution that is counted as if each output met a whole kernel."""
     for o in ran:
         if o.operator == "convolution" and o.cost and len(o.inputs) > 1 and math.prod(o.inputs[0]):
             at_outputs = macs * math.prod(o.output[2:]) / math.prod(o.inputs[0][2:])
@@ -154,7 +156,7 @@ def _transposed(ran: Sequence[CountedOperator], bias: int, reported: float, macs
 
 
 def _once_a_sample(layer: nn.Module, reported: float) -> str | None:
-    """A linear layer over steps, its parameters counted once a sample instead of once a step."""
+    """Explain a linear layer over steps that is counted once a sample instead of once a step."""
     if isinstance(layer, nn.Linear) and reported and reported % n_params(layer) == 0:
         return "linear layers counted once a sample"
     return None

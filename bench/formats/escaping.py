@@ -9,13 +9,12 @@ _FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[-=+@＝＋－＠].)")
 
 
 def spreadsheet(text: str) -> str:
-    """`text` that no spreadsheet computes: before what begins like a formula there is an apostrophe (OWASP, CSV
-    injection)."""
+    """Return text that no spreadsheet computes: an apostrophe goes before a formula (OWASP, CSV injection)."""
     return _FORMULA.sub("'", visible(text))
 
 
 def json_text(text: str) -> str:
-    """JSON that equals the JSON `text`, with what a terminal obeys as `\\u001b`."""
+    """Return the JSON text with terminal control characters as escapes such as `\\u001b`."""
     # Ends of lines are the layout's own: within strings JSON has escaped them.
     return re.sub(f"(?!\n){CONTROL_CHARACTERS.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -27,10 +26,10 @@ _MARKUP = re.compile(r"[\\`*\[\]~|&<>]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def markdown(text: str) -> str:
-    """`text` within a line of Markdown or a cell of its tables."""
+    """Escape text for a line of Markdown or a cell of its tables."""
     return _MARKUP.sub(lambda found: _MARKDOWN.get(found[0], f"\\{found[0]}"), visible(text))
 
 
 def markdown_paragraph(text: str) -> str:
-    """`text` as a paragraph of Markdown: no heading, quotation, list or block of code, whatever it begins with."""
+    """Escape text as a paragraph of Markdown: no heading, quotation, list or block of code, whatever it begins with."""
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", markdown(text).lstrip())

@@ -19,8 +19,11 @@ LONG = 30  # text of more characters is set in several lines where the table is 
 def table(
     title: str, headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], note: str
 ) -> str:
-    """A float with `title` as its caption and `note` under the table. numeric: which columns hold numbers, which are
-    flush right. A heading that is wider than what is under it is stacked."""
+    """Return a float with `title` as its caption and `note` under the table.
+
+    Args:
+        numeric: which columns hold numbers; these are flush right. A heading wider than its column is stacked.
+    """
     stacks, widths = _columns(headings, cells)
     size, shares = _layout(widths, numeric)
 
@@ -64,7 +67,7 @@ def fits(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Seque
 
 
 def _columns(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
-    """The lines of each column's heading, and the characters of the column's longest line."""
+    """Return the lines of each column's heading, and the characters of the column's longest line."""
     lengths = [max((len(row[i]) for row in cells), default=0) for i in range(len(headings))]
     stacks = [_stack(heading, length) for heading, length in zip(headings, lengths, strict=True)]
     return stacks, [max([length, *map(len, stack)]) for length, stack in zip(lengths, stacks, strict=True)]
@@ -76,8 +79,7 @@ def _stack(heading: str, length: int) -> list[str]:
 
 
 def _layout(widths: Sequence[int], numeric: Sequence[bool]) -> tuple[str, dict[int, float]]:
-    """The size of type for columns of `widths` characters, and those that are set in several lines, with their share
-    of the page's width."""
+    """Return the type size for columns of `widths` characters, and the page share of those set in several lines."""
     if sum(widths) + GAP * len(widths) <= SIZES[""]:
         return "", {}
     needed = _needed(widths, numeric)
@@ -90,7 +92,7 @@ def _layout(widths: Sequence[int], numeric: Sequence[bool]) -> tuple[str, dict[i
 
 
 def _needed(widths: Sequence[int], numeric: Sequence[bool]) -> float:
-    """The least characters that the columns take side by side."""
+    """Return the least characters that the columns take side by side."""
     long = _long(widths, numeric)
     return GAP * len(widths) + sum(LONG if i in long else width for i, width in enumerate(widths))
 
@@ -100,7 +102,7 @@ def _long(widths: Sequence[int], numeric: Sequence[bool]) -> list[int]:
 
 
 def _ragged(text: str) -> str:
-    """A paragraph in which long paths and names may be broken."""
+    """Return a paragraph in which long paths and names may be broken."""
 
     def breakable(name: re.Match) -> str:
         return re.sub(r"/|\\_", r"\g<0>\\allowbreak{}", name[0])
@@ -157,8 +159,7 @@ _ACCENTS = dict(
 
 
 def escaped(text: str) -> str:
-    """`text` for pdflatex with its default font encoding and no packages: what that cannot set, such as an emoji, is
-    named by its code point, `U+1F600`."""
+    """Escape text for pdflatex without packages; a character it lacks, such as an emoji, becomes `U+1F600`."""
     with_minus = re.sub(r"(?<![\w)])-(?=\.?\d)", "−", visible(unicodedata.normalize("NFC", text)))
     # Two hyphens would be set as a dash.
     return re.sub("-(?=-)", "-{}", "".join(map(_set, with_minus)))

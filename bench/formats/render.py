@@ -23,7 +23,7 @@ FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 def show(sheets: Sequence[Sheet], format: str) -> None:
-    """Prints `sheets` on standard output.
+    """Print `sheets` on standard output.
 
     As JSON a single sheet is its records; several are an object with each sheet's records under its name.
     """
@@ -39,7 +39,7 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
 
 
 def to_table(sheet: Sheet, width: int) -> Table:
-    """The rich table for a terminal of `width` columns. Words from files are shown as they are, not as markup."""
+    """Return the rich table for a terminal of `width` columns; no text of it is taken for markup."""
     if width < 100:
         sheet = _narrow(sheet, "a wider terminal, and --format json, show {} too")
     table = Table(
@@ -59,7 +59,11 @@ def to_table(sheet: Sheet, width: int) -> Table:
 
 
 def _narrow(sheet: Sheet, more: str) -> Sheet:
-    """The sheet without what can be spared. more: said in its note, with {} for what that is."""
+    """Return the sheet without its spare columns.
+
+    Args:
+        more: goes into the note, with {} for the names of those columns.
+    """
     kept = [i for i, heading in enumerate(sheet.headings) if heading not in sheet.spare]
     hidden = ", ".join(heading for heading in sheet.headings if heading in sheet.spare)
     if not hidden:
@@ -86,7 +90,7 @@ def _numeric(sheet: Sheet) -> list[bool]:
 
 
 def _values(sheet: Sheet) -> list[dict[str, Any]]:
-    """The records with None for what is no finite number, of which JSON and spreadsheets know nothing."""
+    """Return the records with None for non-finite numbers, which JSON and spreadsheets do not have."""
     return [
         {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
         for row in sheet.records
@@ -118,7 +122,7 @@ def _json(content: object) -> str:
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """A table between its title and its note."""
+    """Return a table between its title and its note."""
     rules = ["---:" if numeric else ":---" for numeric in _numeric(sheet)]
     lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
@@ -127,8 +131,7 @@ def to_markdown(sheet: Sheet) -> str:
 
 
 def to_latex(sheet: Sheet) -> str:
-    """A booktabs table, its title the caption and its note under it; on a page too narrow for it, without what can be
-    spared."""
+    """Return a booktabs table with its title as the caption; without the spare columns where the page is too narrow."""
     if not latex.fits(sheet.headings, sheet.cells, _numeric(sheet)):
         sheet = _narrow(sheet, "left out for want of room: {}")
     return latex.table(sheet.title, sheet.headings, sheet.cells, _numeric(sheet), sheet.note)

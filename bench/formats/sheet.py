@@ -32,9 +32,10 @@ class Sheet:
 def sheet_of(
     title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
 ) -> Sheet:
-    """A sheet whose cells are the records' values: fractions with four digits, thousands with commas.
+    """Return a sheet whose cells are the records' values: fractions with four digits, thousands with commas.
 
-    single: of one record, which people read from top to bottom.
+    Args:
+        single: there is one record, which people read from top to bottom.
     """
     if single:
         return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, note, single=True)

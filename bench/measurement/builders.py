@@ -36,17 +36,20 @@ class Built:
 
 
 def build(work: Workload, device: str, in_steps: bool = False, kernels: str | None = None) -> Built:
-    """Makes what `work` needs on `device`: weights, random inputs (a call takes as long for noise as for speech).
+    """Build what a workload needs on `device`: weights, and random inputs (noise takes as long as speech).
 
-    in_steps: training runs operator by operator, also where it would be captured as a whole.
-    Raises `InputError` for a model that cannot be made, or cannot be trained where a step or epoch is asked for.
+    Args:
+        in_steps: training runs operator by operator, also where it would be captured as a whole.
+
+    Raises:
+        InputError: the model cannot be built, or cannot be trained though a step or epoch is asked for.
     """
     built = _of_trial(work, work.trial, device, in_steps, kernels) if work.trial else _of_model(work, device)
     return Built(_delayed(built.call, work.slowdown), built.module, built.inputs) if work.slowdown else built
 
 
 def build_reference(work: Workload, device: str) -> Callable[[], object]:
-    """Reference work of the same kind and, for a trial, of the same shapes."""
+    """Return reference work of the same kind and, for a trial, of the same shapes."""
     trial = work.trial or Trial()
     front_end, n_classes = trial.front_end, len(trial.data.words)
     if work.what == "front-end":
@@ -62,9 +65,10 @@ def build_reference(work: Workload, device: str) -> Callable[[], object]:
 
 
 def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
-    """Runs a call of `work` once, of an epoch one step of each size, and says what it computes.
+    """Run a call of `work` once (one step of each size for an epoch) and return what it computes.
 
-    Raises `InputError` for a model that cannot be made, or refuses its input.
+    Raises:
+        InputError: the model cannot be built, or refuses its input.
     """
     whole, rest = divmod(work.clips, work.batch_size)
     heard: list[roofline.OperatorTraffic] = []

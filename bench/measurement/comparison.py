@@ -28,10 +28,13 @@ class ComparedWorkload:
 
 
 def stored(a: Measurement, b: Measurement, effect: float, across: Sequence[str] = ()) -> list[ComparedWorkload]:
-    """Compares each work that both hold, through the reference work timed beside it.
+    """Compare the workloads that both measurements hold, through the reference work timed beside each.
 
-    across: the differences that are allowed, by the names of `differences`. Raises `InputError` for others, and
-    if there is no work in common or no reference beside it.
+    Args:
+        across: names from `differences` that are allowed to differ.
+
+    Raises:
+        InputError: other differences, no workload in common, or no reference beside it.
     """
     if other := {name: both for name, both in differences(a, b).items() if name not in across}:
         found = "; ".join(f"{name}: {one} / {two}" for name, (one, two) in other.items())
@@ -84,9 +87,9 @@ def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: flo
 
 
 def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) -> Comparison:
-    """B against A of one work, by its samples of each launch, of those launches that other processes did not hold up.
+    """Compare B with A for one workload, by the launches that other processes did not hold up.
 
-    Where fewer than `FEWEST_LAUNCHES` of either are left, the ratio is of all launches and the verdict UNCLEAR.
+    If fewer than `FEWEST_LAUNCHES` of either remain, the ratio is of all launches and the verdict UNCLEAR.
     """
     calm_a, calm_b = calm_log_ratios(a), calm_log_ratios(b)
     if min(len(calm_a), len(calm_b)) >= FEWEST_LAUNCHES:

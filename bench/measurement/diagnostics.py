@@ -60,7 +60,7 @@ def of_machine(before: Conditions, after: Conditions) -> list[str]:
 
 
 def _drift(seconds: np.ndarray) -> float | None:
-    """The last third's median relative to the first's, less 1, if the two thirds hardly overlap."""
+    """Return the last third's median relative to the first's, less 1, if the two thirds hardly overlap."""
     third = len(seconds) // 3
     if third < FEW_FOR_SHAPE:
         return None
@@ -73,8 +73,10 @@ def _drift(seconds: np.ndarray) -> float | None:
 
 
 def _humps(seconds: np.ndarray) -> tuple[float, float] | None:
-    """The medians of two humps, if splitting the sorted samples where their squared deviations are least (Otsu's
-    threshold) leaves two that lie far apart. A hump of equal samples has no width: any distance is then far."""
+    """Return the medians of two modes if Otsu's threshold (the least squared deviations) leaves two that lie far apart.
+
+    A mode of equal samples has no width: any distance is then far.
+    """
     ordered = np.sort(seconds)
     n = len(ordered)
     smallest = max(FEW_FOR_SHAPE, int(np.ceil(n * SMALLER_HUMP)))

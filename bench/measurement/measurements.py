@@ -110,7 +110,7 @@ def calm_log_ratios(samples: Iterable[Samples]) -> list[float]:
 
 
 def samples_of(run: InterleavedRun, name: str, beside: str = "", **known: object) -> Samples:
-    """The samples of candidate `name`, and of its reference work `beside`; known: what else is known of them."""
+    """Return the samples of candidate `name` and of its reference work `beside`, with further fields in `known`."""
     one, reference_work = run.series[name], run.series.get(beside)
     return Samples(
         calls=one.calls,
@@ -164,7 +164,7 @@ class Measurement(_Record):
         return self
 
     def of(self, index: int) -> list[Samples]:
-        """The samples of work `index`, by launch."""
+        """Return the samples of workload `index`, by launch."""
         return [samples for launch in self.launches if (samples := launch.samples[index]) is not None]
 
 

@@ -39,14 +39,13 @@ class Peaks(BaseModel):
     launch_seconds: float
 
     def bandwidth(self, size: int) -> float:
-        """Bytes a second, at best, for an operator that moves `size` bytes: of the measured sizes that are as large,
-        the fastest."""
+        """Return the best bytes per second for moving `size` bytes: the fastest measured size at least as large."""
         largest = max(self.bytes_per_second)
         return max(rate for measured, rate in self.bytes_per_second.items() if measured >= min(size, largest))
 
 
 def device_peaks(env: Environment, device: str) -> Peaks:
-    """The ceilings of `device`, kept or measured now (some seconds)."""
+    """Return the peaks of `device`, cached or measured now (some seconds)."""
     key = f"{VERSION} {env.device} {env.cpu} {env.threads} {env.cuda} {env.packages.get('torch')}"
     path = cache_folder() / "ceilings" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
@@ -62,7 +61,7 @@ def device_peaks(env: Environment, device: str) -> Peaks:
 
 @torch.inference_mode()
 def measure(device: str, clock: HostClock) -> Peaks:
-    """Measures the ceilings now."""
+    """Measure the peaks now."""
     rates = []
     torch.backends.cuda.matmul.allow_tf32, tf32 = True, torch.backends.cuda.matmul.allow_tf32
     for n in MATMUL_SIZES[device]:

@@ -41,19 +41,20 @@ SECONDS = 0.2
 
 
 def of_call(call: Callable[[], object], clock: HostClock, device: str, seconds: float) -> dict[str, float]:
-    """The fractions of a call's time by kind of operator (`WORDS`; `REST`: whose names do not tell), and `PYTHON`: what
-    passes between operators.
+    """Return the fractions of a call's time by kind of operator (`WORDS`, else `REST`), and `PYTHON` between operators.
 
-    What an operator calls counts as its own: all that runs within a convolution is convolution, within the optimiser
-    optimiser. `FUSED_BLOCK`: melbench's own kernels of convolution, ReLU, BatchNorm and pooling in one, which nobody
-    can split.
+    What an operator calls counts as its own: all that runs within a convolution is convolution. `FUSED_BLOCK` is
+    melbench's own kernels of convolution, ReLU, BatchNorm and pooling in one, which cannot be split.
 
-    On the CPU each kind is the median over calls; an operator's time holds torch's way to its arithmetic. What the
-    profiler itself takes, about half a microsecond an operator, remains in all kinds: for a clip alone a sixth of the
-    time, and what takes long, as convolution does, looks smaller by some hundredths than it is; in batches hardly any.
-    On CUDA it is the mean of the seconds for which kernels ran, of the `seconds` that an undisturbed call takes, and
-    `PYTHON` those for which the device waited for its next kernel. `call` must run operator by operator: the kernels of
-    a captured graph belong to none.
+    On the CPU each kind is the median over calls, with torch's dispatch in it. The profiler's own time, about half a
+    microsecond an operator, remains in all kinds: a sixth of the time of a single clip, so that long kinds, such as
+    convolution, look smaller by some hundredths than they are; in batches it hardly matters. On CUDA it is the mean of
+    the seconds in which kernels ran, of the `seconds` that an undisturbed call takes, and `PYTHON` is the time that the
+    device waited for its next kernel.
+
+    Args:
+        call: runs operator by operator; the kernels of a captured graph belong to no operator.
+        seconds: the duration of an undisturbed call.
     """
     on_gpu = device == "cuda"
     activities = [torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA] * on_gpu]
@@ -77,12 +78,12 @@ def of_call(call: Callable[[], object], clock: HostClock, device: str, seconds: 
 
 @functools.cache
 def kind_of(name: str) -> str | None:
-    """The kind that a name tells."""
+    """Return the kind that an operator's name tells, or None."""
     return next((kind for kind, words in WORDS.items() if re.search(words, name, re.IGNORECASE)), None)
 
 
 def on_cpu(call: FunctionEvent) -> Counter[str]:
-    """Seconds by kind within the event `call`: an operator's are its own, without those of operators that it calls."""
+    """Return seconds by kind within an event: an operator's own, without those of operators that it calls."""
     spent = Counter({PYTHON: call.self_cpu_time_total / 1e6})
     for child in call.cpu_children:
         for event, kind in _within(child):
@@ -91,7 +92,7 @@ def on_cpu(call: FunctionEvent) -> Counter[str]:
 
 
 def on_device(events: Iterable[FunctionEvent]) -> dict[str, float]:
-    """Seconds by kind for which kernels ran."""
+    """Return the seconds in which kernels ran, by kind."""
     spent: dict[str, float] = defaultdict(float)
     started_by_none: dict[str, float] = defaultdict(float)
     for event in events:
@@ -114,12 +115,12 @@ def fractions(spent: Mapping[str, float]) -> dict[str, float]:
 
 
 def mean(launches: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over launches of fractions by kind; of none, nothing."""
+    """Return the mean fractions by kind over launches; empty without launches."""
     return fractions(sum(map(Counter, launches), Counter()))
 
 
 def _within(event: FunctionEvent, outer: str | None = None) -> Iterator[tuple[FunctionEvent, str | None]]:
-    """`event` and all that it calls, each with the outermost kind that is told."""
+    """Yield an event and all that it calls, each with the outermost known kind."""
     kind = outer or kind_of(event.name)
     yield event, kind
     for child in event.cpu_children:
@@ -134,7 +135,7 @@ def _medians(calls: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 @contextmanager
 def _ours_named() -> Iterator[None]:
-    """A context in which the profiler hears of our C kernels, which are called past torch's operators."""
+    """Let the profiler see our C kernels, which are called past torch's operators."""
     call = native.call
 
     def named(kernel: Any, *arguments: Any) -> None:

@@ -13,9 +13,10 @@ AGAIN = "make it again with 'melbench time -o FILE' or 'pytest bench --benchmark
 
 
 def read(path: Path) -> Measurement:
-    """The measurement in a file, or in the files of a folder, whose launches are put together.
+    """Read the measurement in a file, or in the files of a folder, whose launches are put together.
 
-    Raises `InputError` for what holds no measurement, cannot be trusted, or does not belong together.
+    Raises:
+        InputError: a file holds no measurement, contradicts itself, or does not belong to the others.
     """
     if not path.is_dir():
         return _read_file(path)
@@ -88,9 +89,10 @@ KEY = "melbench"
 
 
 def to_measurement(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a JSON file of pytest-benchmark as that of a measurement, still unchecked.
+    """Convert the JSON of pytest-benchmark to that of a measurement, still unchecked.
 
-    Raises KeyError, IndexError, TypeError or AttributeError for a file without our benchmarks or their samples.
+    Raises:
+        KeyError, IndexError, TypeError, AttributeError: the file lacks our benchmarks or their samples.
     """
     here = content[KEY]
     ours = [(one["stats"]["data"], one["extra_info"][KEY]) for one in content["benchmarks"] if KEY in one["extra_info"]]

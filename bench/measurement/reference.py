@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def network(n_mels: int, groups: int, channels: int, n_classes: int) -> nn.Sequential:
-    """The study's network."""
+    """Return the study's network."""
 
     def block(c_in: int, pooling: nn.Module) -> list[nn.Module]:
         return [
@@ -62,7 +62,7 @@ def inference(model: nn.Module, *inputs: torch.Tensor) -> Callable[[], None]:
 
 
 def front_end(n_fft: int, hop_length: int, n_mels: int, waveforms: torch.Tensor) -> Callable[[], None]:
-    """A power spectrum, a dense product of the mel matrix's shape, a logarithm."""
+    """Return a call of a power spectrum, a dense product of the mel matrix's shape and a logarithm."""
     window = torch.hann_window(n_fft, device=waveforms.device)
     filters = torch.rand(n_fft // 2 + 1, n_mels, device=waveforms.device)
 

@@ -52,7 +52,7 @@ class Floor(BaseModel):
 
 
 def operations(call: Callable[[], object]) -> list[OperatorTraffic]:
-    """Runs `call` once and hears every operator that computes or moves data; views and reservations do neither."""
+    """Run `call` once and return every operator that computes or moves data; views and allocations do neither."""
     listener = _Listener()
     with listener:
         call()
@@ -60,7 +60,7 @@ def operations(call: Callable[[], object]) -> list[OperatorTraffic]:
 
 
 def floor(heard: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
-    """The floor of operations that run one after another."""
+    """Return the floor of operations that run one after another."""
     least: dict[str, float] = defaultdict(float)
     busy: dict[str, float] = defaultdict(float)
     for one in heard:

@@ -84,7 +84,7 @@ class TimeRow(BaseModel):
 
 
 def rows(measurement: Measurement) -> list[TimeRow]:
-    """A row for each work that was timed."""
+    """Return a row for each workload that was timed."""
     found = []
     for index, work in enumerate(measurement.works):
         if samples := measurement.of(index):
@@ -156,7 +156,7 @@ def _split(samples: Sequence[Samples]) -> dict[str, float]:
 
 
 def _to_first(measurement: Measurement, index: int) -> tuple[float, float | None]:
-    """The ratio of a work's time to that of the first work timed beside it, and the half-width of its interval."""
+    """Return the ratio of a workload's time to that of the first one timed beside it, and its interval's half-width."""
     work = measurement.works[index]
     kind = (work.what, work.batch_size)
     first = next(i for i, other in enumerate(measurement.works) if (other.what, other.batch_size) == kind)
@@ -219,7 +219,7 @@ def _setting(name: str, row: TimeRow) -> str:
 
 
 def times(measurement: Measurement) -> Sheet:
-    """The table of times, and what its floors rest on."""
+    """Return the table of times, and what its floors rest on."""
     found = rows(measurement)
     headings, cells = table(found)
     launches = max(row.launches for row in found) if found else 0
@@ -330,7 +330,7 @@ def _with_half(time: float, half: float | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    """Seconds with the prefix that leaves one to three digits before the point."""
+    """Format seconds with the prefix that leaves one to three digits before the point."""
     if value is None:
         return ""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):

@@ -73,7 +73,7 @@ class LaunchAnswer(BaseModel):
 
 
 def launch_answers(job: LaunchJob, clock: HostClock | None = None) -> Iterator[LaunchAnswer]:
-    """Does the job. A work that cannot be made, does not fit the time allowed, or raises, ends it."""
+    """Run the job. A workload that cannot be built, does not fit the time allowed, or raises, ends it."""
     clock = clock or clock_for(job.device)
     yield LaunchAnswer(before=monitor.conditions(job.device))
     error, bad_input = "", False
@@ -92,7 +92,7 @@ def _kind(work: Workload) -> tuple[str, int]:
 
 
 def _of_kind(chosen: dict[int, Workload], job: LaunchJob, clock: HostClock) -> Iterator[LaunchAnswer]:
-    """Times works of one kind side by side."""
+    """Time workloads of one kind side by side."""
     labels = dict(zip(chosen, workloads.labels(list(chosen.values())), strict=True))
     built = {i: builders.build(work, job.device, kernels=job.kernels) for i, work in chosen.items()}
     candidates = {labels[i]: built[i].call for i in chosen}
@@ -173,7 +173,7 @@ def _shares(work: Workload, built: Built, seconds: float, device: str, clock: Ho
 
 
 def _energy(call: Callable[[], object]) -> float | None:
-    """Joules of the GPU during one call, the mean over half a second of calls."""
+    """Return the joules of the GPU for one call, the mean over half a second of calls."""
     if (start := monitor.energy_joules()) is None:
         return None
     clock, calls = clock_for("cuda"), 0

@@ -47,7 +47,7 @@ class Workload(BaseModel):
         return self
 
     def canonical(self) -> str:
-        """Equal texts, equal works."""
+        """Return a text that is equal for equal workloads."""
         return self.model_dump_json()
 
 
@@ -64,7 +64,7 @@ class WorkloadFacts(BaseModel):
 
 
 def of_trial(trial: Trial, what: Sequence[str]) -> list[Workload]:
-    """The works of one configuration."""
+    """Return the workloads of one configuration."""
     batch_size = trial.training.batch_size
     sizes = {
         "step": [(batch_size, batch_size)],
@@ -87,7 +87,11 @@ def of_trial(trial: Trial, what: Sequence[str]) -> list[Workload]:
 
 
 def of_model(model: str, shapes: Sequence[tuple[int, ...]], what: Sequence[str], batch_size: int) -> list[Workload]:
-    """The works of anybody's model; shapes: of its inputs, batch dimension included (and ignored)."""
+    """Return the workloads of any model.
+
+    Args:
+        shapes: of its inputs, with a batch dimension, which is ignored.
+    """
     if list(what) == ["front-end"]:
         raise InputError("the front-end is melbench's own: time it without --model")
     rows = of_trial(configure(batch_size=batch_size), [kind for kind in what if kind != "front-end"])
@@ -99,7 +103,7 @@ def of_model(model: str, shapes: Sequence[tuple[int, ...]], what: Sequence[str],
 
 
 def labels(works: Sequence[Workload]) -> list[str]:
-    """A name for each of `works` that tells it from the others, as `step groups=4`."""
+    """Return a name for each workload that distinguishes it from the others, such as `step groups=4`."""
     named = descriptions(work.trial for work in works if work.trial)
     found = []
     for work in works:

@@ -64,7 +64,7 @@ class Figure:
 
 
 def figures(found: Findings, style: Style) -> list[Figure]:
-    """All figures that these findings have points for; over an axis only what differs along it."""
+    """Return all figures that these findings have points for; an axis shows only what varies along it."""
     measured = {point["measure"] for point in found.accuracies if point["configuration"] is not None}
     measures = [measure for measure in dict.fromkeys((found.basis, TEST)) if measure in measured]
     made = [_tradeoff(found, measure, style) for measure in measures]
@@ -92,14 +92,14 @@ def _varies(axis: str, points: Sequence[Point]) -> bool:
 
 
 def _accuracies(found: Findings, measures: Sequence[str]) -> list[Point]:
-    """Those of these measures, and the study's."""
+    """Return the points of these measures, with the study's."""
     # The study has no out-of-fold predictions: its validation accuracies stand beside them.
     studys = [VALIDATION if measure == OUT_OF_FOLD else measure for measure in measures]
     return [p for p in found.accuracies if p["measure"] in (studys if p["configuration"] is None else measures)]
 
 
 def _told_by_measure(points: Sequence[Point], axis: str) -> tuple[list[Point], str]:
-    """The points with their series, which names the measure where there are several; and the title of their axis."""
+    """Return the points with their series, which names one measure of several, and the title of their axis."""
     measures = list(dict.fromkeys(point["measure"] for point in points))
     if len(measures) == 1:
         return [point | {"series": _series(point, axis)} for point in points], f"{measures[0]} accuracy"
@@ -107,7 +107,7 @@ def _told_by_measure(points: Sequence[Point], axis: str) -> tuple[list[Point], s
 
 
 def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
-    """Accuracy against MACs; of the measure that decides with the Pareto front."""
+    """Return accuracy against MACs; with the Pareto front for the measure that decides."""
     decides = measure == found.basis
     points, title = _told_by_measure(_accuracies(found, [measure]), "groups")
     points = _side_by_side(points, style)
@@ -145,8 +145,10 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
 
 
 def _side_by_side(points: Sequence[Point], style: Style) -> list[Point]:
-    """The points with `beside_px`, how far to the right of its MACs each is drawn: 0 for who is alone on the front.
-    Others of the same MACs, which are below, stand to the right of it: to the left the front's line may be as low."""
+    """Return the points with `beside_px`, the pixels by which each is drawn to the right of its MACs.
+
+    Those on the front stay; others of the same MACs, which are below, go right: left of it the front may be as low.
+    """
     by_macs: dict[int, list[int]] = {}
     for number, point in enumerate(points):
         by_macs.setdefault(point["macs"], []).append(number)
@@ -346,7 +348,11 @@ def _few_ticks(format: str = "") -> alt.Axis:
 def _with_bars(
     points: Sequence[Point], x: alt.X, title: str, told: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
 ) -> list[alt.Chart]:
-    """Accuracies with the intervals that they have; aside: px to the right of where x says."""
+    """Return layers of accuracies with their intervals.
+
+    Args:
+        aside: pixels to the right of x.
+    """
     # A low that is missing makes no mark.
     bars = alt.Chart().mark_rule(aria=False, xOffset=aside)
     bars = bars.encode(x=x, y=_accuracy("low", title), y2="high:Q", color=told.colour)

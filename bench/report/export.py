@@ -21,8 +21,11 @@ PIXELS_PER_INCH = 300
 
 
 def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
-    """Writes every figure, each file whole, and gives the files' paths. With several data sets or measurements, each
-    has a folder of its own. Raises `InputError` if there is nothing to draw, or nothing can be written there."""
+    """Write every figure as a whole file and yield the paths; each of several data sets or measurements has a folder.
+
+    Raises:
+        InputError: there is nothing to draw, or the folder cannot be written.
+    """
     sets: dict[Path, list[Figure]] = {}
     for chapter in gathered.chapters:
         name = f"{chapter.dataset}-{'-'.join(chapter.words)}"
@@ -48,20 +51,19 @@ def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
 
 
 def _plain(name: str) -> Path:
-    """A folder's name made of letters, digits and dashes, which no program that sets papers stumbles over."""
+    """Return a folder name of letters, digits and dashes, which every typesetting program takes."""
     return Path("".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "figures")
 
 
 def _told(svg: bytes, figure: Figure) -> bytes:
-    """`svg` with its title as its name and its caption as its description, for readers of the screen (SVG 2, 5.8)."""
+    """Return `svg` with its title as its name and its caption as its description, for screen readers (SVG 2, 5.8)."""
     root, end, rest = svg.partition(b">")
     told = f"<title>{escape(figure.title)}</title><desc>{escape(figure.caption)}</desc>"
     return root + b' role="graphics-document"' + end + told.encode() + rest
 
 
 def image(spec: dict[str, Any], suffix: str) -> bytes:
-    """A specification drawn as SVG, PNG or PDF, by the suffix of a file's name; a px is a point on paper. Raises
-    `InputError` for another suffix."""
+    """Draw a specification as SVG, PNG or PDF, by a file's suffix; a px is a point on paper. Raises `InputError`."""
     if suffix == ".svg":
         return vl_convert.vegalite_to_svg(spec).encode()
     if suffix == ".png":
@@ -72,8 +74,7 @@ def image(spec: dict[str, Any], suffix: str) -> bytes:
 
 
 def free_folder(home: Path, taken: Collection[Path]) -> Path:
-    """`home`, numbered if it is taken: texts that differ may make one name, and upper and lower case are one to some
-    file systems."""
+    """Return `home`, numbered if it is taken: different texts may give one name, and some file systems ignore case."""
     names = {str(path).casefold() for path in taken}
     numbered = (home.with_name(f"{home.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([home], numbered) if str(path).casefold() not in names)

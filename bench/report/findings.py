@@ -132,9 +132,12 @@ def _not_by_folds(
     crossings: Sequence[Sequence[TrialRecord]],
     failures: Sequence[FailureRecord],
 ) -> str:
-    """Why the cross-validation decides nothing; empty if it decides: of whoever might be chosen nobody is still to
-    come. own: the configurations that were trained on the data set's own splits; folds: those that have a seed in all
-    folds."""
+    """Return why the cross-validation decides nothing; empty if it decides, with nothing left to train.
+
+    Args:
+        own: the configurations that were trained on the data set's own splits.
+        folds: those that have a seed in all folds.
+    """
     candidates = {one.trial for one in folds}
     begun = [records for records in crossings if records[0].trial not in candidates]
     if any(missing_seeds(records, {record.seed for record in records}, failures) for records in begun):
@@ -146,7 +149,7 @@ def _not_by_folds(
 
 
 def _not_by_validation(groups: Sequence[Sequence[TrialRecord]]) -> str:
-    """Why `tables.recommended` recommends nothing."""
+    """Return why `summary.recommended` recommends nothing."""
     if len(groups) == 1:
         return "there is one configuration"
     if len(groups) > summary.MOST_CANDIDATES:
@@ -157,7 +160,11 @@ def _not_by_validation(groups: Sequence[Sequence[TrialRecord]]) -> str:
 
 
 def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | None:
-    """The trial that is recommended, or else the best found; trials: in the order of the candidates."""
+    """Return the trial that is recommended, or else the best.
+
+    Args:
+        trials: in the order of the candidates.
+    """
     if decided is None:
         return None
     return trials[decided.standings.index(decided.chosen or decided.best)]
@@ -196,8 +203,10 @@ def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
 
 
 def timing_of(groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
-    """The run that each configuration's epoch time is of, by the configuration's canonical text: one by the kernels
-    that trained it; of these the one that timed most of the configurations side by side; of runs alike the latest."""
+    """Return the timing run that supplies each configuration's epoch time, by its canonical text.
+
+    It ran the kernels that trained the configuration; among several, the one with most configurations, then the latest.
+    """
     wanted = {group[0].trial.canonical(): {record.kernels for record in group} for group in groups}
     found = {}
     for canonical, kernels in wanted.items():
@@ -219,8 +228,10 @@ def _accuracies(
     basis: str,
     about: Mapping[Trial, Point],
 ) -> list[Point]:
-    """A point for each configuration and measure, with the interval that its table has. on_front: nobody else is
-    cheaper and better, of the measure that decides."""
+    """Return a point for each configuration and measure, with the interval of its table.
+
+    `on_front`: no other configuration is cheaper and better, by the measure that decides.
+    """
     points = []
     fronts = _front(rows) if basis == VALIDATION else [False] * len(rows)
     for group, row, on_front in zip(groups, rows, fronts, strict=True):
@@ -251,7 +262,7 @@ def _front(rows: Sequence[summary.SummaryRow]) -> list[bool]:
 
 
 def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
-    """The study's accuracies, at the MACs of the same networks in these records."""
+    """Return the study's accuracies, at the MACs of the same networks in these records."""
     points = []
     for first in (group[0] for group in groups):
         trial = first.trial
@@ -290,7 +301,7 @@ def _costs(
 
 
 def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[Point]:
-    """A point for each epoch and curve: the mean over the networks that came so far, the lowest and the highest."""
+    """Return a point for each epoch and curve: mean, lowest and highest over the networks that reached it."""
     points = []
     for curve in CURVES:
         for epoch in range(max(len(getattr(record, curve)) for record in group)):
@@ -324,8 +335,12 @@ def _share(part: int, whole: np.ndarray) -> float | None:
 
 
 def _most_wrong(said: Sequence[Predictions], words: Sequence[str], which: str) -> Sheet | None:
-    """The clips that most networks get wrong, with who speaks and what is heard most often; None of no networks. said:
-    of the same clips; which: these are."""
+    """Return the clips that most networks get wrong, with speaker and most frequent answer; None without networks.
+
+    Args:
+        said: predictions of the same clips.
+        which: the name of these clips.
+    """
     if not said:
         return None
     first = said[0]

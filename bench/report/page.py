@@ -64,7 +64,11 @@ class Headline:
 
 
 def page(gathered: ReportInput, command: str) -> str:
-    """The HTML. command: that makes it, which it shows. The same records make the same page."""
+    """Return the HTML; the same records give the same page.
+
+    Args:
+        command: makes this page, and is shown on it.
+    """
     found = [find(chapter) for chapter in gathered.chapters]
     parts = [_part(number, one) for number, one in enumerate(found, 1)]
     times = [_times(number, name, one) for number, (name, one) in enumerate(gathered.measurements.items(), 1)]
@@ -168,8 +172,7 @@ def _whom(found: Findings) -> str:
 
 
 def sort_value(cell: str) -> float | None:
-    """The number that a cell begins with, its unit of time counted in; None for text, be it one that begins with
-    digits, as names of speakers do."""
+    """Return the number that a cell begins with, in its base unit; None for text, such as a speaker's name."""
     found = re.match(r"(?:x )?([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?!\S)(?: (ns|µs|ms|s)(?!\S))?", cell)
     value = float(found[1].replace(",", "")) * SECONDS.get(found[2], 1.0) if found else math.inf
     return value if math.isfinite(value) else None
@@ -243,7 +246,7 @@ def _attribution(gathered: ReportInput) -> list[str]:
 
 
 def _numbers(figure: Figure) -> Sheet:
-    """The points of a figure as a table."""
+    """Return the points of a figure as a table."""
     names = [name for name in figure.points[0] if not name.startswith("beside_")]
     records = [{name: point[name] for name in names} for point in figure.points]
     cells = [[_text(record[name]) for name in names] for record in records]
@@ -270,6 +273,6 @@ def _script() -> str:
 
 
 def _packed(content: object) -> str:
-    """JSON, compressed, as letters and digits: names of configurations repeat in each of thousands of points."""
+    """Return compressed JSON as letters and digits: configuration names repeat in thousands of points."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

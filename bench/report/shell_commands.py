@@ -24,8 +24,10 @@ SOURCE = "# Records do not tell which folder or archive their clips are from: na
 
 
 def again(chapters: Sequence[Chapter]) -> list[str]:
-    """Commands for the trials and the folds of all chapters, each once, under comments that say which clips the records
-    are of. A configuration that no command can name is left out."""
+    """Return the commands that repeat all chapters' trials and folds, each once, under comments that name their clips.
+
+    A configuration that no command can name is left out.
+    """
     clips_of: dict[str, list[str]] = {}
     for chapter in chapters:
         for name, records, describe in (
@@ -43,8 +45,10 @@ def again(chapters: Sequence[Chapter]) -> list[str]:
 
 
 def of_report(paths: Sequence[Path], output: Path) -> str:
-    """The command that makes the page `output` of `paths`: each by as much of its end as tells it from the others, for
-    where it lies on somebody's disk is nobody else's business."""
+    """Return the command that makes `output` from `paths`, each cut to the part that identifies it among them.
+
+    The rest of a path is private.
+    """
     whole = [Path(os.path.abspath(path)).parts for path in paths]
 
     def told_apart(own: tuple[str, ...]) -> str:
@@ -87,7 +91,7 @@ def _commands(name: str, records: Sequence[TrialRecord], dataset: str) -> list[s
 
 
 def _grids(trials: Sequence[Trial]) -> list[list[str]]:
-    """Axes, as `melbench sweep` takes them, of grids that together are `trials`, each of which is one by itself."""
+    """Return axes for `melbench sweep`, of grids that together are exactly `trials`."""
     if axes := _grid(trials):
         return [axes]
     settings = [settings_of(trial) for trial in trials]
@@ -99,7 +103,7 @@ def _grids(trials: Sequence[Trial]) -> list[list[str]]:
 
 
 def _grid(trials: Sequence[Trial]) -> list[str] | None:
-    """The axes of one grid that is exactly `trials`, or None if there is none."""
+    """Return the axes of one grid that is exactly `trials`, or None if there is none."""
     settings = [settings_of(trial) for trial in trials]
     expected = recipe_settings(settings[0]["recipe"])
     varying = varying_settings(settings) or ["groups"]

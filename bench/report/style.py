@@ -145,7 +145,7 @@ def tooltip(**formats: str) -> list[alt.Tooltip]:
 
 
 def round_numbers(values: Sequence[float]) -> list[float]:
-    """1, 2 and 5 times powers of ten, as far as the values reach; the values themselves if that is less than two."""
+    """Return 1, 2 and 5 times powers of ten within the range of the values; the values themselves if fewer than two."""
     low, high = min(values, default=1), max(values, default=1)
     powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     inside = [m * 10**power for power in powers for m in (1, 2, 5) if 0.9 * low <= m * 10**power <= 1.1 * high]
@@ -153,8 +153,11 @@ def round_numbers(values: Sequence[float]) -> list[float]:
 
 
 def drawn(layers: Sequence[alt.Chart], points: Sequence[Point], style: Style, description: str) -> dict[str, Any]:
-    """A Vega-Lite specification of the layers over `points`, one at least. description: what a reader of the screen
-    says of the whole. A page hides configurations by the signal `hidden`."""
+    """Return a Vega-Lite specification of the layers over `points`, which a page filters by the signal `hidden`.
+
+    Args:
+        description: the text for screen readers.
+    """
     chart = alt.layer(*layers, data=_data(points)).add_params(alt.param(name="hidden", value=[]))
     chart = chart.transform_filter("indexof(hidden, datum.configuration) < 0")
     width = "container" if style.width is None else style.width
@@ -162,7 +165,7 @@ def drawn(layers: Sequence[alt.Chart], points: Sequence[Point], style: Style, de
 
 
 def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
-    """The specification of a chart in a style."""
+    """Return the specification of a chart in a style."""
     size, ink = style.font_size, style.ink
     text: dict[str, Any] = {"labelFontSize": size, "titleFontSize": size, "titleFontWeight": "normal"}
     coloured: dict[str, Any] = {"labelColor": ink, "titleColor": ink}

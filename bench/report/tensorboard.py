@@ -14,8 +14,11 @@ RUN = re.compile(r"seed \S+ ([0-9a-f]{12})")
 
 
 def write_curves(gathered: ReportInput, folder: Path) -> Path:
-    """Writes event files into `folder`, one folder a data set, configuration and seed; what an earlier call wrote for
-    the same record is replaced. Raises `InputError` without TensorBoard, or if nothing can be written there."""
+    """Write event files, one folder for each data set, configuration and seed, in place of earlier ones of that record.
+
+    Raises:
+        InputError: TensorBoard is missing, or the folder cannot be written.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -45,7 +48,7 @@ def write_curves(gathered: ReportInput, folder: Path) -> Path:
 
 
 def _by_identity(folder: Path) -> dict[str, list[Path]]:
-    """The runs that are in `folder`, by the identities that their names carry."""
+    """Return the runs in `folder` by the identities in their names."""
     found: dict[str, list[Path]] = {}
     for home in folder.glob("*/*/seed *"):
         if named := RUN.fullmatch(home.name):
@@ -54,7 +57,7 @@ def _by_identity(folder: Path) -> dict[str, list[Path]]:
 
 
 def _remove(run: Path) -> None:
-    """All event files, which TensorBoard puts into one run; and the folder, if nothing else is there."""
+    """Remove all event files, which TensorBoard would join to one run, and the folder if nothing else is in it."""
     for events in run.glob("events.out.tfevents.*"):
         events.unlink()
     if not any(run.iterdir()):
@@ -62,6 +65,6 @@ def _remove(run: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that is no path, for words may be called anything; of bytes as many as file systems take."""
+    """Return a name that is no path, of at most as many bytes as file systems take."""
     kept = "".join(" " if c in '/\\:*?"<>|' or not c.isprintable() else c for c in name)
     return kept.encode()[:200].decode(errors="ignore").strip(". ") or "unnamed"

@@ -15,11 +15,10 @@ PARTS = (FRONT_END, CONVOLUTION, FUSED_BLOCK, OTHERS, PYTHON, WHOLE)
 
 
 def points(measurement: Measurement) -> list[Point]:
-    """A point for each configuration, batch size and part that takes time, in the order of `PARTS`: seconds a clip, and
-    what binds the front-end or the network that it is of.
+    """Return a point for each configuration, batch size and part (in the order of `PARTS`): seconds a clip, bound.
 
-    Of the batch sizes at which front-ends are timed too. The network's time is split by the profiler's shares; a
-    measurement of before these were taken leaves it whole. Empty where nothing of that kind was timed.
+    Only batch sizes at which front-ends are timed too. A network without profiler shares is one part. Empty where
+    nothing of that kind was timed.
     """
     timed = [work for index, work in enumerate(measurement.works) if measurement.of(index)]
     rows = list(zip(timed, time_tables.rows(measurement), strict=True))
@@ -46,7 +45,7 @@ def points(measurement: Measurement) -> list[Point]:
 
 
 def _split(row: TimeRow) -> dict[str, float]:
-    """The fractions of the network's time, by part."""
+    """Return the fractions of the network's time, by part."""
     told = {
         CONVOLUTION: row.convolution_time_share,
         FUSED_BLOCK: row.fused_block_time_share,

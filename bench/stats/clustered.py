@@ -45,9 +45,14 @@ class Crossed:
 
 
 def summarise(correct: Sequence[np.ndarray], speakers: Sequence[str]) -> Crossed:
-    """correct: for each configuration (seeds, clips) of 0 and 1, the clips being the same in all; speakers: (clips,).
+    """Summarise predictions that are crossed over speakers and seeds.
 
-    Raises ValueError if a matrix does not have that shape.
+    Args:
+        correct: for each configuration `(seeds, clips)` of 0 and 1, with the same clips in all.
+        speakers: `(clips,)`.
+
+    Raises:
+        ValueError: a matrix does not have that shape.
     """
     names, index = np.unique(np.asarray(speakers), return_inverse=True)
     order = np.argsort(index, kind="stable")
@@ -113,8 +118,7 @@ class Differences:
         return np.where(np.isnan(found), 1.0, found)
 
     def least(self, level: np.ndarray | float) -> np.ndarray:
-        """The lower bound of each difference, that falls short of the truth but for a share `level`: the margins
-        with p = level. -inf where either has a single seed."""
+        """Return the lower bounds at `level`: the margins with p = level; -inf where either has a single seed."""
         low, high = np.full_like(self.difference, -1.0), np.full_like(self.difference, 1.0)
         for _ in range(30):  # to 2e-9
             middle = (low + high) / 2
@@ -124,9 +128,17 @@ class Differences:
 
 
 def differences(found: Crossed, seeds: np.ndarray | None = None) -> Differences:
-    """The noise of a seed on a speaker is in the variance over speakers already, so of the seeds' own variance only
-    what exceeds it is added. seeds: (m,), what would be expected of so many (inf too) instead of those there are.
-    Raises ValueError for a single speaker."""
+    """Return the differences with their variances.
+
+    The noise of a seed on a speaker is in the variance over speakers already; only the excess of the seeds' variance
+    is added.
+
+    Args:
+        seeds: `(m,)`, numbers of seeds to extrapolate to (inf too), instead of the actual ones.
+
+    Raises:
+        ValueError: there is a single speaker.
+    """
     k, n = len(found.clips), found.clips.sum()
     if k < 2:
         raise ValueError("a single speaker says nothing of others")
@@ -154,10 +166,12 @@ def differences(found: Crossed, seeds: np.ndarray | None = None) -> Differences:
 def paired_interval(
     a: np.ndarray, b: np.ndarray, speakers: Sequence[str], confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Accuracy of b minus accuracy of a, on the same clips, and its interval: (difference, low, high).
+    """Return accuracy of b minus accuracy of a on the same clips, with its interval: (difference, low, high).
 
-    a, b: (seeds, clips) of 0 and 1. Of people and of trainings like these. With a single seed of either, low and high
-    are infinite: nothing tells how another training would have turned out.
+    The interval covers other people and other trainings; with a single seed of either it is infinite.
+
+    Args:
+        a, b: `(seeds, clips)` of 0 and 1.
     """
     found = differences(summarise([a, b], speakers))
     least = found.least((1 - confidence) / 2)
@@ -167,10 +181,13 @@ def paired_interval(
 def crossed_interval(
     correct: np.ndarray, speakers: Sequence[str], confidence: float = 0.95
 ) -> tuple[float, float] | None:
-    """The interval of one configuration's accuracy over people and trainings: (low, high); None for a single seed.
+    """Return the interval of one configuration's accuracy over people and trainings; None for a single seed.
 
-    correct: (seeds, clips) of 0 and 1. Korn and Graubard's, as `statistics.accuracy_interval`, with the variance
-    over speakers and seeds, and at most as many effective clips as there are predictions.
+    Korn and Graubard's, as `intervals.accuracy_interval`, with the variance over speakers and seeds, and at most as
+    many effective clips as there are predictions.
+
+    Args:
+        correct: `(seeds, clips)` of 0 and 1.
     """
     found = summarise([correct], speakers)
     if len(correct) < 2:

@@ -9,7 +9,7 @@ from scipy.special import bdtr, betaincinv, stdtrit
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
-    """The mean and the half-width of Student's t interval of it; no half-width for a single value.
+    """Return the mean and the half-width of its Student's t interval, which is None for a single value.
 
     half-width = t(1 - (1 - confidence) / 2; n - 1) * s / sqrt(n), s with n - 1 in the denominator.
     """
@@ -22,8 +22,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 
 
 def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
-    """The mean of independent values and the half-width of the interval that holds one more of them; no half-width
-    for a single value.
+    """Return the mean and the half-width of the interval for one more value, which is None for a single value.
 
     half-width = t(1 - (1 - confidence) / 2; n - 1) * s * sqrt(1 + 1 / n), s with n - 1 in the denominator (for normal
     values; Hahn and Meeker, Statistical Intervals, 1991).
@@ -38,14 +37,13 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tu
 def accuracy_interval(
     correct: Sequence[bool], speakers: Sequence[str], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The interval of an accuracy over clips of which those of one speaker are not independent: (low, high).
+    """Return the interval of an accuracy whose clips are clustered by speaker: (low, high).
 
     Korn and Graubard (Survey Methodology 24, 1998): the exact binomial (Clopper-Pearson) interval for as many
     independent clips as carry the same information, n_eff = p (1 - p) / v, with v the variance of the ratio
     estimator over speakers, v = k / (k - 1) * sum((y_i - p n_i)^2) / n^2 for y_i right of n_i clips of the
-    k speakers, times (t(n - 1) / t(k - 1))^2 for knowing v from k speakers only. Without any error (or
-    without any success) the data hold no v, and each speaker counts as one clip. A single speaker gives
-    (0, 1): nothing is known of others.
+    k speakers, times (t(n - 1) / t(k - 1))^2 for estimating v from k speakers only. Without any error (or
+    any success) there is no estimate of v, and each speaker counts as one clip. A single speaker gives (0, 1).
     """
     names, index = np.unique(np.asarray(speakers), return_inverse=True)
     n, k = len(correct), len(names)
@@ -60,8 +58,11 @@ def accuracy_interval(
 def effective_interval(
     p: float, n: int, k: int, variance: float, freedom: float, confidence: float
 ) -> tuple[float, float]:
-    """Korn and Graubard's interval of an accuracy p of n predictions for k speakers, whose variance is known with so
-    many degrees of freedom: (low, high)."""
+    """Return Korn and Graubard's interval of an accuracy p of n predictions for k speakers: (low, high).
+
+    Args:
+        freedom: the degrees of freedom of `variance`.
+    """
     tail = (1 - confidence) / 2
     if p in (0.0, 1.0):
         effective = float(k)
@@ -75,7 +76,7 @@ def effective_interval(
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """The median and the interval of it that assumes no distribution: (median, low, high).
+    """Return the median and its distribution-free interval: (median, low, high).
 
     The r-th smallest and r-th largest value enclose the median unless fewer than r of n values fall on one
     side of it, which a fair coin decides: r is the largest with 2 P(Binomial(n, 1/2) < r) <= 1 - confidence.
@@ -92,17 +93,17 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
 
 
 def midmean(values: Sequence[float]) -> float:
-    """The mean of the middle half: as deaf to outliers as a median needs to be, and less noisy."""
+    """Return the mean of the middle half: as robust to outliers as timing needs, and less noisy than a median."""
     ordered = np.sort(np.asarray(values, float))
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def difference_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """mean(b) - mean(a) of independent values and its interval by Welch's t: (difference, low, high).
+    """Return mean(b) - mean(a) of independent values with its interval by Welch's t: (difference, low, high).
 
-    Degrees of freedom by Welch and Satterthwaite (Biometrika 34, 1947). Needs two values of each; with fewer
-    low and high are infinite.
+    Degrees of freedom by Welch and Satterthwaite (Biometrika 34, 1947). With fewer than two values of either, low and
+    high are infinite.
     """
     difference = float(np.mean(b) - np.mean(a))
     if min(len(a), len(b)) < 2:
@@ -116,7 +117,7 @@ def difference_interval(a: Sequence[float], b: Sequence[float], confidence: floa
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected for there being many of them: those up to 0.05 are all of true effects but for one try in 20.
+    """Adjust p values for multiple tests: of those up to 0.05, all are true effects except once in 20 tries.
 
     Holm (Scandinavian Journal of Statistics 6, 1979): the smallest of m times m, the next times m - 1 and so on, none
     below the one before it, none above 1.
@@ -132,5 +133,5 @@ Number = TypeVar("Number", float, float | None)
 
 
 def significant(value: Number) -> Number:
-    """Six significant digits: no clock knows more, and more would be noise in a file."""
+    """Round to six significant digits: no clock is more precise, and more would be noise in a file."""
     return None if value is None else float(f"{value:.6g}")

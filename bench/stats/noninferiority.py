@@ -196,7 +196,7 @@ def _by_chance(found: Crossed) -> Callable[[int], np.ndarray]:
 
 
 def _joint_level(draws: np.ndarray, level: float) -> float:
-    """The level for each single test at which one or more of all pass by chance with probability `level`."""
+    """Return the level of each single test at which at least one of all passes by chance with probability `level`."""
     return float(ndtr(-np.quantile(draws.max(1), 1 - level)))
 
 

@@ -23,7 +23,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 500
 
 
 def timer() -> float:
-    """Seconds on the host's clock once the device has done everything it was given."""
+    """Return seconds on the host's clock once the device has finished its work."""
     CLOCK.synchronize()
     return time.perf_counter()
 

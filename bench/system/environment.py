@@ -29,7 +29,7 @@ class Environment(BaseModel):
 
 
 def collect(device: str) -> Environment:
-    """The environment of a computation on `device`, "cpu" or "cuda"."""
+    """Return the environment of a computation on `device`, "cpu" or "cuda"."""
     threads = torch.get_num_threads()
     on_gpu = device == "cuda"
     return Environment(
@@ -62,7 +62,7 @@ def describe() -> str:
 
 
 def pick_device(name: str) -> str:
-    """ "cpu" or "cuda" for auto, cpu or cuda. Raises `InputError` for cuda where there is none."""
+    """Return "cpu" or "cuda" for auto, cpu or cuda. Raises `InputError` for cuda where there is none."""
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"there is no device {name!r}: use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

@@ -40,7 +40,7 @@ class Conditions(BaseModel):
 
 
 def conditions(device: str) -> Conditions:
-    """The conditions now, of the CPU and of `device`."""
+    """Return the conditions now, of the CPU and of `device`."""
     on_gpu = device == "cuda"
     return Conditions(
         threads=torch.get_num_threads(),
@@ -57,8 +57,10 @@ def conditions(device: str) -> Conditions:
 
 
 def run_queue_wait() -> float:
-    """Seconds for which threads of this process have been ready to run and without a core, summed; 0 where the
-    system does not tell. Linux's /proc/PID/task/TID/schedstat: its second number, nanoseconds."""
+    """Return the seconds for which this process's threads were ready and had no core; 0 where the system does not tell.
+
+    The second number of Linux's /proc/PID/task/TID/schedstat, in nanoseconds, summed over threads.
+    """
     total = 0
     for thread in _unless_missing(lambda: os.listdir(THREADS)) or []:
         # A thread may have ended meanwhile.
@@ -91,8 +93,10 @@ class PeakMemory:
 
 
 def free_bytes(device: str) -> int:
-    """The memory of `device` that is free now, or can be made free without harm; on the CPU also within the limit of a
-    container. Where the system does not tell, half of what the machine has."""
+    """Return the free memory of `device`, reclaimable memory included; on the CPU also within a container's limit.
+
+    Where the system does not tell, half of the machine's memory.
+    """
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     known = [_unless_missing(lambda: _kilobytes(MEMORY, "MemAvailable")), _unless_missing(_free_in_container)]
@@ -119,7 +123,7 @@ def _cpu_mhz() -> float | None:
 
 
 def _reset_peak() -> int | None:
-    """Sets the process's peak back to what is resident now; that, in bytes."""
+    """Set the process's peak back to what is resident now, and return that in bytes."""
     with contextlib.suppress(AttributeError):  # Of the GNU library only: gives back what was freed.
         ctypes.CDLL(None).malloc_trim(0)
     CLEAR_REFS.write_text("5")
@@ -131,7 +135,7 @@ def _status_bytes(name: str) -> int | None:
 
 
 def _kilobytes(file: Path, name: str) -> int | None:
-    """The bytes of a line such as `VmRSS:  123 kB`."""
+    """Return the bytes of a line such as `VmRSS:  123 kB`."""
     for line in file.read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024

@@ -45,7 +45,7 @@ class HostClock:
         self.synchronize, self.now, self.waited = synchronize, now, waited
 
     def read(self, call: Callable[[], object], calls: int = 1) -> Reading:
-        """Times `calls` calls in a row, as one sample."""
+        """Time `calls` calls in a row, as one sample."""
         self.synchronize()
         waited = self.waited()
         start = self.now()
@@ -56,7 +56,7 @@ class HostClock:
         return Reading(seconds / calls, (self.waited() - waited) / calls)
 
     def overhead(self) -> float:
-        """Seconds that reading the clock adds to a sample: the median for a call that does nothing."""
+        """Return the seconds that reading the clock adds to a sample: the median for a call that does nothing."""
         return statistics.median(self.read(_nothing).host for _ in range(OVERHEAD_READINGS))
 
 
@@ -80,14 +80,16 @@ class CudaClock(HostClock):
 
 
 def clock_for(device: str) -> HostClock:
-    """The clock for work on `device`, "cpu" or "cuda"."""
+    """Return the clock for work on `device`, "cpu" or "cuda"."""
     return CudaClock() if device == "cuda" else HostClock()
 
 
 def busy_seconds(call: Callable[[], object], device: str) -> float | None:
-    """Seconds for which the device computed during one call, by torch's profiler; None on the CPU, where host and
-    device are one, and where the profiler sees no kernels. Measured apart from timed calls, which a profiler
-    would slow down."""
+    """Return the seconds in which the device computed during one call, by torch's profiler.
+
+    None on the CPU, where host and device are one, and where the profiler sees no kernels. Measured apart from timed
+    calls, which a profiler slows down.
+    """
     if device != "cuda":
         return None
     activities = [torch.profiler.ProfilerActivity.CUDA]
@@ -105,7 +107,7 @@ def busy_seconds(call: Callable[[], object], device: str) -> float | None:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """The length of the union of `intervals` (start, end): kernels on several streams count once."""
+    """Return the length of the union of `intervals` (start, end): kernels on several streams count once."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))

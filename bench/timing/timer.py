@@ -95,7 +95,7 @@ class Rule:
     name: str = "precise"
 
     def unmet(self, series: Mapping[str, Series], rounds: int, elapsed: float) -> dict[str, str]:
-        """The conditions that are not met yet, by candidate ("": by all); none: the run may stop."""
+        """Return the conditions that are not met yet, by candidate ("" for all); empty if the run may stop."""
         reasons = []
         if rounds < self.min_rounds:
             reasons.append(f"{rounds} of at least {self.min_rounds} rounds")
@@ -114,7 +114,7 @@ class Rule:
 
 
 def fixed(rounds: int, max_seconds: float = math.inf) -> Rule:
-    """The stopping rule `fixed`: so many rounds, whatever they say."""
+    """Return the stopping rule `fixed`: a number of rounds, whatever they measure."""
     return Rule(math.inf, rounds, 0.0, rounds, max_seconds, lambda series: {}, "fixed")
 
 
@@ -127,14 +127,19 @@ def interleave(
     singly: bool = False,
     blocks: Sequence[Sequence[str]] = (),
 ) -> InterleavedRun:
-    """Times `candidates` in interleaved rounds until `rule` is met or capped; their order is drawn by `seed`.
+    """Time `candidates` in interleaved rounds, in an order drawn by `seed`, until `rule` is met or its time is over.
 
-    Every candidate's first call is kept apart as cold, then all are called until they are steady. Garbage is
-    collected before the rounds and not during them. watch: a context for each candidate's cold call, which is
-    when memory is first asked for. singly: each sample is one call, however short, as percentiles need. blocks:
-    candidates that are compared with each other, which a round then calls next to each other (all, unless given).
-    Raises `InputError` if the time allowed has no room for the rule's fewest rounds, `CandidateFailed` if a
-    candidate raises.
+    Each candidate's first call is kept apart as cold, then all are called until they are steady. Garbage is
+    collected before the rounds and not during them.
+
+    Args:
+        watch: a context for each candidate's cold call, which is when memory is first allocated.
+        singly: each sample is one call, however short, as percentiles need.
+        blocks: candidates that are compared with each other, which a round calls next to each other (default: all).
+
+    Raises:
+        InputError: the time allowed has no room for the rule's fewest rounds.
+        CandidateFailed: a candidate raises.
     """
     blocks = blocks or [list(candidates)]
     order = random.Random(seed)
@@ -176,9 +181,12 @@ def rounds(
     progress: Callable[[str], None] = lambda text: None,
     seed: int = 0,
 ) -> dict[str, Series]:
-    """Calls each candidate once in each of `number` rounds, in random order, with the round's number from 0.
+    """Call each candidate once in each of `number` rounds, in random order, with the round's number from 0.
 
-    For calls of minutes, whose beginning is a part of them: nothing is warmed up. progress hears of each call.
+    For calls of minutes, whose beginning is a part of them: nothing is warmed up.
+
+    Args:
+        progress: gets a text before each call.
     """
     order = random.Random(seed)
     series = {name: Series() for name in candidates}
@@ -198,7 +206,7 @@ def _warm_up(
     order: random.Random,
     run: InterleavedRun,
 ) -> dict[str, float]:
-    """Calls all until steady, or until the time allowed is over; the seconds of each one's fastest call."""
+    """Call all until steady, or until the time allowed is over; return the seconds of each one's fastest call."""
     fastest = {name: one.cold_seconds for name, one in run.series.items()}
     start = clock.now()
     number = 0
@@ -217,7 +225,7 @@ def _warm_up(
 
 
 def _shuffled(blocks: Sequence[Sequence[str]], order: random.Random) -> list[str]:
-    """The blocks in random order, each in random order."""
+    """Return the blocks in random order, each in random order."""
     return [name for block in order.sample(blocks, len(blocks)) for name in order.sample(block, len(block))]
 
 

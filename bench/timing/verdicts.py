@@ -58,14 +58,13 @@ Pair = tuple[Series, Series]
 
 
 def compare_rounds(pairs: Sequence[Pair], effect: float = EFFECT) -> Comparison:
-    """B against A in one interleaved run: the median over rounds of the ratio within a round, with an interval
-    that assumes no distribution."""
+    """Compare B with A in one interleaved run: the median ratio within a round, with a distribution-free interval."""
     median, low, high = median_interval(log_ratios(pairs))
     return _comparison(median, low, high, effect)
 
 
 def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFFECT) -> Comparison:
-    """B against A, each given as one logarithm a process launch (`Samples.log_to_reference`).
+    """Compare B with A, each given as one logarithm a process launch (`Samples.log_to_reference`).
 
     Launches are independent, rounds within one are not: the interval is Student's t over launches (Welch's).
     With fewer than `FEWEST_LAUNCHES` of either the verdict is UNCLEAR.
@@ -78,8 +77,7 @@ def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFF
 
 
 def log_ratios(pairs: Sequence[Pair]) -> list[float]:
-    """log(time of B / time of A), round by round and the mean over pairs, without disturbed rounds if enough others
-    remain."""
+    """Return log(time of B / time of A) a round, the mean over pairs; disturbed rounds are left out if enough remain."""
     calm = ~np.any([disturbed(one) for pair in pairs for one in pair], axis=0)
     times = np.array([[one.seconds for one in pair] for pair in pairs])  # (pairs, 2, rounds)
     if not times.all():
