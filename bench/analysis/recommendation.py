@@ -56,7 +56,7 @@ class CandidateRow:
 
     found: OutOfFold
     cost: NetworkCost
-    standing: CandidateResult
+    result: CandidateResult
     low: float | None
     high: float | None
     on_front: bool
@@ -69,11 +69,11 @@ def choose(
     named, speakers = descriptions(one.trial for one in found), found[0].speakers
     candidates = [Candidate(named[one.trial], costs[one.trial].macs, one.correct) for one in found]
     decided = recommend(candidates, speakers, margin)
-    front = pareto([c.cost for c in candidates], [standing.accuracy for standing in decided.standings])
+    front = pareto([c.cost for c in candidates], [result.accuracy for result in decided.results])
     intervals = [crossed_interval(one.correct, speakers) or (None, None) for one in found]
     return decided, [
-        CandidateRow(one, costs[one.trial], standing, low, high, on_front)
-        for one, standing, (low, high), on_front in zip(found, decided.standings, intervals, front, strict=True)
+        CandidateRow(one, costs[one.trial], result, low, high, on_front)
+        for one, result, (low, high), on_front in zip(found, decided.results, intervals, front, strict=True)
     ]
 
 
@@ -83,14 +83,14 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
     Args:
         decides: whether the table recommends; if not, it only shows accuracies.
     """
-    rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.standing.accuracy))
+    rows = sorted(rows, key=lambda row: (row.cost.macs, row.cost.params, -row.result.accuracy))
     settings = [settings_of(row.found.trial) for row in rows]
     varying, silent = summary.settings_shown(settings)
     first = rows[0].found
     timed = rows[0].cost.latency_ms is not None
 
     def record(row: CandidateRow, own: dict[str, Any]) -> dict[str, Any]:
-        standing = row.standing
+        result = row.result
         return {
             "dataset": dataset,
             "words": ",".join(row.found.trial.data.words),
@@ -100,27 +100,27 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
             "clips": decided.clips,
             "speakers": decided.speakers,
             **{"latency_time_ms" if name == "latency_ms" else name: value for name, value in vars(row.cost).items()},
-            "accuracy": _rounded(standing.accuracy),
+            "accuracy": _rounded(result.accuracy),
             "accuracy_low95": _rounded(row.low),
             "accuracy_high95": _rounded(row.high),
-            "difference": _rounded(standing.difference),
-            "difference_at_least": _rounded(standing.at_least),
+            "difference": _rounded(result.difference),
+            "difference_at_least": _rounded(result.at_least),
             "margin": decided.margin,
-            "within_margin": standing.accepted,
-            "told_from_best": standing.told_from_best,
+            "within_margin": result.accepted,
+            "told_from_best": result.told_from_best,
             "on_front": row.on_front,
-            "recommended": decides and standing is decided.chosen,
+            "recommended": decides and result is decided.chosen,
             "device": " / ".join(row.found.devices),
         }
 
     def cells(row: CandidateRow, own: dict[str, Any]) -> list[str]:
-        standing = row.standing
+        result = row.result
         interval = "" if row.low is None else f" ({row.low:.4f} to {row.high:.4f})"
-        bounded = standing is not decided.best and math.isfinite(standing.at_least)
+        bounded = result is not decided.best and math.isfinite(result.at_least)
         marks = {
-            "recommended": decides and standing is decided.chosen,
-            "within the margin": standing.accepted and not (decides and standing is decided.chosen),
-            "not told from the best": not standing.told_from_best,
+            "recommended": decides and result is decided.chosen,
+            "within the margin": result.accepted and not (decides and result is decided.chosen),
+            "not told from the best": not result.told_from_best,
             "front": row.on_front,
         }
         return [
@@ -128,8 +128,8 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
             f"{row.cost.params:,}",
             f"{row.cost.macs:,}",
             *([f"{row.cost.latency_ms:.3g} ms"] if timed else []),
-            f"{standing.accuracy:.4f}{interval}",
-            f"{standing.difference:+.4f}" + (f" (at least {standing.at_least:+.4f})" if bounded else ""),
+            f"{result.accuracy:.4f}{interval}",
+            f"{result.difference:+.4f}" + (f" (at least {result.at_least:+.4f})" if bounded else ""),
             ", ".join(mark for mark, holds in marks.items() if holds),
         ]
 

@@ -135,8 +135,8 @@ def marked(rows: Sequence[SummaryRow], decided: Recommendation | None) -> list[S
     """Mark in each row what `decided`, made from the rows in this order, cannot distinguish from the best."""
     if decided is None:
         return list(rows)
-    standings = zip(rows, decided.standings, strict=True)
-    return [row.model_copy(update={"told_from_best": standing.told_from_best}) for row, standing in standings]
+    results = zip(rows, decided.results, strict=True)
+    return [row.model_copy(update={"told_from_best": result.told_from_best}) for row, result in results]
 
 
 def _row(

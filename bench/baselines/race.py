@@ -72,11 +72,11 @@ def race(
     with tempfile.TemporaryDirectory(prefix="melbench-race-") as temporary:
         folder = Path(temporary)
         files = write_recordings(clips, folder / "data")
-        heard: dict[str, list[float]] = {name: [] for name in (*BASELINES, MELBENCH)}
+        accuracies: dict[str, list[float]] = {name: [] for name in (*BASELINES, MELBENCH)}
 
         def baseline(name: str, seed: int) -> None:
             for trial in trials:
-                heard[name].append(BASELINES[name](files, settings(trial, device), seed).validation_accuracy)
+                accuracies[name].append(BASELINES[name](files, settings(trial, device), seed).validation_accuracy)
 
         def melbench(number: int) -> None:
             own = recordings.load(folder / "data", clips.words)
@@ -85,7 +85,7 @@ def race(
             )
             if found.failures:
                 raise as_error(found.failures)
-            heard[MELBENCH] += [record.validation_accuracy[record.kept_epoch - 1] for record in found.trials]
+            accuracies[MELBENCH] += [record.validation_accuracy[record.kept_epoch - 1] for record in found.trials]
 
         series = timer.rounds(
             {
@@ -96,7 +96,10 @@ def race(
             clock or clock_for(device),
             progress,
         )
-    return [Contestant(name, seeds if name == MELBENCH else 1, series[name].seconds, heard[name]) for name in heard]
+    return [
+        Contestant(name, seeds if name == MELBENCH else 1, series[name].seconds, accuracies[name])
+        for name in accuracies
+    ]
 
 
 class RaceRow(BaseModel):

@@ -316,8 +316,11 @@ def prepare(
     if data == "synthetic":
         load_clips("synthetic", wanted)
     else:
-        with resumable("what was downloaded is kept, and the same command goes on"), DownloadProgress(stderr) as heard:
-            prepared.prepare(None if data == "auto" else Path(data), wanted, heard)
+        with (
+            resumable("what was downloaded is kept, and the same command goes on"),
+            DownloadProgress(stderr) as on_progress,
+        ):
+            prepared.prepare(None if data == "auto" else Path(data), wanted, on_progress)
         data = "auto"
     _show_contents(data, wanted, format)
 

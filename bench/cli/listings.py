@@ -110,13 +110,13 @@ def evaluated(evaluation: Evaluation, about: Mapping[str, object]) -> list[Sheet
     }
     words = []
     for label, word in enumerate(evaluation.words):
-        spoken, heard, hit = confusion[label].sum(), confusion[:, label].sum(), confusion[label, label]
+        spoken, predicted, hit = confusion[label].sum(), confusion[:, label].sum(), confusion[label, label]
         words.append(
             {
                 "word": word,
                 "clips": int(spoken),
                 # A word that was never predicted has no precision.
-                "precision": round(float(hit / heard), 6) if heard else "",
+                "precision": round(float(hit / predicted), 6) if predicted else "",
                 "recall": round(float(hit / spoken), 6) if spoken else "",
             }
         )

@@ -62,7 +62,7 @@ MaxTime = Annotated[
     typer.Option("--max-time", help="Seconds allowed to each interleaved run (3; to a comparison 10).", min=0.001),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Anybody's model instead, as package.module:factory; runs its code.")
+    str | None, typer.Option("--model", help="Any model instead, as package.module:factory; runs its code.")
 ]
 Input = Annotated[
     list[str] | None, typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one a tensor.")
@@ -80,7 +80,7 @@ Kernels = Annotated[
     str,
     typer.Option(
         "--kernels",
-        help="Whose convolutions compute: fastest, melbench's or torch's as is faster for each shape, or torch.",
+        help="Convolution kernels: fastest (melbench's or torch's, whichever is faster for each shape), or torch.",
         callback=_check_kernels,
     ),
 ]

@@ -55,7 +55,7 @@ def time(
     format: options.Format = "table",
     json: options.Json = False,
 ) -> None:
-    """Time a grid of configurations, or anybody's model, side by side, and say what binds it.
+    """Time a grid of configurations, or any model, side by side, and say what binds it.
 
     step and epoch train (an epoch of the study's 6358 clips); latency is inference of one clip, throughput of 16,
     64 and 256. What is kept with -o is timed beside reference work, in as many launches as a comparison needs (5 to
@@ -208,7 +208,7 @@ def compare(
 
 
 def _against(
-    whom: str,
+    baseline: str,
     trials: Sequence["Trial"],
     what: str | None,
     data: str,
@@ -222,12 +222,12 @@ def _against(
     from bench.system import environment
     from melcnn.data.loading import load_clips
 
-    if whom not in ("baseline", "torch"):
-        raise InputError(f"--against {whom!r} is not known: use --against baseline or --against torch")
-    if what not in (None, "front-end") or (what and whom == "torch"):
+    if baseline not in ("baseline", "torch"):
+        raise InputError(f"--against {baseline!r} is not known: use --against baseline or --against torch")
+    if what not in (None, "front-end") or (what and baseline == "torch"):
         raise InputError(
-            f"--what {what} goes not with --against {whom}: baseline times whole trainings, or --what front-end; torch "
-            "times convolutions"
+            f"--what {what} does not go with --against {baseline}: baseline times whole trainings, or --what "
+            "front-end; torch times convolutions"
         )
     if what and len({trial.front_end for trial in trials}) > 1:
         raise InputError("--what front-end --against baseline takes one front-end: give one n_mels, n_fft, hop_length")
@@ -240,7 +240,7 @@ def _against(
             if not stderr.is_terminal:
                 note(text)
 
-        if whom == "torch":
+        if baseline == "torch":
             check_seeds(seeds or 1)
             shapes = convolutions.of_trials(trials, seeds or 1)
             return convolutions.sheet(convolutions.measure(shapes, on, status.update, kernels))

@@ -201,7 +201,7 @@ def attention_in_parts() -> Iterator[None]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Hears every operator, knows in which layer it runs, and follows the memory of activations."""
+    """Records every operator with its layer, and the memory of activations."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor], allow_uncounted: bool):
         super().__init__()

@@ -168,7 +168,7 @@ def _next_tries(one: _Try, lost: Lost, tries: int) -> list[_Try]:
 
 
 def _described(one: _Try, lost: Lost, epoch: int) -> str:
-    after = f"after epoch {epoch}" if epoch else "before an epoch of it was heard of"
+    after = f"after epoch {epoch}" if epoch else "before its first epoch was reported"
     return f"try {len(one.losses) + 1}, {_seeds(one.job)}: {lost}, {after}"
 
 

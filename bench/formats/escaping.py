@@ -1,4 +1,4 @@
-"""Text that stays text wherever it is shown: words, file names and checkpoints may be of anybody's making."""
+"""Escape text for each format: words, file names and checkpoints may hold anything."""
 
 import re
 

@@ -71,15 +71,15 @@ def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
         InputError: the model cannot be built, or refuses its input.
     """
     whole, rest = divmod(work.clips, work.batch_size)
-    heard: list[roofline.OperatorTraffic] = []
+    operators: list[roofline.OperatorTraffic] = []
     try:
         for clips, times in ((work.batch_size, whole), (rest, 1)):
             if clips and times:
                 part = work.model_copy(update={"clips": clips, "batch_size": clips, "slowdown": 0.0})
                 built = build(part, device, in_steps=True)
-                with native.without_kernels():  # Our kernels are not operators that could be heard.
+                with native.without_kernels():  # Our kernels are not operators that a dispatch mode sees.
                     built.call()  # An optimiser's first step also makes its state.
-                    heard += roofline.operations(built.call) * times
+                    operators += roofline.operations(built.call) * times
     except (InputError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -88,7 +88,7 @@ def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
     return WorkloadFacts(
         params=counted.total("params"),
         macs=counted.pipeline_macs if work.what == "front-end" else counted.total("macs"),
-        floor=roofline.floor(heard, ceilings),
+        floor=roofline.floor(operators, ceilings),
     )
 
 

@@ -56,14 +56,14 @@ def operations(call: Callable[[], object]) -> list[OperatorTraffic]:
     listener = _Listener()
     with listener:
         call()
-    return listener.heard
+    return listener.operators
 
 
-def floor(heard: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
+def floor(operators: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
     """Return the floor of operations that run one after another."""
     least: dict[str, float] = defaultdict(float)
     busy: dict[str, float] = defaultdict(float)
-    for one in heard:
+    for one in operators:
         seconds = {
             ARITHMETIC: one.flops / ceilings.flops_per_second,
             MEMORY: one.bytes / ceilings.bandwidth(one.bytes),
@@ -77,9 +77,9 @@ def floor(heard: Sequence[OperatorTraffic], ceilings: Peaks) -> Floor:
         seconds=sum(least.values()),
         bound=_largest(least),
         bound_when_busy=_largest(busy),
-        operators=len(heard),
-        flops=sum(one.flops for one in heard),
-        bytes=sum(one.bytes for one in heard),
+        operators=len(operators),
+        flops=sum(one.flops for one in operators),
+        bytes=sum(one.bytes for one in operators),
     )
 
 
@@ -102,7 +102,7 @@ def bound(found: Floor, elapsed: float, busy: float | None, on_gpu: bool) -> str
 class _Listener(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[OperatorTraffic] = []
+        self.operators: list[OperatorTraffic] = []
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -126,5 +126,5 @@ class _Listener(TorchDispatchMode):
         # An expanded tensor has more elements than memory.
         moved = sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in distinct)
         if moved:
-            self.heard.append(OperatorTraffic(name, cost.flops if cost else 0.0, moved))
+            self.operators.append(OperatorTraffic(name, cost.flops if cost else 0.0, moved))
         return out

@@ -250,8 +250,8 @@ def remarks(measurement: Measurement) -> list[str]:
     where: dict[str, set[str]] = defaultdict(set)
     when: dict[str, set[int]] = defaultdict(set)
 
-    def hear(number: int, work: str, heard: Sequence[str]) -> None:
-        for text in heard:
+    def collect(number: int, work: str, doubts: Sequence[str]) -> None:
+        for text in doubts:
             kind = re.sub(r"[-+]?[\d.]+", "#", text)
             texts.setdefault(kind, text)
             where[kind].add(work)
@@ -259,9 +259,9 @@ def remarks(measurement: Measurement) -> list[str]:
 
     labels = workloads.labels(measurement.works)
     for number, launch in enumerate(measurement.launches):
-        hear(number, "", diagnostics.of_machine(launch.before, launch.after))
+        collect(number, "", diagnostics.of_machine(launch.before, launch.after))
         for label, one in zip(labels, launch.samples, strict=True):
-            hear(number, label, diagnostics.of_samples(one) if one else [])
+            collect(number, label, diagnostics.of_samples(one) if one else [])
 
     def place(kind: str) -> str:
         named = sorted(where[kind] - {""})

@@ -111,12 +111,12 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
     decides = measure == found.basis
     points, title = _told_by_measure(_accuracies(found, [measure]), "groups")
     points = _side_by_side(points, style)
-    told = keys(points, "series", style)
+    legend = keys(points, "series", style)
     x = alt.X("macs:Q", title="MACs of one clip", scale=alt.Scale(type="log", nice=False, padding=20))
     x = x.axis(format="~s", values=round_numbers([point["macs"] for point in points]), grid=False)
     tips = tooltip(configuration="", macs=",", accuracy=".4f", low=".4f", high=".4f")
     aside = alt.ExprRef("datum.beside_px")
-    layers = _with_bars(points, x, title, told, tips, aside)
+    layers = _with_bars(points, x, title, legend, tips, aside)
     # One number for all points of the same MACs, above their intervals.
     numbers = alt.Chart().mark_text(dy=-3, baseline="bottom", aria=False)
     numbers = numbers.transform_calculate(end="isValid(datum.high) ? datum.high : datum.accuracy")
@@ -185,14 +185,14 @@ def _of_intervals(points: Sequence[Point]) -> list[str]:
 
 def _accuracy_over(axis: str, accuracies: Sequence[Point], style: Style) -> Figure:
     points, title = _told_by_measure(accuracies, axis)
-    told = keys(points, "series", style)
+    legend = keys(points, "series", style)
     tips = tooltip(configuration="", measure="", accuracy=".4f", low=".4f", high=".4f")
-    apart = alt.XOffset("series:N", scale=alt.Scale(domain=list(told.names)))
+    apart = alt.XOffset("series:N", scale=alt.Scale(domain=list(legend.names)))
     return _figure(
         name=f"{axis.replace('_', '-')}-accuracy",
         title=f"Accuracy against {AXIS_TITLES[axis]}",
         caption=" ".join(_of_intervals(points)),
-        layers=[layer.encode(xOffset=apart) for layer in _with_bars(points, _step(axis), title, told, tips)],
+        layers=[layer.encode(xOffset=apart) for layer in _with_bars(points, _step(axis), title, legend, tips)],
         points=points,
         style=style,
     )
@@ -203,11 +203,11 @@ def _cost_over(axis: str, cost: str, points: Sequence[Point], style: Style) -> F
     points = [point | {"series": _series(point, axis)} for point in points]
     if len({(point[axis], point[cost]) for point in points}) < len(points):
         caption += " Of marks that lie on each other the last is seen."
-    told = keys(points, "series", style)
+    legend = keys(points, "series", style)
     y = alt.Y(cost, type="quantitative", title=unit, scale=alt.Scale(zero=True), axis=_few_ticks(format))
-    line = alt.Chart().mark_line(aria=False).encode(x=_step(axis), y=y, color=told.colour)
+    line = alt.Chart().mark_line(aria=False).encode(x=_step(axis), y=y, color=legend.colour)
     tips = tooltip(configuration="", **{cost: ".4f" if cost.endswith("_s") else ","})
-    marks = alt.Chart().mark_point().encode(x=_step(axis), y=y, color=told.colour, shape=told.shape, tooltip=tips)
+    marks = alt.Chart().mark_point().encode(x=_step(axis), y=y, color=legend.colour, shape=legend.shape, tooltip=tips)
     return _figure(
         name=f"{axis.replace('_', '-')}-{name}",
         title=f"{title} against {AXIS_TITLES[axis]}",
@@ -219,7 +219,7 @@ def _cost_over(axis: str, cost: str, points: Sequence[Point], style: Style) -> F
 
 
 def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Figure:
-    told = keys(points, "configuration", style, lines=True)
+    legend = keys(points, "configuration", style, lines=True)
     lowest, highest = min(point["lowest"] for point in points), max(point["highest"] for point in points)
     far = curve != "validation_accuracy" and lowest > 0 and highest / lowest > FAR
     scale = alt.Scale(type="log", nice=False, padding=5) if far else alt.Scale(zero=False)
@@ -229,7 +229,7 @@ def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Fig
     x = alt.X("epoch:Q", axis=_few_ticks(), scale=alt.Scale(nice=False))
     band = alt.Chart().mark_area(opacity=0.15, aria=False).encode(x=x, y=low, y2="highest:Q")
     # Of a single epoch there is no line to see.
-    line = alt.Chart().mark_line(point=not _varies("epoch", points)).encode(x=x, y=y, strokeDash=told.dash)
+    line = alt.Chart().mark_line(point=not _varies("epoch", points)).encode(x=x, y=y, strokeDash=legend.dash)
     layers = [band, line]
     if style.width is None:  # A page has something to point at.
         every = math.ceil(len(points) / MOST_TO_POINT_AT)
@@ -240,7 +240,7 @@ def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Fig
         name=curve.replace("_", "-"),
         title=f"{CURVE_TITLES[curve]} by epoch",
         caption=_of_networks(points, of_folds),
-        layers=[layer.encode(color=told.colour) for layer in layers],
+        layers=[layer.encode(color=legend.colour) for layer in layers],
         points=points,
         style=style,
     )
@@ -297,7 +297,7 @@ def times(points: Sequence[Point], style: Style) -> list[Figure]:
 
 
 def _times(points: Sequence[Point], batch: int, style: Style) -> Figure:
-    told = keys(points, "part", style, every=PARTS)
+    legend = keys(points, "part", style, every=PARTS)
     ends: dict[str, float] = {}
     placed = []
     for point in points:
@@ -308,14 +308,14 @@ def _times(points: Sequence[Point], batch: int, style: Style) -> Figure:
     scale = alt.Scale(domain=[0, 1.4 * max(ends.values())], nice=False)
     y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=20 * style.font_size))
     tips = tooltip(configuration="", part="", time_s=".3s", bound_by="")
-    bars = alt.Chart().mark_bar().encode(y=y, x2="to_ms:Q", color=told.colour, tooltip=tips)
+    bars = alt.Chart().mark_bar().encode(y=y, x2="to_ms:Q", color=legend.colour, tooltip=tips)
     bars = bars.encode(x=alt.X("from_ms:Q", title="ms for one clip", scale=scale, axis=_few_ticks("~g")))
     bound = alt.Chart().mark_text(align="left", dx=4, aria=False).transform_filter(f"datum.part !== '{FRONT_END}'")
     bound = bound.transform_aggregate(end="max(to_ms)", groupby=["configuration", "bound_by"])
     clauses = ["Beside each bar stands what binds the network, the front-end aside, by the roofline model."]
-    if FUSED_BLOCK in told.names:
+    if FUSED_BLOCK in legend.names:
         clauses.insert(0, "A fused block is a grouped convolution with ReLU, BatchNorm and pooling, in one call.")
-    if WHOLE not in told.names:
+    if WHOLE not in legend.names:
         clauses.insert(0, "The network's time is split by the shares that the profiler sees.")
     return _figure(
         name=f"batch-{batch}",
@@ -346,7 +346,7 @@ def _few_ticks(format: str = "") -> alt.Axis:
 
 
 def _with_bars(
-    points: Sequence[Point], x: alt.X, title: str, told: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
+    points: Sequence[Point], x: alt.X, title: str, legend: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
 ) -> list[alt.Chart]:
     """Return layers of accuracies with their intervals.
 
@@ -355,8 +355,8 @@ def _with_bars(
     """
     # A low that is missing makes no mark.
     bars = alt.Chart().mark_rule(aria=False, xOffset=aside)
-    bars = bars.encode(x=x, y=_accuracy("low", title), y2="high:Q", color=told.colour)
-    marks = alt.Chart().mark_point(xOffset=aside).encode(color=told.colour, shape=told.shape, tooltip=tips)
+    bars = bars.encode(x=x, y=_accuracy("low", title), y2="high:Q", color=legend.colour)
+    marks = alt.Chart().mark_point(xOffset=aside).encode(color=legend.colour, shape=legend.shape, tooltip=tips)
     marks = marks.encode(x=x, y=_accuracy("accuracy", title))
     # Of no marks at all the browser would complain.
     return [bars, marks] if any(point["low"] is not None for point in points) else [marks]

@@ -58,8 +58,8 @@ def _plain(name: str) -> Path:
 def _told(svg: bytes, figure: Figure) -> bytes:
     """Return `svg` with its title as its name and its caption as its description, for screen readers (SVG 2, 5.8)."""
     root, end, rest = svg.partition(b">")
-    told = f"<title>{escape(figure.title)}</title><desc>{escape(figure.caption)}</desc>"
-    return root + b' role="graphics-document"' + end + told.encode() + rest
+    labels = f"<title>{escape(figure.title)}</title><desc>{escape(figure.caption)}</desc>"
+    return root + b' role="graphics-document"' + end + labels.encode() + rest
 
 
 def image(spec: dict[str, Any], suffix: str) -> bytes:

@@ -167,7 +167,7 @@ def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | 
     """
     if decided is None:
         return None
-    return trials[decided.standings.index(decided.chosen or decided.best)]
+    return trials[decided.results.index(decided.chosen or decided.best)]
 
 
 def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
@@ -243,7 +243,7 @@ def _accuracies(
             figures = {"accuracy": accuracy, "low": low, "high": high, "on_front": on_front and measure == VALIDATION}
             points.append(about[group[0].trial] | {"measure": measure, "macs": row.macs} | figures)
     for one in crossed:
-        figures = {"accuracy": one.standing.accuracy, "low": one.low, "high": one.high}
+        figures = {"accuracy": one.result.accuracy, "low": one.low, "high": one.high}
         figures["on_front"] = one.on_front and basis == OUT_OF_FOLD
         points.append(about[one.found.trial] | {"measure": OUT_OF_FOLD, "macs": one.cost.macs} | figures)
     return [
@@ -320,9 +320,9 @@ def _confusion(said: Sequence[Predictions], words: Sequence[str]) -> list[Point]
     if not said:
         return []
     spoken = np.concatenate([one.labels for one in said])
-    heard = np.concatenate([np.argmax(one.logits, axis=1) for one in said])
+    predicted = np.concatenate([np.argmax(one.logits, axis=1) for one in said])
     counts = np.zeros((len(words), len(words)), int)
-    np.add.at(counts, (spoken, heard), 1)
+    np.add.at(counts, (spoken, predicted), 1)
     return [
         {"spoken": words[i], "heard": words[j], "times": int(counts[i, j]), "share": _share(counts[i, j], counts[i])}
         for i in range(len(words))
@@ -344,15 +344,15 @@ def _most_wrong(said: Sequence[Predictions], words: Sequence[str], which: str) -
     if not said:
         return None
     first = said[0]
-    heard = np.stack([np.argmax(one.logits, axis=1) for one in said])
-    wrong = (heard != np.array(first.labels)).sum(0)
+    predicted = np.stack([np.argmax(one.logits, axis=1) for one in said])
+    wrong = (predicted != np.array(first.labels)).sum(0)
     worst = [i for i in np.argsort(-wrong, kind="stable")[:MOST_WRONG] if wrong[i]]
     lines = [
         {
             "clip": first.names[i],
             "speaker": first.speakers[i],
             "spoken": words[first.labels[i]],
-            "heard": words[Counter(h for h in heard[:, i].tolist() if h != first.labels[i]).most_common(1)[0][0]],
+            "heard": words[Counter(h for h in predicted[:, i].tolist() if h != first.labels[i]).most_common(1)[0][0]],
             "wrong": int(wrong[i]),
             "networks": len(said),
         }

@@ -137,7 +137,7 @@ def headline(found: Findings) -> Headline:
     costs = next((point for point in found.costs if point["configuration"] == found.answer), {})
     if costs:
         figures.append(("parameters", f"{costs['params']:,}", ""))
-    times = max(standing.candidate.cost for standing in decided.standings) / shown.candidate.cost
+    times = max(result.candidate.cost for result in decided.results) / shown.candidate.cost
     dearest = f"the dearest takes {times:.1f} times as many" if times > 1 else ""
     figures.append(("MACs of one clip", f"{shown.candidate.cost:,.0f}", dearest))
     for measure in dict.fromkeys((found.basis, TEST)):

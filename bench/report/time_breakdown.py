@@ -34,8 +34,8 @@ def points(measurement: Measurement) -> list[Point]:
     found = []
     for work, trial, row in networks:
         parts = [(part, share * row.time_s, row.bound_by) for part, share in _split(row).items()]
-        if heard := front_ends.get((trial.front_end, work.batch_size)):
-            parts.insert(0, (FRONT_END, heard.time_s, heard.bound_by))
+        if own := front_ends.get((trial.front_end, work.batch_size)):
+            parts.insert(0, (FRONT_END, own.time_s, own.bound_by))
         place = {"configuration": named[trial], "batch_size": work.batch_size}
         found += [
             place | {"part": part, "time_s": significant(seconds / work.clips), "bound_by": bound_by}
@@ -46,10 +46,10 @@ def points(measurement: Measurement) -> list[Point]:
 
 def _split(row: TimeRow) -> dict[str, float]:
     """Return the fractions of the network's time, by part."""
-    told = {
+    shares = {
         CONVOLUTION: row.convolution_time_share,
         FUSED_BLOCK: row.fused_block_time_share,
         OTHERS: row.other_operators_time_share,
         PYTHON: row.python_time_share,
     }
-    return {part: share for part, share in told.items() if share} or {WHOLE: 1.0}
+    return {part: share for part, share in shares.items() if share} or {WHOLE: 1.0}

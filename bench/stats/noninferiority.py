@@ -57,7 +57,7 @@ class Recommendation:
 
     chosen: CandidateResult | None
     best: CandidateResult
-    standings: tuple[CandidateResult, ...]
+    results: tuple[CandidateResult, ...]
     margin: float
     confidence: float
     clips: int
@@ -70,7 +70,7 @@ class Recommendation:
         Args:
             unit: of the cost.
         """
-        counts = sorted({len(standing.candidate.correct) for standing in self.standings})
+        counts = sorted({len(result.candidate.correct) for result in self.results})
         seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else _many(counts[0], "seed")
         data = f"{self.clips} clips of {_many(self.speakers, 'speaker')}, {seeds}"
         points = f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)}"
@@ -84,7 +84,7 @@ class Recommendation:
             return f"cannot tell: no candidate is shown to be within {points} of the best ({data}); {missing}"
         cost = f"{self.chosen.candidate.cost:,.10g}"
         name = f"recommended: {self.chosen.candidate.name} ({' '.join(part for part in (cost, unit) if part)})"
-        if len(self.standings) == 1:
+        if len(self.results) == 1:
             return f"{name}: the only candidate ({data})"
         if self.chosen is self.best:
             return f"{name}: the best found, and not worse than any other by more than {points} ({data})"
@@ -122,21 +122,21 @@ def recommend(
     at_least = apart.least(_joint_level(by_chance(best), level))[:, best]
     at_least = np.where(accepted, np.maximum(at_least, -margin), at_least)
     at_least[best] = 0.0
-    told = _told_from_best(apart, level)
-    standings = tuple(
+    told_from_best = _told_from_best(apart, level)
+    results = tuple(
         CandidateResult(candidate, float(a), float(d), float(low), bool(ok), bool(worse))
         for candidate, a, d, low, ok, worse in zip(
-            candidates, found.accuracies, apart.difference[:, best], at_least, accepted, told, strict=True
+            candidates, found.accuracies, apart.difference[:, best], at_least, accepted, told_from_best, strict=True
         )
     )
     return Recommendation(
         chosen=min(
-            (standing for standing in standings if standing.accepted),
-            key=lambda standing: (standing.candidate.cost, -standing.accuracy),
+            (result for result in results if result.accepted),
+            key=lambda result: (result.candidate.cost, -result.accuracy),
             default=None,
         ),
-        best=standings[best],
-        standings=standings,
+        best=results[best],
+        results=results,
         margin=margin,
         confidence=confidence,
         clips=int(found.clips.sum()),

@@ -188,7 +188,7 @@ def simulate(scenario: Scenario, tries: int, seed: int = 0) -> dict[str, Any]:
         wrong[i] = chosen is not None and not acceptable[chosen]
         right[i] = chosen == cheapest
         best = accuracies == accuracies.max()
-        separated[i] = any(one.told_from_best and best[j] for j, one in enumerate(found.standings))
+        separated[i] = any(one.told_from_best and best[j] for j, one in enumerate(found.results))
         _, low, high = paired_interval(correct[0], correct[-1], speakers)
         covered[i] = low <= truth <= high
         alone = crossed_interval(correct[0], speakers)

@@ -77,7 +77,7 @@ def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFF
 
 
 def log_ratios(pairs: Sequence[Pair]) -> list[float]:
-    """Return log(time of B / time of A) a round, the mean over pairs; disturbed rounds are left out if enough remain."""
+    """Return log(time of B / time of A) a round, the mean over pairs, without disturbed rounds if enough remain."""
     calm = ~np.any([disturbed(one) for pair in pairs for one in pair], axis=0)
     times = np.array([[one.seconds for one in pair] for pair in pairs])  # (pairs, 2, rounds)
     if not times.all():

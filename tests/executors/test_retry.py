@@ -104,7 +104,7 @@ def test_what_is_lost_tells_each_try_and_its_last_epoch(dispatched):
     assert [(f.seed, f.epoch) for _, outcome in took for f in outcome.failures] == [(0, 0), (1, 0)]
     assert took[1][1].failures[0].log.splitlines() == [
         "try 1, seeds 0 to 1: its worker was killed, after epoch 1",
-        "try 2, seed 1: its worker was killed, before an epoch of it was heard of",
+        "try 2, seed 1: its worker was killed, before its first epoch was reported",
     ]
     told = iter([GONE, EpochDone(TrainingJob(TRIAL, (7,)), (7,), EPOCH), GONE])
     ((_, outcome),), _, _ = dispatched(FakePool(lambda job, tried: next(told), tries=2), (7,))

@@ -27,7 +27,7 @@ def test_the_front():
 def test_the_cheapest_of_equals():
     found = recommend([candidate("large", 1000, [1, 50]), candidate("small", 10, [1, 90])], SPEAKERS)
     assert found.chosen.candidate.name == "small" and found.best.candidate.name == "small"  # of equal ones, the cheaper
-    assert [s.accepted for s in found.standings] == [True, True] and not any(s.told_from_best for s in found.standings)
+    assert [s.accepted for s in found.results] == [True, True] and not any(s.told_from_best for s in found.results)
     assert found.describe() == (
         "recommended: small (10): the best found, and not worse than any other by more than 0.5 points "
         "(1600 clips of 400 speakers, 3 seeds)"
@@ -44,7 +44,7 @@ def test_a_worse_one_is_told_and_not_chosen():
     # z = 40 / 6 = 6.7.
     found = recommend([candidate("large", 1000, []), candidate("small", 10, range(0, 160, 4))], SPEAKERS)
     assert found.chosen.candidate.name == "large"
-    large, small = found.standings
+    large, small = found.results
     assert small.told_from_best and not small.accepted and small.difference == -0.025
     # One other, so the bound is Tango's at the level 0.05, t = 1.65: 40 + x clips behind, each of the x more bringing
     # the variance u = 37.1 / 41 = 0.905; x = 1.65 sqrt(36.1 + 0.905 x) = 11.2.
@@ -79,7 +79,7 @@ def test_a_single_candidate():
 
 def test_one_seed_cannot_tell():
     found = recommend([candidate("a", 5, [7], seeds=1), candidate("b", 6, [7], seeds=3)], SPEAKERS)
-    assert found.chosen is None and found.more_seeds == 1 and found.standings[1].at_least == -np.inf
+    assert found.chosen is None and found.more_seeds == 1 and found.results[1].at_least == -np.inf
     assert found.describe() == (
         "cannot tell: no candidate is shown to be within 0.5 points of the best (1600 clips of 400 speakers, 1 to 3 "
         "seeds); a single seed does not tell how much trainings differ: train at least 1 more of each"
@@ -113,7 +113,7 @@ def test_the_same_again():
     )
     candidates = [Candidate(str(i), i, matrix) for i, matrix in enumerate(correct)]
     once, again = (recommend(candidates, speakers) for _ in range(2))
-    assert [s.at_least for s in once.standings] == [s.at_least for s in again.standings]
+    assert [s.at_least for s in once.results] == [s.at_least for s in again.results]
     assert once.describe() == again.describe()
 
 
