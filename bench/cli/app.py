@@ -14,6 +14,7 @@ from bench.cli.report import reporting_app
 from bench.cli.results import results_app
 from bench.cli.terminal import chosen_format, finish, note, resumable, split_words, stderr
 from bench.cli.timing import timing_app
+from melcnn.config import VARIANTS
 from melcnn.errors import InputError
 from melcnn.files import check_writable
 
@@ -53,7 +54,11 @@ def root(
 @app.command(no_args_is_help=True)
 def sweep(
     axes: Annotated[
-        list[str], typer.Argument(help="groups, mels, or any grid as name=value,value ...", show_default=False)
+        list[str],
+        typer.Argument(
+            help=f"groups, mels, or any grid as name=value,value ...; variants: {', '.join(VARIANTS)}",
+            show_default=False,
+        ),
     ],
     data: options.Data = "auto",
     words: options.Words = "yes,no",
@@ -79,8 +84,8 @@ def sweep(
     """Train and time a grid of configurations: what each costs, and how well it hears.
 
     groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any setting: n_mels, n_fft,
-    hop_length, groups, channels, variant (plain, interleaved, shuffle, separable), recipe (default, plain), batch_size,
-    epochs, and the ingredients of recipes, such as label_smoothing.
+    hop_length, groups, channels, variant, recipe (default, plain), batch_size, epochs, and the ingredients of recipes,
+    such as label_smoothing.
 
     Examples:
 

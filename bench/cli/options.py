@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from melcnn.config import VARIANTS
 from melcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NFft = Annotated[int, typer.Option("--n-fft", help="Samples of a Fourier transfo
 HopLength = Annotated[int, typer.Option("--hop-length", help="Samples from one frame to the next.")]
 Groups = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
 Channels = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
-Variant = Annotated[str, typer.Option("--variant", help="Of the convolutions: plain, interleaved, shuffle, separable.")]
+Variant = Annotated[str, typer.Option("--variant", help=f"Of the convolutions: {', '.join(VARIANTS)}.")]
 Recipe = Annotated[
     str, typer.Option("--recipe", help="How networks are trained: default, our best, or plain, as the study would.")
 ]

@@ -50,7 +50,7 @@ def test_anchors_are_githubs():
     }
 
 
-@pytest.mark.parametrize("name", [README, *DOCS, "results/README.md", "results/test-looks.md"])
+@pytest.mark.parametrize("name", [README, *DOCS, "CONTRIBUTING.md", "results/README.md", "results/test-looks.md"])
 def test_links_and_anchors_exist(name):
     here, missing = (ROOT / name).parent, []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(name)):
@@ -91,7 +91,7 @@ def test_settings_exist_and_take_the_values(name):
             raise AssertionError(f"{text} is no setting")
 
 
-@pytest.mark.parametrize("name", [README, *DOCS])
+@pytest.mark.parametrize("name", [README, *DOCS, "CONTRIBUTING.md"])
 def test_modules_files_and_names_exist(name):
     for text in code_spans(name):
         for file in re.findall(r"(?:^| )((?:melcnn|bench|tests|docs|results)/[\w/.-]+)", text):
