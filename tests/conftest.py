@@ -26,6 +26,8 @@ def pytest_cmdline_main(config):
     alone = "PYTEST_XDIST_WORKER" in os.environ or config.getoption("usepdb")
     if not alone and config.getoption("numprocesses", 0) is None:
         config.option.numprocesses, config.option.dist = 2, "worksteal"
+        # Threads of torch that spin while they wait would take the cores of the other process: five times the time.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(autouse=True, scope="session")

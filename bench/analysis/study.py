@@ -357,8 +357,10 @@ def _flat(ratios: Mapping[Key, Sequence[float]], timing: TimingRecord | None) ->
 
 
 def _optimum(found: Found) -> tuple[str, str]:
-    """Read so: the cheapest configuration whose validation accuracy is at most a point below that of groups 1 is 4 or
-    8. holds: 16 is surely below and 4 or 8 surely not. does not: 16 is surely not below, or 4 and 8 surely are."""
+    """Test whether the cheapest configuration with at most a point less validation accuracy than groups 1 is 4 or 8.
+
+    Holds if 16 is surely below and 4 or 8 surely not; fails if 16 is surely not below, or 4 and 8 surely are.
+    """
     intervals = _to_groups_1(found, (4, 8, 16), _validation)
     near = {g: low >= -WORTH_IT for g, (_, low, _) in intervals.items()}
     below = {g: high < -WORTH_IT for g, (_, _, high) in intervals.items()}
@@ -368,8 +370,7 @@ def _optimum(found: Found) -> tuple[str, str]:
 
 
 def _still_good(found: Found) -> tuple[str, str]:
-    """Read so: the validation accuracy is at most four points below that of groups 1. holds: surely not more. does
-    not: surely more."""
+    """Test whether the validation accuracy is at most four points below that of groups 1; surely more fails."""
     _, low, high = _to_groups_1(found, [16], _validation)[16]
     reading = f"still good: at most {STILL_GOOD:g} below groups 1 in validation accuracy"
     return _verdict(low >= -STILL_GOOD, high < -STILL_GOOD), f"{reading}; {_losses(found, [16])}"

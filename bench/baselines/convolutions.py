@@ -29,8 +29,11 @@ ROUNDS = 25
 
 
 class Shape(BaseModel):
-    """A convolution of 3 taps and padding 1, of so many networks side by side (`replicas`), each of these groups and
-    channels. input_gradient: whether training wants it; a first layer's does not."""
+    """A convolution of 3 taps and padding 1, of `replicas` networks side by side, each of these groups and channels.
+
+    Attributes:
+        input_gradient: training computes it; a first layer needs none.
+    """
 
     model_config = ConfigDict(frozen=True)
 

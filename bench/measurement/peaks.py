@@ -29,8 +29,13 @@ TRY_SECONDS = 0.01  # of calls in a row, at the least
 
 
 class Peaks(BaseModel):
-    """flops_per_second: of a float32 matrix product, on a GPU with TF32, which its convolutions use. bytes_per_second:
-    of a copy, by the bytes that it reads and writes. launch_seconds: of one small operator, called from Python."""
+    """The best rates of a device.
+
+    Attributes:
+        flops_per_second: for a float32 matrix product, on a GPU with TF32, which its convolutions use.
+        bytes_per_second: for a copy, by the bytes that it reads and writes.
+        launch_seconds: for one small operator, called from Python.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

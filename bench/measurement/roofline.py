@@ -38,8 +38,13 @@ class OperatorTraffic:
 
 
 class Floor(BaseModel):
-    """The least seconds for a work, and what they are mostly for; bound_when_busy: launches apart.
-    operators: how many ran. flops, bytes: in all."""
+    """The least seconds for a workload, and what they are mostly spent on.
+
+    Attributes:
+        bound_when_busy: the same without launches.
+        operators: the number that ran.
+        flops, bytes: the totals.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

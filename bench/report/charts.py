@@ -53,8 +53,14 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """name: of its files, and of its place in a page. caption: what is drawn and how to read it. spec: for Vega-Lite.
-    points: what is drawn, one for each mark that carries a value."""
+    """A figure of a report.
+
+    Attributes:
+        name: for its files and its place in a page.
+        caption: what is drawn and how to read it.
+        spec: for Vega-Lite.
+        points: one for each mark that carries a value.
+    """
 
     name: str
     title: str

@@ -19,8 +19,12 @@ STUDY = "the study"
 
 @dataclass(frozen=True)
 class Style:
-    """Sizes in px, which are points on paper, and colours as CSS has them. width: None fills the page's. series:
-    colours that the colour-blind tell apart; shapes and dashes say the same once more."""
+    """Sizes in px, which are points on paper, and colours as in CSS.
+
+    Attributes:
+        width: None fills the page's width.
+        series: colours that the colour-blind can distinguish; shapes and dashes repeat the distinction.
+    """
 
     width: int | None
     height: int

@@ -78,9 +78,11 @@ def summarise(correct: Sequence[np.ndarray], speakers: Sequence[str]) -> Crossed
 class Differences:
     """Paired differences of accuracies, row minus column: every array is (m, m), and all but `difference` in clips.
 
-    variance: of the difference over speakers, (clips^2). ahead, behind: clips by which speakers are better, and worse,
-    heard by the row's configuration. training: what whole trainings that turn out better or worse add to the variance.
-    seeds: the part of all variance that is known from seeds only.
+    Attributes:
+        variance: of the difference over speakers, (clips^2).
+        ahead, behind: clips by which speakers are better, and worse, recognised by the row's configuration.
+        training: the variance that whole trainings add by turning out better or worse.
+        seeds: the part of all variance that is known from seeds only.
     """
 
     difference: np.ndarray

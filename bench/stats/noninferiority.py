@@ -23,8 +23,13 @@ MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Candidate:
-    """cost: what "cheapest" is meant by, MACs for example. correct: (seeds, clips) of 0 and 1, each clip predicted by
-    a network that never heard its speaker; the clips are the same in all candidates."""
+    """A configuration to choose from.
+
+    Attributes:
+        cost: what "cheapest" refers to, for example MACs.
+        correct: `(seeds, clips)` of 0 and 1, the same clips in all candidates, each predicted by a network that was
+            not trained on its speaker.
+    """
 
     name: str
     cost: float
@@ -52,8 +57,14 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """chosen: None if nobody can tell. best: by accuracy as found. more_seeds: how many more of each candidate should
-    let the best one at least be accepted if none is; None if no number would (or one is accepted)."""
+    """The result of `recommend`.
+
+    Attributes:
+        chosen: None if the data cannot tell.
+        best: by accuracy as found.
+        more_seeds: how many more of each candidate should let at least the best one be accepted, if none is; None if no
+            number would, or one is accepted.
+    """
 
     chosen: CandidateResult | None
     best: CandidateResult

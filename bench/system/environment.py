@@ -14,7 +14,11 @@ from melcnn.errors import InputError
 
 
 class Environment(BaseModel):
-    """Recorded with every result. device: what computed, by the name that tables show."""
+    """The machine and the versions that a result was made with.
+
+    Attributes:
+        device: the processor that computed, by the name that tables show.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

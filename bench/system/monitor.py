@@ -21,10 +21,14 @@ T = TypeVar("T")
 
 
 class Conditions(BaseModel):
-    """The machine's state at one moment; what a system does not tell is None.
+    """The machine's state at one moment; None where the system does not tell.
 
-    threads: of torch. affinity: the cores this process may use. load: processes that run or want to on all `cores`,
-    the mean of a minute. cpu_mhz: the fastest core's. throttle: why the GPU runs slower than it could.
+    Attributes:
+        threads: of torch.
+        affinity: the cores that this process may use.
+        load: processes that run or wait to run on all `cores`, the mean of a minute.
+        cpu_mhz: the fastest core's.
+        throttle: the reasons why the GPU runs slower than it could.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

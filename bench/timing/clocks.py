@@ -19,10 +19,12 @@ OVERHEAD_READINGS = 101  # of an empty call; odd, so that the median is a readin
 
 @dataclass(frozen=True)
 class Reading:
-    """Seconds a call, the mean over the calls of one sample.
+    """Seconds per call, the mean over the calls of one sample.
 
-    waited: seconds for which threads of this process were ready to run while another process had the core,
-    summed over threads. device: None without a device clock.
+    Attributes:
+        waited: seconds for which threads of this process were ready to run while another process had the core, summed
+            over threads.
+        device: None without a device clock.
     """
 
     host: float
@@ -33,7 +35,9 @@ class Reading:
 class HostClock:
     """Wall time on the host, from an idle device to an idle device.
 
-    synchronize: returns when the device has done everything it was given. now, waited: seconds.
+    Attributes:
+        synchronize: returns when the device has finished its work.
+        now, waited: seconds.
     """
 
     def __init__(

@@ -60,7 +60,11 @@ class InterleavedRun:
 
 
 class CandidateFailed(Failed):
-    """A candidate raised; its text names candidate, round and error. run: all until then."""
+    """A candidate raised; the text names candidate, round and error.
+
+    Attributes:
+        run: all measurements until then.
+    """
 
     def __init__(self, name: str, number: int, error: Exception, run: InterleavedRun):
         self.run = run
@@ -81,9 +85,12 @@ def median_widths(series: Mapping[str, Series]) -> dict[str, float]:
 class Rule:
     """The stopping rule `precise`: measure until every figure is known well enough.
 
-    precision: the relative half-width of each figure's 95% interval that is wanted. figures: how to find those
-    half-widths. min_rounds, min_seconds: not before, whatever the interval says; a few samples that happen to
-    lie together look precise. max_rounds, max_seconds: the caps; a run that meets one says what it lacks.
+    Attributes:
+        precision: the wanted relative half-width of each figure's 95% interval.
+        figures: computes those half-widths.
+        min_rounds, min_seconds: the rule is not met before, whatever the interval; a few samples that happen to lie
+            together look precise.
+        max_rounds, max_seconds: the caps; a run that meets one says what it lacks.
     """
 
     precision: float = 0.02
