@@ -18,7 +18,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_time_a_grid(melbench, folder):
-    command = "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --csv times.csv --json"
+    command = (
+        "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --max-time 1 --csv times.csv --json"
+    )
     code, out, err = melbench(*command.split())
     assert code == 0, err
     rows = json.loads(out)
@@ -39,10 +41,14 @@ def test_time_a_grid(melbench, folder):
 
 def test_time_and_compare_anybodys_model(melbench, folder, monkeypatch):
     monkeypatch.setattr("bench.measurement.launcher.MOST_LAUNCHES", 1)
+    for module in ("timing.verdicts", "measurement.comparison"):
+        monkeypatch.setattr(f"bench.{module}.FEWEST_LAUNCHES", 2)
     command = "time --model timed_models:Small --input 1,4,8 --what latency --launches 1 --max-time 1 -o a.json"
     code, out, err = melbench(*command.split())
     assert code == 0, err
-    assert "timed_models:Small" in out and "launch 5 of 5" in err  # what is kept has five, whatever is asked for
+    assert (
+        "timed_models:Small" in out and "launch 2 of 2" in err
+    )  # what is kept has enough for a verdict, whatever is asked for
     code, out, _ = melbench("compare", "a.json", "a.json", "--json")
     (row,) = json.loads(out)
     assert code == 0 and row["time_ratio"] == 1.0 and row["verdict"] in ("SAME", "UNCLEAR")
@@ -50,7 +56,9 @@ def test_time_and_compare_anybodys_model(melbench, folder, monkeypatch):
 
 
 def test_compare_two_configurations(melbench, folder):
-    code, out, err = melbench("compare", "groups=16", "groups=16,channels=512", "--what", "latency", "--csv", "c.csv")
+    code, out, err = melbench(
+        "compare", "groups=16", "groups=16,channels=512", *"--what latency --max-time 3 --csv c.csv".split()
+    )
     if code == 0 and "busy machine" in err:
         pytest.skip("others use this machine, as the command says, and nobody can tell")
     assert code == 1, err
@@ -58,7 +66,9 @@ def test_compare_two_configurations(melbench, folder):
     with open("c.csv") as file:
         (row,) = csv.DictReader(file)
     assert float(row["time_ratio_low95"]) > 1.02 and row["verdict"] == "SLOWER"
-    code, out, _ = melbench("compare", "groups=16,channels=512", "groups=16", "--what", "latency", "--json")
+    code, out, _ = melbench(
+        "compare", "groups=16,channels=512", "groups=16", *"--what latency --max-time 3 --json".split()
+    )
     assert code == 0 and json.loads(out)[0]["verdict"] == "FASTER"
 
 

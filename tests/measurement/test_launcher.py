@@ -81,7 +81,7 @@ def of_model(name, what=("latency",), shape=(1, 4, 8)):
 def test_a_measurement_of_two_launches(models, env):
     chosen = of_model(models("Chatty"), ["step", "latency"])
     heard, kept = [], []
-    found = launcher.measure(chosen, "cpu", 2, 5.0, False, env, lambda *told: heard.append(told), kept.append)
+    found = launcher.measure(chosen, "cpu", 2, 1.0, False, env, lambda *told: heard.append(told), kept.append)
     assert [len(found.of(i)) for i in range(2)] == [2, 2] and found.stopped == ""
     assert [len(one.launches) for one in kept] == [2]
     assert ("launch 2 of 2", "") in heard and ("launch 2 of 2", "1 of 2 timed") in heard
@@ -94,7 +94,7 @@ def test_a_measurement_of_two_launches(models, env):
 
 def test_reference_work_runs_beside(env):
     chosen = workloads.of_trial(configure(groups=16, batch_size=2), ["latency", "front-end"])
-    job = LaunchJob(works=chosen, device="cpu", referenced=True, max_seconds=5.0, seed=1)
+    job = LaunchJob(works=chosen, device="cpu", referenced=True, max_seconds=1.0, seed=1)
     start, *answers, end = worker.launch_answers(job)
     assert start.before and end.after
     assert sorted(answer.index for answer in answers) == [0, 1, 2] and end.index is None and not end.error
@@ -146,7 +146,7 @@ def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
 def test_where_the_time_goes_is_asked_of_networks(monkeypatch):
     monkeypatch.setattr(worker.profiler, "of_call", lambda *_: {"rest": 1.0})
     chosen = workloads.of_trial(configure(groups=16), ["latency", "front-end"])
-    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
+    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=1.0, seed=1)
     _, *answers, _ = worker.launch_answers(job)
     told = {chosen[answer.index].what: answer.samples.shares for answer in answers}
     assert told == {"latency": {"rest": 1.0}, "front-end": {}}
@@ -158,7 +158,7 @@ def test_a_call_that_fails_after_its_rounds_keeps_them(monkeypatch):
 
     monkeypatch.setattr(worker.profiler, "of_call", fails)
     chosen = workloads.of_trial(configure(groups=16), ["latency"])
-    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=5.0, seed=1)
+    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=1.0, seed=1)
     _, answer, end = worker.launch_answers(job)
     assert answer.samples.seconds and answer.samples.shares == {}
     assert end.error == "latency groups=16 raised after its rounds RuntimeError: out of luck" and not end.bad_input
@@ -171,7 +171,7 @@ def test_a_process_that_dies_is_said(models, env, monkeypatch):
         lambda *_: workloads.WorkloadFacts(params=1, macs=1, floor=workloads.roofline.floor([], None)),
     )
     with pytest.raises(Failed, match="a timing process ended with exit code 3"):
-        launcher.measure(of_model(models("Dies")), "cpu", 2, 5.0, False, env)
+        launcher.measure(of_model(models("Dies")), "cpu", 2, 1.0, False, env)
 
 
 def test_an_interruption_keeps_the_launches_before_it(env, monkeypatch):
@@ -191,19 +191,19 @@ def test_an_interruption_keeps_the_launches_before_it(env, monkeypatch):
 
 def test_an_input_that_the_model_refuses(models, env):
     with pytest.raises(InputError, match=r"latency timed_models:Chatty cannot be run: RuntimeError"):
-        launcher.measure(of_model(models("Chatty"), shape=(1, 2)), "cpu", 1, 5.0, False, env)
+        launcher.measure(of_model(models("Chatty"), shape=(1, 2)), "cpu", 1, 1.0, False, env)
 
 
 def test_a_process_that_dies_keeps_what_it_had_answered(models, env):
     # As when the device is lost: the process that trains ends without a word, after inference was timed.
-    found = launcher.measure(of_model(models("DiesInTraining"), ["latency", "step"]), "cpu", 2, 5.0, False, env)
+    found = launcher.measure(of_model(models("DiesInTraining"), ["latency", "step"]), "cpu", 2, 1.0, False, env)
     assert "a timing process ended with exit code 4" in found.stopped
     assert len(found.of(0)) == 1 and found.of(1) == []
 
 
 def test_a_model_that_cannot_be_trained(models, env):
     with pytest.raises(InputError, match="has no trainable parameters: time latency or throughput"):
-        launcher.measure(of_model(models("Frozen"), ["step"]), "cpu", 1, 5.0, False, env)
+        launcher.measure(of_model(models("Frozen"), ["step"]), "cpu", 1, 1.0, False, env)
 
 
 def test_no_room_for_repetitions(env):

@@ -14,6 +14,8 @@ from melcnn.kernels import grouped_conv
 from tests.docs.test_columns import check
 from tests.helpers.machines import FakeMachine
 
+pytestmark = pytest.mark.slow
+
 WHAT = ["stacks", "front-end", "study", "baselines", *["convolutions"] * (grouped_conv.kernels("cpu") == "melcnn")]
 TINY = ["n_mels=16", "channels=8", "hop_length=800", "n_fft=256", "batch_size=16", "groups=1,2"]
 

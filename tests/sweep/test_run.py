@@ -149,6 +149,7 @@ def without_times(path):
         return [{k: v for k, v in row.items() if "time" not in k} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_undisturbed_table(corpus, tmp_path):
     def arguments(name):
         return [*COMMAND, "--data", corpus, "--seeds", "3", "--epochs", "8",
