@@ -94,6 +94,7 @@ def test_without_a_word_on_going_on(capsys):
     assert exit.value.code == 130 and capsys.readouterr().err == "melbench: interrupted: 3 of 4 networks finished\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_keeps_all_that_it_says_is_finished(corpus, tmp_path, number, code):
     runs = tmp_path / "runs"

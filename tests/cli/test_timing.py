@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_time_a_grid(melbench, folder):
     command = (
-        "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --max-time 1 --csv times.csv --json"
+        "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --max-time 2 --csv times.csv --json"
     )
     code, out, err = melbench(*command.split())
     assert code == 0, err
