@@ -36,7 +36,7 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """However long a worker takes to come up, and what is told to arrive."""
-    for name in ("PATIENCE_SECONDS", "LISTEN_SECONDS"):
+    for name in ("PATIENCE_SECONDS", "REPORT_SECONDS"):
         monkeypatch.setattr(f"bench.executors.ray.{name}", PATIENCE_SECONDS)
 
 
