@@ -93,17 +93,20 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     try:
         with open_file(path) as file:
-            start = file.read(8)
+            start = file.read(9)
     except OSError as error:
         raise InputError(f"the checkpoint {path} cannot be read ({error.strerror})") from None
+    # Eight bytes for the header's length, then JSON. The lowest of these bytes may be 0x80, with which pickles begin.
+    header_bytes = int.from_bytes(start[:8], "little")
+    is_safetensors = header_bytes <= MAX_HEADER_BYTES and start[8:] == b"{"
     # A zip (torch.save) or a pickle protocol mark: either could run code when loaded.
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+    if not is_safetensors and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"):
         raise InputError(
             f"{path} is a pickled file, which could execute code, and was not opened: give a checkpoint written by "
             "'melbench train'"
         )
     try:
-        if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
+        if header_bytes > MAX_HEADER_BYTES:
             raise ValueError(f"its header is longer than {MAX_HEADER_BYTES:,} bytes")
         with safetensors.safe_open(path, framework="pt") as file:
             return _rebuild(path, file)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from melcnn.data.audio import SAMPLE_RATE, clips_of
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
 from melcnn.inference import logits
@@ -16,16 +17,27 @@ if TYPE_CHECKING:
     from melcnn.checkpoint import Checkpoint
 
 
-def predict(checkpoint: "Checkpoint", waveforms: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
+def predict(
+    checkpoint: "Checkpoint",
+    waveforms: np.ndarray | torch.Tensor,
+    device: str | torch.device = "cpu",
+    sample_rate: int = SAMPLE_RATE,
+) -> np.ndarray:
     """Return the probabilities of the checkpoint's words.
 
     Args:
-        waveforms: int16 `(clips, samples)`.
+        waveforms: `(clips, samples)`, int16 or floating point in -1 to 1. A shorter one than a second is zero-padded,
+            of a longer one the loudest second is taken.
+        sample_rate: of the waveforms, in Hz; they are resampled if the network expects another.
 
     Returns:
         float32 `(clips, words)`.
+
+    Raises:
+        InputError: for waveforms of another type, shape or range.
     """
-    x = log_mel(waveforms, checkpoint.trial.front_end, device)
+    front_end = checkpoint.trial.front_end
+    x = log_mel(clips_of(waveforms, sample_rate, front_end.sample_rate), front_end, device)
     network = checkpoint.network.to(device)
     return logits(network, x)[0].softmax(-1).cpu().numpy()  # Here the host waits for the device.
 
@@ -87,5 +99,5 @@ def evaluate(
         names=clips.names[part].tolist(),
         speakers=clips.speakers[part].tolist(),
         labels=clips.labels[part],
-        probabilities=predict(checkpoint, clips.waveforms[part], device),
+        probabilities=predict(checkpoint, clips.waveforms[part], device, clips.sample_rate),
     )

@@ -165,7 +165,7 @@ def _row(
         epochs=_rounded(statistics.mean(r.kept_epoch for r in records)),
         epoch_time_s=_rounded(epoch_time),
         kernels=" + ".join(sorted({r.kernels for r in records})),
-        device=" + ".join(sorted({r.environment.device for r in records} | timed_on)),
+        device=" + ".join(sorted({r.environment.device for r in records} | (timed_on if epoch_time else set()))),
         max_epochs=trial.training.epochs,
         target=target,
         reached_target=len(to_target) if clocked else None,

@@ -61,7 +61,8 @@ class ConvolutionRow(Shape):
         direction: forward, or training, which is forward and backward.
         macs: as `macs_a_clip`.
         speed_ratio: torch's time to ours, the median over rounds with its interval.
-        torch_times_floor, melbench_times_floor: the time in units of the least that the device needs for it.
+        torch_times_floor, melbench_times_floor: the time in units of the least that the device needs for it; None if
+            the device's peaks were measured on a busy machine.
         chosen: the kernels that melbench uses for it here.
     """
 
@@ -72,8 +73,8 @@ class ConvolutionRow(Shape):
     speed_ratio: float
     speed_ratio_low95: float
     speed_ratio_high95: float
-    torch_times_floor: float
-    melbench_times_floor: float
+    torch_times_floor: float | None
+    melbench_times_floor: float | None
     chosen: str
     device: str
 
@@ -144,8 +145,8 @@ def _row(shape: Shape, direction: str, device: str, name: str, top: Peaks, clock
         speed_ratio=significant(ratio),
         speed_ratio_low95=significant(low),
         speed_ratio_high95=significant(high),
-        torch_times_floor=significant(times["torch"] / floor),
-        melbench_times_floor=significant(times["melbench"] / floor),
+        torch_times_floor=None if top.disturbed else significant(times["torch"] / floor),
+        melbench_times_floor=None if top.disturbed else significant(times["melbench"] / floor),
         chosen=_chosen(shape, direction, device),
         device=name,
     )
@@ -208,7 +209,7 @@ def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
                 f"{row.torch_time_s * 1e3:.3g} ms",
                 f"{row.melbench_time_s * 1e3:.3g} ms",
                 f"{row.speed_ratio:.2f} ({row.speed_ratio_low95:.2f} to {row.speed_ratio_high95:.2f})",
-                f"{row.torch_times_floor:.3g} / {row.melbench_times_floor:.3g}",
+                " / ".join(f"{n:.3g}" for n in (row.torch_times_floor, row.melbench_times_floor) if n is not None),
                 row.chosen,
             ]
             for row in rows

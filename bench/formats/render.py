@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -97,13 +97,15 @@ def _values(sheet: Sheet) -> list[dict[str, Any]]:
     ]
 
 
-def to_csv(sheet: Sheet) -> str:
-    """Return the records as CSV, one line each: text as `escaping.spreadsheet` gives it, None and non-finite numbers
-    empty.
+def to_csv(sheet: Sheet, escape: Callable[[str], str] = escaping.spreadsheet) -> str:
+    """Return the records as CSV, one line each; None and non-finite numbers are empty cells.
+
+    Args:
+        escape: applied to text; by default no spreadsheet takes a cell for a formula.
     """
 
     def cell(value: object) -> object:
-        return escaping.spreadsheet(value) if isinstance(value, str) else value
+        return escape(value) if isinstance(value, str) else value
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

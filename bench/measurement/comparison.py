@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.measurement import reference, workloads
-from bench.measurement.measurements import Measurement, Samples, calm_log_ratios
+from bench.measurement.measurements import Measurement, Samples
 from bench.system.environment import Environment
 from bench.timing.verdicts import (
     EFFECT,
@@ -82,7 +82,8 @@ def _compare(label: str, a: Sequence[Samples], b: Sequence[Samples], effect: flo
         raise InputError(f"{label} was timed without reference work: measure with 'melbench time -o FILE'")
     if not (a and b):
         raise InputError(f"{label} has no samples in {'A' if not a else 'B'}: measure it again")
-    times = [statistics.mean(statistics.median(one.seconds) for one in side) for side in (a, b)]
+    *counted, _ = _counted(a, b)
+    times = [statistics.mean(statistics.median(one.seconds) for one in side) for side in counted]
     return ComparedWorkload(label, judge(a, b, effect), *times)
 
 
@@ -91,11 +92,17 @@ def judge(a: Sequence[Samples], b: Sequence[Samples], effect: float = EFFECT) ->
 
     If fewer than `FEWEST_LAUNCHES` of either remain, the ratio is of all launches and the verdict UNCLEAR.
     """
-    calm_a, calm_b = calm_log_ratios(a), calm_log_ratios(b)
-    if min(len(calm_a), len(calm_b)) >= FEWEST_LAUNCHES:
-        return compare_launches(calm_a, calm_b, effect)
-    all_a, all_b = ([log for one in side if (log := one.log_to_reference) is not None] for side in (a, b))
-    return replace(compare_launches(all_a, all_b, effect), verdict=UNCLEAR)
+    *counted, enough = _counted(a, b)
+    logs_a, logs_b = ([log for one in side if (log := one.log_to_reference) is not None] for side in counted)
+    found = compare_launches(logs_a, logs_b, effect)
+    return found if enough else replace(found, verdict=UNCLEAR)
+
+
+def _counted(a: Sequence[Samples], b: Sequence[Samples]) -> tuple[Sequence[Samples], Sequence[Samples], bool]:
+    """Return the samples of A and B that count, and whether these are enough for a verdict."""
+    calm_a, calm_b = ([one for one in side if not one.held_up] for side in (a, b))
+    enough = min(len(calm_a), len(calm_b)) >= FEWEST_LAUNCHES
+    return (calm_a, calm_b, True) if enough else (a, b, False)
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:

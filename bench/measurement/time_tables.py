@@ -33,7 +33,8 @@ class TimeRow(BaseModel):
         device_time_s: by CUDA events.
         busy_time_s: by the profiler.
         clips: of one call.
-        floor_time_s: the least that its operators (torch's, where ours do several in one) need on this device.
+        floor_time_s: the least that its operators (torch's, where ours do several in one) need on this device; None,
+            like what follows from it, if the device's peaks were measured on a busy machine.
         times_floor: how many times that it takes.
         kernels: torch, or melcnn where these are the faster.
         peak_bytes: memory above what was in use, the largest of the launches.
@@ -69,8 +70,8 @@ class TimeRow(BaseModel):
     device_time_s: float | None
     busy_time_s: float | None
     clips_per_s: float
-    floor_time_s: float
-    times_floor: float
+    floor_time_s: float | None
+    times_floor: float | None
     bound_by: str
     peak_bytes: int | None
     energy_j: float | None
@@ -99,6 +100,7 @@ def _row(work: Workload, samples: Sequence[Samples], index: int, measurement: Me
     every = np.concatenate([one.seconds for one in samples])
     device_times = [statistics.median(one.device_seconds) for one in samples if one.device_seconds]
     busy = _mean([one.busy_seconds for one in samples])
+    floor, unknown = facts.floor.seconds, measurement.ceilings.disturbed
     trial = work.trial
     # The front-end is of no network.
     network = trial.model if trial and work.what != "front-end" else None
@@ -127,9 +129,9 @@ def _row(work: Workload, samples: Sequence[Samples], index: int, measurement: Me
         device_time_s=significant(_mean(device_times)),
         busy_time_s=significant(busy),
         clips_per_s=significant(work.clips / time),
-        floor_time_s=significant(facts.floor.seconds),
-        times_floor=significant(time / facts.floor.seconds) if facts.floor.seconds else 0.0,
-        bound_by=roofline.bound(facts.floor, time, busy, on_gpu=bool(device_times)),
+        floor_time_s=None if unknown else significant(floor),
+        times_floor=None if unknown else significant(time / floor) if floor else 0.0,
+        bound_by="" if unknown else roofline.bound(facts.floor, time, busy, on_gpu=bool(device_times)),
         peak_bytes=max((one.peak_bytes for one in samples if one.peak_bytes is not None), default=None),
         energy_j=significant(_mean([one.energy_joules for one in samples])),
         # Of the sample, which may hold several calls.
@@ -204,7 +206,7 @@ def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
         "cold": lambda row: _seconds(row.cold_time_s),
         "clips/s": lambda row: f"{row.clips_per_s:,.0f}",
         "floor": lambda row: _seconds(row.floor_time_s),
-        "x floor": lambda row: f"{row.times_floor:.1f}",
+        "x floor": lambda row: "" if row.times_floor is None else f"{row.times_floor:.1f}",
         "bound by": lambda row: row.bound_by,
         "peak memory": lambda row: "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f} MB",
         "energy": lambda row: "" if row.energy_j is None else f"{row.energy_j:.3g} J",
@@ -226,6 +228,12 @@ def times(measurement: Measurement) -> Sheet:
     of = found[0].model if found and found[0].model else ""
     top = measurement.ceilings
     copies = ", ".join(f"{rate / 1e9:.3g} GB/s at {_bytes(size)}" for size, rate in top.bytes_per_second.items())
+    floor = (
+        "no floor, because other processes held up the measurement of the device's peaks: time it on a quiet machine"
+        if top.disturbed
+        else "floor: the least that its operators need, one after another, at "
+        f"{top.flops_per_second / 1e9:,.3g} GFLOP/s (matmul), {copies} (copies), and {_seconds(top.launch_seconds)} a launch"
+    )
     return Sheet(
         title=f"times{f' of {of}' if of else ''} ({launches} launches), {measurement.environment.device}",
         headings=headings,
@@ -233,9 +241,7 @@ def times(measurement: Measurement) -> Sheet:
         records=[row.model_dump() for row in found],
         note=(
             "± is the 95% interval of the mean over launches; x first: to the first of its kind and batch, in the same "
-            "rounds; floor: the least that its operators need, one after "
-            f"another, at {top.flops_per_second / 1e9:,.3g} GFLOP/s (matmul), {copies} (copies), and "
-            f"{_seconds(top.launch_seconds)} a launch"
+            f"rounds; {floor}"
         ),
         spare=_SPARE,
     )

@@ -95,7 +95,7 @@ def page(gathered: ReportInput, command: str) -> str:
         environments=_environments(gathered),
         commands=[*shell_commands.again(gathered.chapters), command],
         attribution=_attribution(gathered),
-        specs=_packed({name: figure.spec for name, figure in figures.items()}),
+        specs=_packed({name: _for_download(figure) for name, figure in figures.items()}),
         most_in_table=MOST_IN_TABLE,
         sort_value=sort_value,
         csv_link=_csv_link,
@@ -270,6 +270,12 @@ def _file(name: str) -> str:
 def _script() -> str:
     bundle = vl_convert.javascript_bundle(_file("page.js"))
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _for_download(figure: Figure) -> dict[str, Any]:
+    """Return a figure's specification with data that a spreadsheet may open: the page offers them as they are."""
+    (name,) = figure.spec["datasets"]
+    return figure.spec | {"datasets": {name: to_csv(Sheet("", [], [], figure.points))}}
 
 
 def _packed(content: object) -> str:

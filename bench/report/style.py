@@ -12,6 +12,7 @@ from typing import Any
 import altair as alt
 
 from bench.formats import Point, Sheet, to_csv
+from melcnn.errors import visible
 
 # What the study's series are called in every figure; more may follow, as in "the study (validation)".
 STUDY = "the study"
@@ -193,12 +194,13 @@ def finished(chart: alt.TopLevelMixin, style: Style) -> dict[str, Any]:
 
 
 def _data(points: Sequence[Point]) -> alt.InlineData:
-    """Return points as CSV, a third as long as JSON; a page also offers them so."""
+    """Return points as CSV, which is a third as long as JSON."""
     kinds = {int: "number", float: "number"}
     # As a number what is missing makes no mark, as a text it would stand at nought.
     parse = {
         name: next((kinds.get(type(point[name]), "string") for point in points if point[name] is not None), "number")
         for name in points[0]
     }
-    text = to_csv(Sheet("", [], [], points))
+    # A chart shows text as it is; the apostrophe before a formula is for spreadsheets (`bench.report.page` adds it).
+    text = to_csv(Sheet("", [], [], points), escape=visible)
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))

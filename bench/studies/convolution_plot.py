@@ -37,8 +37,9 @@ def picture(rows: Sequence[ConvolutionRow], path: Path) -> None:
         for by, seconds in (
             ("torch", row.torch_time_s),
             ("melbench", row.melbench_time_s),
-            ("floor", row.torch_time_s / row.torch_times_floor),
+            ("floor", row.torch_times_floor and row.torch_time_s / row.torch_times_floor),
         )
+        if seconds is not None
     ]
     legend = keys(points, "by", PAPER)
     log = alt.Scale(type="log", nice=False, padding=8)

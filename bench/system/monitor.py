@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict
 
-THREADS = Path("/proc/self/task")
 CPU_INFO = Path("/proc/cpuinfo")
 STATUS = Path("/proc/self/status")
 MEMORY = Path("/proc/meminfo")
@@ -58,19 +57,6 @@ def conditions(device: str) -> Conditions:
         else None,
         throttle=(_nvml(_throttle_reasons) or []) if on_gpu else [],
     )
-
-
-def run_queue_wait() -> float:
-    """Return the seconds for which this process's threads were ready and had no core; 0 where the system does not tell.
-
-    The second number of Linux's /proc/PID/task/TID/schedstat, in nanoseconds, summed over threads.
-    """
-    total = 0
-    for thread in _unless_missing(lambda: os.listdir(THREADS)) or []:
-        # A thread may have ended meanwhile.
-        with contextlib.suppress(OSError), open(f"{THREADS}/{thread}/schedstat", "rb") as file:
-            total += int(file.read().split()[1])
-    return total * 1e-9
 
 
 class PeakMemory:

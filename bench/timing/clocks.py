@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.system.monitor import run_queue_wait
+from melcnn.scheduling import run_queue_wait
 
 OVERHEAD_READINGS = 101  # of an empty call; odd, so that the median is a reading
 

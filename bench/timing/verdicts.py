@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.stats.intervals import difference_interval, median_interval
 from bench.timing.timer import Series
+from melcnn.scheduling import DISTURBED
 
 # The smallest effect of interest: a ratio within 1 / 1.02 to 1.02 is the same speed.
 EFFECT = 0.02
@@ -20,9 +21,7 @@ FASTER, SLOWER, SAME, UNCLEAR = "FASTER", "SLOWER", "SAME", "UNCLEAR"
 # Processes differ by more than their rounds do: where memory lies, which kernels were chosen.
 FEWEST_LAUNCHES = 5
 
-# A round in which a thread waited for a core for longer than this share of the call was disturbed by
-# another process. Such rounds are left out while enough others remain.
-DISTURBED = 0.01
+# Rounds that another process disturbed are left out while enough others remain.
 FEWEST_UNDISTURBED = 20
 # Beyond this share of disturbed rounds the machine was busy. What others compute beside us then slows different
 # work by different amounts, for minutes at a time: a ratio to reference work was seen to move by 6%.

@@ -17,6 +17,7 @@ import numpy as np
 from melcnn.errors import InputError, first_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torchaudio.transforms import Resample
 
 SAMPLE_RATE = 16_000
@@ -38,6 +39,10 @@ _STARTS = re.compile(
 
 # The resampling filter grows with the reduced rate: 441 for 44.1 kHz, but 44101 for 44101 Hz (5 GB).
 MAX_RATIO = 1_000
+
+
+# The largest floating-point sample: resampling overshoots 1 by some hundredths; more was never scaled to -1 to 1.
+MAX_PEAK = 2.0
 
 
 class BadAudio(InputError):
@@ -112,7 +117,7 @@ def decode(content: bytes) -> Decoded:
             raise BadAudio("holds values that are not numbers")
         if rate != SAMPLE_RATE:
             waveform = resample(waveform, rate)
-        samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+        samples = _as_int16(waveform)
     if not samples.any():
         raise BadAudio("is all zeros")
     return Decoded(samples, rate, frames.shape[1])
@@ -182,20 +187,65 @@ def loudest_stretch(waveform: np.ndarray, samples: int = SAMPLES) -> np.ndarray:
     return waveform[start : start + samples]
 
 
-def resample(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """Resample a waveform (float, `rate` Hz) to 16 kHz by torchaudio's windowed-sinc filter."""
+def clips_of(waveforms: "np.ndarray | Tensor", rate: int = SAMPLE_RATE, target_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Return one-second clips of waveforms in memory, by the rules that `read_clip` has for files.
+
+    Args:
+        waveforms: `(clips, samples)`, int16, or floating point in -1 to 1; shorter ones than a second are zero-padded,
+            of longer ones the loudest second is taken.
+        rate, target_rate: of the waveforms and of the clips, in Hz.
+
+    Returns:
+        int16 `(clips, target_rate)`.
+
+    Raises:
+        InputError: for another type or shape, and for values that are not finite or out of range.
+    """
+    array = np.asarray(waveforms.detach().cpu() if hasattr(waveforms, "detach") else waveforms)
+    if array.ndim != 2:
+        hint = ": give one waveform as waveform[None]" if array.ndim == 1 else ": mix channels down to one first"
+        raise InputError(f"waveforms must be (clips, samples), not {array.shape}{hint}")
+    if not array.shape[1]:
+        raise InputError("waveforms without samples: give some audio")
+    if array.dtype != np.int16:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise InputError(
+                f"waveforms must be int16, or floating point in -1 to 1, not {array.dtype}: convert them first"
+            )
+        peak = float(np.abs(array).max(initial=0.0))
+        if not peak <= MAX_PEAK:
+            raise InputError(
+                "waveforms hold values that are not finite: leave them out"
+                if not math.isfinite(peak)
+                else f"floating-point waveforms must be in -1 to 1, but reach {peak:g}: divide int16 samples by 32768"
+            )
+    if rate != target_rate:
+        scale = 32768.0 if array.dtype == np.int16 else 1.0
+        array = resample(np.asarray(array, np.float64) / scale, rate, target_rate)
+    clips = array if array.dtype == np.int16 else _as_int16(array)
+    return clips if clips.shape[1] == target_rate else np.stack([fit_length(clip, target_rate) for clip in clips])
+
+
+def _as_int16(waveform: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def resample(waveform: np.ndarray, rate: int, target_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Resample waveforms (float `(..., samples)`, `rate` Hz) by torchaudio's windowed-sinc filter."""
     import torch
 
-    return _resampler(rate)(torch.from_numpy(waveform).double()).numpy()
+    if rate < 1 or rate // math.gcd(rate, target_rate) > MAX_RATIO:
+        raise InputError(f"waveforms of {rate} Hz cannot be resampled: convert them to a usual rate, such as 16000 Hz")
+    return _resampler(rate, target_rate)(torch.from_numpy(waveform).double()).numpy()
 
 
 @lru_cache
-def _resampler(rate: int) -> "Resample":
+def _resampler(rate: int, target_rate: int) -> "Resample":
     import torch
     from torchaudio.transforms import Resample
 
     # In float64, so that rounding to int16 gives the same clip on each machine.
-    return Resample(rate, SAMPLE_RATE, dtype=torch.float64)
+    return Resample(rate, target_rate, dtype=torch.float64)
 
 
 def _cut_short(content: bytes) -> bool:

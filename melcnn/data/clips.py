@@ -71,6 +71,13 @@ class ClipSet:
     fold: Fold | None = None
     whole: str = ""
 
+    def __post_init__(self) -> None:
+        if self.waveforms.dtype != np.int16 or self.waveforms.ndim != 2:
+            raise InputError(
+                f"waveforms of a clip set must be int16 (clips, samples), not {self.waveforms.dtype} "
+                f"{self.waveforms.shape}: melcnn.data.audio.clips_of converts them"
+            )
+
     def __len__(self) -> int:
         return len(self.labels)
 

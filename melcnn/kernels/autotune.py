@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes  # torch has no 
 from melcnn import files, native
 from melcnn.errors import first_line
 from melcnn.files import cache_folder
+from melcnn.scheduling import DISTURBED, run_queue_wait
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,15 @@ Candidates = Mapping[str, Callable[[], object]]
 
 
 class Choice(TypedDict):
-    """The chosen candidate, and the seconds of each one: the median over rounds."""
+    """The chosen candidate, and the seconds of each one: the median over rounds.
+
+    Attributes:
+        disturbed: other processes held up half of the rounds or more.
+    """
 
     chosen: str
     seconds: dict[str, float]
+    disturbed: bool
 
 
 _known: dict[Key, str] = {}
@@ -79,7 +85,8 @@ def _measured(key: Key, candidates: Callable[[], Candidates], device: str) -> st
             found = measure(candidates(), device)
     finally:
         _measuring.now = False
-    _store(key, found)
+    if not found["disturbed"]:  # Else the next process measures again.
+        _store(key, found)
     return found["chosen"]
 
 
@@ -118,11 +125,15 @@ def measure(candidates: Candidates, device: str = "cpu") -> Choice:
                 raise
             _warn(f"kernels of {name} fail and are not used: {first_line(error)}")
     found: dict[str, list[float]] = {name: [] for name in calls}
-    begin = time.perf_counter()
-    while len(next(iter(found.values()))) < MAX_ROUNDS:
+    disturbed: list[bool] = []
+    begin = now = time.perf_counter()
+    while len(disturbed) < MAX_ROUNDS:
+        waited, start = run_queue_wait(), now
         for name in found:
             found[name].append(seconds(candidates[name], calls[name]))
-        if time.perf_counter() - begin > SECONDS and len(found[name]) >= MIN_ROUNDS:
+        now = time.perf_counter()
+        disturbed.append(run_queue_wait() - waited > DISTURBED * (now - start))
+        if now - begin > SECONDS and len(disturbed) >= MIN_ROUNDS:
             break
     first, *others = found
     ratios = {
@@ -133,6 +144,7 @@ def measure(candidates: Candidates, device: str = "cpu") -> Choice:
     return {
         "chosen": best if ratios and ratios[best] < MARGIN else first,
         "seconds": {name: statistics.median(times) for name, times in found.items()},
+        "disturbed": 2 * sum(disturbed) >= len(disturbed),
     }
 
 
@@ -145,7 +157,7 @@ def _stored(key: Key) -> str | None:
 
 
 def _store(key: Key, found: Choice) -> None:
-    text = json.dumps({"key": key, **found})
+    text = json.dumps({"key": key, "chosen": found["chosen"], "seconds": found["seconds"]})
     try:
         files.make_folder(_path(key).parent)
         files.write_whole(_path(key), lambda file: file.write(text.encode()))

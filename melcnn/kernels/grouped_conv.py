@@ -119,20 +119,22 @@ def _decide(
 
 
 def set_kernels(layer: nn.Conv1d, kernels: str | None) -> nn.Conv1d:
-    """Make a layer compute by torch's kernels ("torch") or by the faster ones, and return it.
-
-    It must not change its stride, padding, dilation and groups afterwards.
-    """
+    """Make a layer compute by torch's kernels ("torch") or by the faster ones, and return it."""
     # `nn.Conv1d.forward` calls this private method with the input, the weight and the bias. Only by replacing it does
     # the layer stay an `nn.Conv1d` by type, as some counters and tools require.
     if kernels == "torch":
         layer.__dict__.pop("_conv_forward", None)
-    elif layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-        (stride,), (padding,), (dilation,) = layer.stride, layer.padding, layer.dilation
-        layer.__dict__["_conv_forward"] = functools.partial(
-            grouped_conv1d, stride=stride, padding=padding, dilation=dilation, groups=layer.groups
-        )
+    else:
+        layer.__dict__["_conv_forward"] = functools.partial(_forward, layer)
     return layer
+
+
+def _forward(layer: nn.Conv1d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Read at each call: a user may change them.
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return nn.Conv1d._conv_forward(layer, x, weight, bias)
+    (stride,), (padding,), (dilation,) = layer.stride, layer.padding, layer.dilation
+    return grouped_conv1d(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=layer.groups)
 
 
 @_constant

@@ -52,6 +52,13 @@ def test_the_device_names_what_trained_and_what_timed():
     assert row.device == " + ".join(sorted(["Some GPU", collect("cpu").device]))
 
 
+def test_a_row_that_was_not_timed_names_no_timing_machine():
+    elsewhere = collect("cpu").model_copy(update={"device": "Some GPU"})
+    records = [trial_record(trial=configure(groups=groups), environment=elsewhere) for groups in (1, 2)]
+    timed, untimed = summary.rows(records, timing_record(configure(groups=1)))
+    assert timed.device != "Some GPU" and untimed.device == "Some GPU" and untimed.epoch_time_s is None
+
+
 def test_settings_that_are_not_the_defaults_are_named():
     sheet = summary.sheet(summary.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
     assert (

@@ -114,6 +114,9 @@ def test_launches_that_others_held_up_do_not_count():
     calm = comparison.judge(measured().of(0), slowed.of(0))
     # Launches at 0, 1 ... 4 thousandths against -2 ... 2: a ratio of 1.002 and an interval of less than 0.5%.
     assert calm.verdict == "SAME" and calm.ratio == pytest.approx(1.002, abs=1e-4)
+    # The times are of the launches that count: medians 2.45 (1 + k / 1000), for A k is -2 ... 2, for B 0 ... 4.
+    (shown, _) = comparison.stored(measured(), slowed, 0.02)
+    assert (shown.time_a, shown.time_b) == pytest.approx((2.45, 2.45 * 1.002))
     # Without two more launches four are left, and the ratio is of all.
     few = comparison.judge(measured().of(0), slowed.of(0)[:6])
     assert few.verdict == "UNCLEAR" and few.ratio > 1.2
@@ -349,3 +352,12 @@ def test_files_that_hold_what_no_measurement_does(tmp_path, content, says):
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(InputError, match=says):
         reader.read(tmp_path / "m.json")
+
+
+def test_there_is_no_floor_of_a_busy_machine():
+    busy = measured()
+    busy = busy.model_copy(update={"ceilings": busy.ceilings.model_copy(update={"disturbed": True})})
+    (row, *_) = time_tables.rows(busy)
+    assert (row.floor_time_s, row.times_floor, row.bound_by) == (None, None, "")
+    sheet = time_tables.times(busy)
+    assert not {"floor", "x floor", "bound by"} & set(sheet.headings) and "no floor, because" in sheet.note

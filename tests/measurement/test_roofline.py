@@ -1,3 +1,6 @@
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +8,8 @@ from torch import nn
 from bench.measurement import builders, peaks, roofline, workloads
 from bench.measurement.peaks import Peaks
 from bench.measurement.roofline import ARITHMETIC, LAUNCHES, MEMORY, OperatorTraffic, floor, operations
+from bench.system import environment
+from bench.timing.clocks import Reading
 from melcnn import configure
 from tests.helpers.machines import FakeMachine
 
@@ -122,8 +127,6 @@ def test_facts_of_an_epoch_are_those_of_its_steps():
 
 
 def test_ceilings_are_measured_once_a_machine(monkeypatch, tmp_path):
-    from bench.system import environment
-
     monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
     measured = []
 
@@ -158,3 +161,27 @@ def test_a_ceiling_is_the_best_of_its_tries(monkeypatch):
     assert found.flops_per_second == pytest.approx(2 * max(peaks.MATMUL_SIZES["cpu"]) ** 3 / 0.5)
     assert found.bytes_per_second == {size: size / 0.5 for size in peaks.COPY_BYTES["cpu"]}
     assert found.launch_seconds == pytest.approx(0.5 / peaks.LAUNCHES)
+
+
+def measured_with(waits):
+    """Return peaks of a machine on which every call takes a second; try n waits `waits(n)` seconds for a core."""
+    numbers = itertools.count()
+    clock = SimpleNamespace(read=lambda call, calls=1: Reading(1.0 if (n := next(numbers)) % 2 else 0.5, waits(n)))
+    return peaks.measure("cpu", clock)
+
+
+def test_peaks_are_of_undisturbed_tries():
+    # Every second try takes 0.5 s, but it waited for a core for 6 ms, more than 1%: the seconds of the others count.
+    found = measured_with(lambda number: 0.006 * (number % 2 == 0))
+    assert found.flops_per_second == pytest.approx(2 * max(peaks.MATMUL_SIZES["cpu"]) ** 3) and not found.disturbed
+    assert measured_with(lambda number: 0.004).launch_seconds == pytest.approx(0.5 / peaks.LAUNCHES)
+    assert measured_with(lambda number: 0.02).disturbed
+
+
+def test_peaks_of_a_busy_machine_are_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("MELBENCH_CACHE", str(tmp_path))
+    found = [TOP.model_copy(update={"disturbed": True}), TOP]
+    monkeypatch.setattr(peaks, "measure", lambda device, clock: found.pop(0))
+    env = environment.collect("cpu")
+    assert peaks.device_peaks(env, "cpu").disturbed
+    assert peaks.device_peaks(env, "cpu") == peaks.device_peaks(env, "cpu") == TOP

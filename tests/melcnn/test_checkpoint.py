@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,3 +168,34 @@ def test_checkpoints_of_somebodys_making(saved, spoil, message):
     with pytest.raises(InputError, match=message) as caught:
         load_checkpoint(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_of_any_length(trained, tmp_path):
+    # The library pads headers to a multiple of eight: in 32 lengths in a row the lowest byte takes all its values.
+    lowest = set()
+    for padding in range(0, 256, 8):
+        path = tmp_path / f"{padding}.safetensors"
+        save_checkpoint(replace(trained[0], dataset="x" * padding), path)
+        lowest.add(path.read_bytes()[0])
+        assert load_checkpoint(path).dataset == "x" * padding
+    assert lowest == set(range(0, 256, 8)) and 0x80 in lowest
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_is_not_opened(tmp_path, protocol):
+    path = tmp_path / "a.safetensors"
+    for content in (Bomb(), {}, None, [0] * 1000, "x" * 4000):
+        path.write_bytes(pickle.dumps(content, protocol))
+        with pytest.raises(InputError, match="is a pickled file"):
+            load_checkpoint(path)
+
+
+def test_float_audio_is_heard_as_int16(trained, clips):
+    test = clips.waveforms[clips.split("test")]
+    expected = predict(trained[0], test)
+    assert np.array_equal(predict(trained[0], test.astype(np.float32) / 32768), expected)
+    assert np.array_equal(predict(trained[0], torch.from_numpy(test) / 32768.0), expected)
+    quiet = np.pad(test, ((0, 0), (0, 16_000)))
+    assert np.array_equal(predict(trained[0], quiet), expected)
+    with pytest.raises(InputError, match="divide int16 samples by 32768"):
+        predict(trained[0], test.astype(np.float32))

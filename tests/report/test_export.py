@@ -148,3 +148,10 @@ def test_other_kinds_of_picture_are_one_line():
     with pytest.raises(InputError, match=r"^there are no pictures of kind '.gif': use .svg, .png or .pdf$"):
         image(spec, ".gif")
     assert Image.open(io.BytesIO(image(spec, ".png"))).format == "PNG"
+
+
+def test_words_stand_as_they_are(tmp_path):
+    # In a table for spreadsheets these two begin with an apostrophe; a picture computes nothing.
+    (confusion,) = [path for path in written(tmp_path, networks(("-yes", "=no"))) if path.name == "confusion.svg"]
+    assert re.findall(r">'?([-=](?:yes|no))<", confusion.read_text()) == ["-yes", "=no"] * 2
+    assert ">'" not in confusion.read_text()

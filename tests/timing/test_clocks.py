@@ -4,6 +4,7 @@ import torch
 from bench.system import monitor
 from bench.timing import clocks
 from bench.timing.clocks import CudaClock, HostClock, busy_seconds, covered
+from melcnn import scheduling
 from tests.helpers.machines import FakeMachine
 
 
@@ -75,10 +76,10 @@ def test_waiting_for_a_core_is_read_from_the_system(tmp_path, monkeypatch):
     for thread, waited in (("1", 2_000_000), ("2", 500_000)):
         (tmp_path / thread).mkdir()
         (tmp_path / thread / "schedstat").write_text(f"123 {waited} 7\n")
-    monkeypatch.setattr(monitor, "THREADS", tmp_path)
-    assert monitor.run_queue_wait() == pytest.approx(0.0025)
-    monkeypatch.setattr(monitor, "THREADS", tmp_path / "nowhere")
-    assert monitor.run_queue_wait() == 0.0
+    monkeypatch.setattr(scheduling, "THREADS", str(tmp_path))
+    assert scheduling.run_queue_wait() == pytest.approx(0.0025)
+    monkeypatch.setattr(scheduling, "THREADS", str(tmp_path / "nowhere"))
+    assert scheduling.run_queue_wait() == 0.0
 
 
 def test_conditions_of_a_system_that_tells_nothing(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from melcnn import InputError, read_clip
 from melcnn.data import audio
@@ -142,3 +143,60 @@ def test_a_file_without_an_end(monkeypatch, tmp_path):
     (tmp_path / "a.wav").write_bytes(bytes((3 << 20) + 1))
     with pytest.raises(InputError, match=r"a\.wav is larger than 3,145,728 bytes"):
         read_clip(tmp_path / "a.wav")
+
+
+SOUND = np.random.default_rng(0).integers(-20_000, 20_000, (2, 16_000)).astype(np.int16)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, torch.tensor, torch.from_numpy])
+def test_waveforms_in_memory_are_one_clip_whatever_their_type(kind):
+    scaled = SOUND.astype(np.float64) / 32768
+    made = audio.clips_of(kind(scaled))
+    # Half precision has 11 bits: below 2^15 it is off by at most 8.
+    assert made.dtype == np.int16 and np.abs(made.astype(int) - SOUND).max() <= (8 if kind is np.float16 else 0)
+    assert np.array_equal(audio.clips_of(torch.from_numpy(SOUND)), SOUND)
+
+
+def test_samples_beyond_full_scale_are_clipped():
+    assert audio.clips_of(np.array([[1.05, -1.05, 0.5]]))[0, :3].tolist() == [32767, -32768, 16384]
+
+
+def test_waveforms_are_made_a_second_long():
+    short, long = audio.clips_of(SOUND[:, :8000]), np.zeros((1, 48_000), np.float32)
+    assert np.array_equal(short[:, :8000], SOUND[:, :8000]) and not short[:, 8000:].any()
+    long[0, 20_000:36_000] = 0.25
+    assert audio.clips_of(long).tolist() == [[8192] * 16_000]
+
+
+def test_waveforms_are_resampled():
+    tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000) / 2
+    expected = np.rint(resample(tone, 8000) * 32768)
+    assert audio.clips_of(tone[None], rate=8000).tolist() == [expected.tolist()]
+    of_int16 = audio.clips_of(np.rint(tone[None] * 32768).astype(np.int16), rate=8000)
+    np.testing.assert_allclose(of_int16, expected[None], atol=2)
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "complaint"),
+    [
+        (SOUND[0], r"must be \(clips, samples\), not \(16000,\): give one waveform as waveform\[None\]"),
+        (SOUND[None], "mix channels down"),
+        (SOUND[:, :0], "without samples"),
+        (SOUND.astype(np.int32), "must be int16, or floating point in -1 to 1, not int32"),
+        (SOUND.astype(np.uint8), "not uint8"),
+        (SOUND > 0, "not bool"),
+        (SOUND.astype(np.float32), "must be in -1 to 1, but reach 20000: divide int16 samples by 32768"),
+        (np.full((1, 16_000), np.nan), "not finite"),
+        (np.full((1, 16_000), np.inf), "not finite"),
+        (np.zeros((1, 10), complex), "not complex128"),
+    ],
+)
+def test_waveforms_that_are_no_audio_are_refused(waveforms, complaint):
+    with pytest.raises(InputError, match=complaint):
+        audio.clips_of(waveforms)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 44_101_001])
+def test_rates_that_cannot_be_resampled(rate):
+    with pytest.raises(InputError, match="cannot be resampled"):
+        audio.clips_of(SOUND, rate)

@@ -1,5 +1,6 @@
 """The grouped convolution: the library's results and gradients, seen by compilers and counters, refused as clearly."""
 
+import copy
 import subprocess
 import sys
 
@@ -250,6 +251,12 @@ def test_a_layer_computes_by_ours_and_again_by_torchs(monkeypatch):
     assert torch.equal(layer(x), expected)
     assert calls == [{"stride": 2, "padding": 1, "dilation": 2, "groups": 2}]
     assert torch.equal(grouped_conv.set_kernels(layer, "torch")(x), expected) and len(calls) == 1
+    # What is changed later counts, in a copy too.
+    changed = copy.deepcopy(grouped_conv.set_kernels(layer, None))
+    changed.stride, changed.padding = (1,), (3,)
+    # 20 + 2 x 3 - 2 x (3 - 1) outputs
+    assert changed(x).shape == (3, 6, 22) and layer(x).shape == expected.shape
+    del calls[1:]
     padded = grouped_conv.set_kernels(torch.nn.Conv1d(4, 6, 3, padding="same"), None)
     assert padded(x).shape == (3, 6, 20) and len(calls) == 1
 
