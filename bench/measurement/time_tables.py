@@ -232,7 +232,8 @@ def times(measurement: Measurement) -> Sheet:
         "no floor, because other processes held up the measurement of the device's peaks: time it on a quiet machine"
         if top.disturbed
         else "floor: the least that its operators need, one after another, at "
-        f"{top.flops_per_second / 1e9:,.3g} GFLOP/s (matmul), {copies} (copies), and {_seconds(top.launch_seconds)} a launch"
+        f"{top.flops_per_second / 1e9:,.3g} GFLOP/s (matmul), {copies} (copies), and "
+        f"{_seconds(top.launch_seconds)} a launch"
     )
     return Sheet(
         title=f"times{f' of {of}' if of else ''} ({launches} launches), {measurement.environment.device}",
