@@ -22,8 +22,8 @@ PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0, "stop": 1500.0}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Run the tests in two processes unless -n or a debugger says otherwise; here, because `pytest bench` must not."""
-    alone = "PYTEST_XDIST_WORKER" in os.environ or config.getoption("usepdb")
+    """Run the tests in two processes, but not with -n, a debugger or --cov; here, because `pytest bench` must not."""
+    alone = "PYTEST_XDIST_WORKER" in os.environ or config.getoption("usepdb") or config.getoption("cov_source", None)
     if not alone and config.getoption("numprocesses", 0) is None:
         config.option.numprocesses, config.option.dist = 2, "worksteal"
         # Threads of torch that spin while they wait would take the cores of the other process: five times the time.

@@ -205,16 +205,21 @@ def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
 def timing_of(groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
     """Return the timing run that supplies each configuration's epoch time, by its canonical text.
 
-    It ran the kernels that trained the configuration; among several, the one with most configurations, then the latest.
+    It ran the kernels that trained the configuration; among several it is the one with most configurations, then with
+    most rounds, then the one of the machine that trained. No clock decides, because clocks go back.
     """
-    wanted = {group[0].trial.canonical(): {record.kernels for record in group} for group in groups}
+    wanted = {group[0].trial.canonical(): group for group in groups}
     found = {}
-    for canonical, kernels in wanted.items():
+    for canonical, group in wanted.items():
         runs = [timing for timing in timings if any(one.trial.canonical() == canonical for one in timing.timed)]
+        kernels, devices = {record.kernels for record in group}, {record.environment.device for record in group}
 
-        def worth(timing: TimingRecord, kernels: set[str] = kernels) -> tuple[bool, int, str]:
+        def worth(
+            timing: TimingRecord, kernels: set[str] = kernels, devices: set[str] = devices
+        ) -> tuple[bool, int, int, bool, str]:
             together = len(wanted.keys() & {one.trial.canonical() for one in timing.timed})
-            return timing.kernels in kernels, together, timing.finished_at
+            rounds = len(timing.timed[0].epoch_seconds)
+            return timing.kernels in kernels, together, rounds, timing.environment.device in devices, timing.file_name
 
         if runs:
             found[canonical] = max(runs, key=worth)

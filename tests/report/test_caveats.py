@@ -89,6 +89,14 @@ def test_a_timing_that_no_epoch_time_is_of_says_nothing():
     assert lines[0] == "no epoch times of groups=4" and lines[1].startswith("epoch times are of several timing runs")
 
 
+def test_no_clock_decides_which_run_an_epoch_time_is_of():
+    elsewhere = ENVIRONMENT.model_copy(update={"device": "Some GPU"})
+    long, short = timing_record(ONE), timing_record(ONE, seconds=(9.0,), finished_at="2030-01-01")
+    other = timing_record(ONE, environment=elsewhere, finished_at="2030-01-01")
+    for runs, expected in (([long, short], long), ([short, long], long), ([long, other], long), ([other, long], long)):
+        assert timing_of([seeds(ONE)], runs) == {ONE.canonical(): expected}
+
+
 def test_epoch_times_are_of_the_kernels_that_trained():
     melbenchs = timing_record(ONE, TWO, kernels="melcnn", finished_at="2026-03-01")  # later, and of others
     assert not said(seeds(ONE), seeds(TWO), timings=[melbenchs, timing_record(ONE, TWO)])

@@ -17,6 +17,11 @@ def test_holm_by_hand():
     assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == []
 
 
+def test_holms_values_never_fall():
+    # 4 x 0.005, 3 x 0.01, 2 x 0.03 = 0.06 and 1 x 0.04, which is raised to the 0.06 before it.
+    assert holm([0.04, 0.005, 0.03, 0.01]) == pytest.approx([0.06, 0.02, 0.06, 0.03])
+
+
 def test_what_is_kept_of_predictions():
     # Speakers a (two clips) and b (one). Clips right by speaker: seed 1: 2, 0; seed 2: 1, 1. Means 1.5, 0.5; the
     # variances over seeds 0.5 and 0.5, so noise = 1 / 9. Both seeds have 2 right: they vary less than that, and the
@@ -126,3 +131,23 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         low, high = crossed_interval(a, speakers)
         held[1] += low <= 0.95 <= high
     assert (held / 400 > 0.93).all() and (held / 400 < 0.995).all()
+
+
+def test_whole_trainings_that_differ_widen_an_interval():
+    # Two seeds on six speakers of five clips. The second seed errs on two more clips of each speaker than the first:
+    # right are 4, 4, 4, 5, 5, 5 and 2, 2, 2, 3, 3, 3 clips, in the mean 3, 3, 3, 4, 4, 4.
+    right = np.array([[4, 4, 4, 5, 5, 5], [2, 2, 2, 3, 3, 3]])
+    correct = np.array([[clip < n for n in seed for clip in range(5)] for seed in right], float)
+    speakers = [f"s{n}" for n in range(6) for _ in range(5)]
+    # p = 21 / 30. Over speakers: 6 / 5 x sum((y - 3.5)^2) = 6 / 5 x 6 x 0.25 = 1.8, which is less than with one clip
+    # more, 2.8 (and that is less than 30 p (1 - p) = 6.3).
+    p, over_speakers = 0.7, 2.8 / 30**2
+    # Of a seed on a speaker: variance of (4, 2) is 2, six times: 12 / 30^2. Of the seeds' sums 27 and 15: 72, six times
+    # as much. So trainings add (6 - 1) x noise / 2 seeds.
+    noise = 12 / 30**2 / 2
+    variance = over_speakers + 5 * noise
+    freedom = variance**2 / (over_speakers**2 / 5 + (6 * noise) ** 2 / 1)
+    effective = min(60, p * (1 - p) / variance * (t.ppf(0.975, 59) / t.ppf(0.975, freedom)) ** 2)
+    low = beta.ppf(0.025, p * effective, (1 - p) * effective + 1)
+    high = beta.ppf(0.975, p * effective + 1, (1 - p) * effective)
+    assert crossed_interval(correct, speakers) == pytest.approx((low, high))

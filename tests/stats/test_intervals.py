@@ -47,6 +47,17 @@ def test_clips_of_one_speaker_count_less():
     assert accuracy_interval(correct, list("abcdeabcde")) != wide
 
 
+def test_few_speakers_count_less_for_what_they_do_not_tell():
+    # Four speakers of five clips, right on 5, 4, 3 and 2: p = 14 / 20, residuals 1.5, 0.5, -0.5, -1.5,
+    # v = 4 / 3 x 5 / 400. t(0.975; 19) = 2.09302, t(0.975; 3) = 3.18245: 0.21 / v x 0.43254 = 5.45 clips.
+    right = [clip < n for n in (5, 4, 3, 2) for clip in range(5)]
+    p, effective = 0.7, 0.21 / (4 / 3 * 5 / 400) * (2.09302 / 3.18245) ** 2
+    low = beta.ppf(0.025, p * effective, (1 - p) * effective + 1)
+    high = beta.ppf(0.975, p * effective + 1, (1 - p) * effective)
+    found = accuracy_interval(right, [n for n in "abcd" for _ in range(5)])
+    assert found == pytest.approx((low, high), rel=1e-5)
+
+
 def test_no_error_and_one_speaker():
     # 20 speakers without an error: the lower end solves p^20 = 0.025
     low, high = accuracy_interval([True] * 60, [str(i // 3) for i in range(60)])

@@ -1,9 +1,11 @@
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bench.stats import noninferiority
 from bench.stats.noninferiority import Candidate, pareto, recommend
 from bench.studies.simulation import Scenario, draw, level, main, scenarios, simulate
 
@@ -140,3 +142,18 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
     assert len(written) == len(printed) == len(scenarios())
     assert [row["scenario"] for row in written] == [line.split("|")[1].strip() for line in printed]
+
+
+def test_those_that_are_left_are_tested_against_fewer():
+    # Dunnett's step-down. Of two independent tests at a joint 5% each has 1 - sqrt(0.95) = 2.53%. The first passes with
+    # 0.1%; the second, left alone, has the whole 5% and passes with 4%, which one step would not let it.
+    draws = np.random.default_rng(0).standard_normal((100_000, 3))
+    p = np.array([[0.0, 0.0, 0.0], [0.001, 0.0, 0.0], [0.04, 0.0, 0.0]])
+
+    def accepted(p):
+        return noninferiority._accepted(SimpleNamespace(p=lambda margin: p), lambda j: draws, 0.005, 0.05).tolist()
+
+    assert accepted(p) == [True, True, True]
+    # Where none passes the first step, none is left to a second.
+    assert accepted(np.where(p == 0.001, 0.04, p)) == [True, False, False]
+    assert accepted(np.where(p == 0.04, 0.06, p)) == [True, True, False]

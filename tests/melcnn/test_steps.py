@@ -1,0 +1,103 @@
+"""A stack's arithmetic beside loops written by hand: initial weights, smoothed losses, decay, running means."""
+
+
+import pytest
+import torch
+
+from melcnn import MelCNN, configure, extract
+from melcnn.model import isolated_random_numbers
+from melcnn.steps import Stack, averaging_rate
+
+SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2}
+
+
+@pytest.fixture
+def training(clips):
+    """Features and labels of the training clips, and all arithmetic in float64.
+
+    The bias before a BatchNorm has the gradient 0, and Adam would make whole steps of float32's noise in it.
+    """
+    x, labels = extract(clips, configure(**SETTINGS).front_end).split("train")
+    torch.set_default_dtype(torch.float64)
+    yield x.double(), labels
+    torch.set_default_dtype(torch.float32)
+
+
+def fresh(trial, seed):
+    with isolated_random_numbers():
+        torch.manual_seed(seed)
+        return MelCNN.of(trial)
+
+
+def test_each_seed_has_weights_of_its_own():
+    trial = configure(**SETTINGS)
+    network = Stack(trial, [0, 1, 7]).network
+    weights = [network.replica(r).blocks[0][0].weight for r in range(3)]
+    for weight, seed in zip(weights, (0, 1, 7), strict=True):
+        assert torch.equal(weight, fresh(trial, seed).blocks[0][0].weight)
+    assert not any(torch.equal(weights[a], weights[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def steps_by_hand(trial, training, seed, smoothing=0.0, decay=0.0):
+    """Yield loss, number of clips and network after each step of one epoch, and return nothing.
+
+    The loss of a clip of class y among K is -(1 - s) log p_y - s / K sum_k log p_k (Szegedy et al., arXiv:1512.00567).
+    """
+    network = fresh(trial, seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    x, labels = training
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    for batch in order.split(trial.training.batch_size):
+        log_p = network(x[batch]).log_softmax(1)
+        own = log_p[torch.arange(len(batch)), labels[batch]]
+        loss = (-(1 - smoothing) * own - smoothing / log_p.shape[1] * log_p.sum(1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.dim() > 1:  # weights decay, biases, scales and shifts do not
+                    parameter.mul_(1 - 1e-3 * decay)
+        optimizer.step()
+        yield float(loss.detach()), len(batch), network
+
+
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.3}, {"weight_decay": 5.0}])
+def test_an_epoch_is_the_hand_written_loop(training, changes):
+    # Batches of 20, 20 and 8 clips: the epoch's loss is the mean over clips, not over batches.
+    trial = configure(**SETTINGS, batch_size=20, **changes)
+    steps = list(
+        steps_by_hand(trial, training, 3, changes.get("label_smoothing", 0.0), changes.get("weight_decay", 0.0))
+    )
+    assert [clips for _, clips, _ in steps] == [20, 20, 8]
+    stacked = Stack(trial, [3], kernels="torch")
+    loss = float(stacked.epoch(*training)[0])
+    assert loss == pytest.approx(sum(loss * clips for loss, clips, _ in steps) / 48, rel=1e-6)
+    # The mean over batches would be another number, and so is the loss without the change.
+    assert abs(loss - sum(loss for loss, *_ in steps) / 3) > 1e-4
+    expected = steps[-1][2].state_dict()
+    for name, tensor in stacked.network.replica(0).state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
+
+
+def test_the_running_mean_begins_as_a_plain_mean():
+    settings = configure(ema_decay=0.99).training
+    # max(1 - 0.99, 9 / (10 + t)): 0.9, 9 / 11, ... and at last 0.01, from 10 + t = 900 on.
+    assert [averaging_rate(settings, t) for t in (0, 1, 80)] == pytest.approx([0.9, 9 / 11, 0.1])
+    assert averaging_rate(settings, 891) == pytest.approx(0.01) == averaging_rate(settings, 10**6)
+
+
+def test_the_averaged_network_is_the_running_mean_of_its_steps(training):
+    trial = configure(**SETTINGS, batch_size=20, ema_decay=0.99)
+    # m_0 is the initial network's; m_(t+1) = m_t + r_t (w_(t+1) - m_t) with r = 9/10, 9/11, 9/12 for three steps.
+    mean = {name: tensor.clone() for name, tensor in fresh(trial, 3).state_dict().items() if tensor.dim()}
+    for step, (_, _, network) in enumerate(steps_by_hand(trial, training, 3)):
+        for name, tensor in network.state_dict().items():
+            if tensor.dim():
+                mean[name] += 9 / (10 + step) * (tensor - mean[name])
+    stacked = Stack(trial, [3], kernels="torch")
+    stacked.epoch(*training)
+    with stacked.averaged() as network:
+        averaged = network.replica(0).state_dict()
+    for name, tensor in mean.items():
+        torch.testing.assert_close(averaged[name], tensor, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(averaged["classifier.bias"], stacked.network.classifier.bias.detach())
