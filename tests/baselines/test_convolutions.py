@@ -2,12 +2,14 @@
 
 import csv
 import io
+import math
 
 import pytest
 
 from bench import formats
 from bench.baselines import convolutions
 from bench.baselines.convolutions import ConvolutionRow, Shape
+from bench.measurement.peaks import Peaks
 from bench.studies import convolution_grid
 from bench.studies.convolution_grid import GRID
 from melcnn import configure, native
@@ -54,8 +56,21 @@ def test_the_grid_is_200_shapes():
 @pytest.fixture
 def rows(compiled, monkeypatch):
     monkeypatch.setattr(convolutions, "ROUNDS", 6)
+    # Measured on a busy machine, peaks would give no floor.
+    top = Peaks(flops_per_second=1e11, bytes_per_second={2**20: 1e10}, launch_seconds=1e-6)
+    monkeypatch.setattr(convolutions, "device_peaks", lambda env, device: top)
     shapes = convolutions.of_trials([configure(groups=groups, channels=8, n_mels=8, batch_size=4) for groups in (1, 4)])
     return convolutions.measure(shapes, "cpu")
+
+
+def test_there_is_no_floor_of_a_busy_machine(rows, tmp_path):
+    busy = [row.model_copy(update={"torch_times_floor": None, "melbench_times_floor": None}) for row in rows]
+    sheet = convolutions.sheet(busy)
+    assert {cells[sheet.headings.index("x floor")] for cells in sheet.cells} == {""}
+    table, target = tmp_path / "groups.csv", tmp_path / "groups.svg"
+    table.write_text(formats.to_csv(sheet))
+    convolution_grid.main(["picture", str(table), str(target)])
+    assert "floor" not in target.read_text()
 
 
 def test_table_csv_and_picture(rows, tmp_path):
@@ -98,9 +113,13 @@ def test_what_is_called_slower_is_measured_again(compiled, monkeypatch, tmp_path
 def test_the_intervals_of_the_grid(compiled, monkeypatch):
     monkeypatch.setattr(convolution_grid, "GRID_ROUNDS", 15)
     shape = Shape(groups=2, channels_in=4, channels_out=4, frames=9, batch_size=2)
+    ratios = [0.01 * n for n in range(15)]
+    monkeypatch.setattr(convolution_grid, "log_ratios", lambda pairs: ratios)
     ratio, low, high, verdict = convolution_grid._against_torch(shape, "cpu", convolutions.clock_for("cpu"))
-    # 15 rounds: the extremes enclose the median with all but 2 / 2^15, which is less than 0.05 / 200.
-    assert 0 < low <= ratio <= high < float("inf") and verdict in ("SAME", "FASTER", "SLOWER", "UNCLEAR")
+    # 15 rounds: the extremes enclose the median with all but 2 / 2^15, which is less than 0.05 / 200, and the next two
+    # with all but 2 x 16 / 2^15, which is more. For a single shape it would be the fourth on each side.
+    assert len(GRID) == 200 and (ratio, low, high) == pytest.approx((math.exp(0.07), 1.0, math.exp(0.14)))
+    assert verdict == "UNCLEAR"
 
 
 @pytest.mark.parametrize(

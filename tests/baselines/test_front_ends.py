@@ -10,6 +10,8 @@ def test_front_ends_side_by_side(clips, monkeypatch):
     rows = front_ends.measure(configure(n_mels=40).front_end, clips, "cpu", "a CPU")
     assert [(row.way, row.batch_size) for row in rows] == [(w, b) for w in ("torchaudio", "melbench") for b in (1, 16)]
     assert all(row.max_error < 1e-3 and row.clips == len(clips) for row in rows)
+    # The errors are to torchaudio in double precision, to which its own float32 has one.
+    assert all(row.max_error > 0 for row in rows if row.way == "torchaudio")
     best = max(row.clips_per_s for row in rows[:2])
     assert {row.speed_ratio for row in rows if row.way == "torchaudio" and row.clips_per_s == best} == {1.0}
     sheet = front_ends.sheet(rows)

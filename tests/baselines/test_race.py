@@ -1,13 +1,16 @@
 """melbench against the baselines: the same recordings, the same work, honest ratios."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
-from bench.baselines import BASELINES, race
-from bench.baselines.loop import Learned
+from bench.baselines import BASELINES, loop, race
+from bench.baselines.loop import Learned, Settings
 from bench.grid import parse_axes, plan
+from bench.measurement import reference
 from bench.timing.clocks import HostClock
 from melcnn import extract, load_clips
 from tests.helpers.machines import FakeMachine
@@ -36,6 +39,44 @@ def test_baselines_learn(name, clips, tmp_path, trials):
     learned = BASELINES[name](files, settings, 0)
     assert learned.validation_accuracy > 0.7 and learned.test_accuracy > 0.6
     assert learned == BASELINES[name](files, settings, 0)
+
+
+def test_the_loop_is_the_one_of_tutorials(monkeypatch, request):
+    # A crippled competitor would lose every race: its weights are those of a fresh loop, written out. In float64,
+    # because Adam would make whole steps of float32's noise in the bias before a BatchNorm, which has the gradient 0.
+    request.addfinalizer(partial(torch.set_default_dtype, torch.get_default_dtype()))
+    torch.set_default_dtype(torch.float64)
+    rng = torch.Generator().manual_seed(1)
+    x, labels = torch.randn(60, 4, 12, generator=rng), torch.randint(2, (60,), generator=rng)
+    batches = {"train": [(x[i : i + 10], labels[i : i + 10]) for i in range(0, 40, 10)]}
+    batches |= {"validation": [(x[40:50], labels[40:50])], "test": [(x[50:], labels[50:])]}
+    settings = Settings(16_000, 256, 800, 4, 2, 8, 2, learning_rate=0.01, batch_size=10, epochs=4, device="cpu")
+    made, network_of = [], reference.network
+    monkeypatch.setattr(reference, "network", lambda *shape: made.append(network_of(*shape)) or made[-1])
+    learned = loop.fit(settings, 3, {split: partial(iter, own) for split, own in batches.items()})
+
+    torch.manual_seed(3)
+    network = network_of(4, 2, 8, 2)
+    states, accuracies = [], []
+    moments = [torch.zeros_like(p) for p in network.parameters()], [torch.zeros_like(p) for p in network.parameters()]
+    for step, (batch, own) in enumerate(batches["train"] * 4, 1):
+        network.train()
+        loss = torch.nn.functional.cross_entropy(network(batch), own)
+        for p, gradient, m, v in zip(
+            network.parameters(), torch.autograd.grad(loss, list(network.parameters())), *moments, strict=True
+        ):
+            # Adam (arXiv:1412.6980), Algorithm 1.
+            m.mul_(0.9).add_(0.1 * gradient)
+            v.mul_(0.999).add_(0.001 * gradient**2)
+            p.data -= 0.01 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+        if step % 4 == 0:
+            network.eval()
+            accuracies.append(float((network(x[40:50]).argmax(1) == labels[40:50]).double().mean()))
+            states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+    best = accuracies.index(max(accuracies))
+    assert learned.validation_accuracy == pytest.approx(accuracies[best])
+    for name, tensor in made[0].state_dict().items():
+        torch.testing.assert_close(tensor, states[best][name], rtol=1e-6, atol=1e-9)
 
 
 def test_baselines_see_melbenchs_features(clips, tmp_path, trials):

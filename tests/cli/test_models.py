@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from bench.executors.jobs import Failure
+from bench.sweep import run
+
 
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory):
@@ -48,6 +51,19 @@ def test_train_keeps_the_best_of_its_seeds(melbench, corpus, tmp_path):
     assert code == 0 and [row["seed"] for row in rows] == [0, 1, 2]
     (kept,) = [row for row in rows if row["checkpoint"]]
     assert kept["val_accuracy_max"] == max(row["val_accuracy_max"] for row in rows) and path.exists()
+
+
+def test_train_with_a_seed_that_failed_ends_with_1(melbench, corpus, tmp_path, monkeypatch):
+    real = run.train_best
+
+    def one_failed(*arguments, **options):
+        networks, best, _ = real(*arguments, **options)
+        return networks, best, [Failure(1, (0, 1), "error", "no luck")]
+
+    monkeypatch.setattr(run, "train_best", one_failed)
+    path = tmp_path / "a.safetensors"
+    code, out, err = melbench("train", "--data", corpus, "--epochs", 1, "--seeds", 1, "-o", path)
+    assert code == 1 and path.exists() and out and "failed: seed 1 (error): no luck" in err
 
 
 def test_evaluate(melbench, trained, corpus):

@@ -94,6 +94,7 @@ SPOILERS = {
     "empty": (lambda path: path.write_bytes(b""), "no whole safetensors"),
     "text": (lambda path: path.write_text("hello, this is no checkpoint"), "no whole safetensors"),
     "other tensors": (lambda path: safetensors.torch.save_file({"a": torch.zeros(2)}, path), "no melbench config"),
+    "another program's": (lambda path: rewritten(path, format="other"), "no melbench config"),
     "newer": (lambda path: rewritten(path, format_version="2"), "upgrade melbench"),
     "bad trial": (lambda path: rewritten(path, trial='{"model": {"depth": 9}}'), "is damaged"),
     "other shapes": (lambda path: rewritten(path, trial=configure().canonical()), "do not belong together"),

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,13 @@ def test_a_folder_that_is_there_stays_as_it_is(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         make_folder(tmp_path / "file" / "b")
+
+
+def test_file_and_folder_are_on_the_disk_before_and_after_the_rename(tmp_path, monkeypatch):
+    done, path = [], tmp_path / "a.json"
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append((os.readlink(f"/proc/self/fd/{fd}"), sync(fd))[0]))
+    monkeypatch.setattr(Path, "replace", lambda one, other: done.append("renamed") or replace(one, other))
+    write_whole(path, lambda file: file.write(b"content"))
+    file, renamed, folder = done
+    assert file.endswith(".tmp") and renamed == "renamed" and folder == str(tmp_path)

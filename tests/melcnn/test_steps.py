@@ -1,6 +1,5 @@
 """A stack's arithmetic beside loops written by hand: initial weights, smoothed losses, decay, running means."""
 
-
 import pytest
 import torch
 

@@ -134,20 +134,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_whole_trainings_that_differ_widen_an_interval():
-    # Two seeds on six speakers of five clips. The second seed errs on two more clips of each speaker than the first:
-    # right are 4, 4, 4, 5, 5, 5 and 2, 2, 2, 3, 3, 3 clips, in the mean 3, 3, 3, 4, 4, 4.
-    right = np.array([[4, 4, 4, 5, 5, 5], [2, 2, 2, 3, 3, 3]])
+    # Six seeds on six speakers of five clips: three seeds are right on 4, 4, 4, 5, 5, 5 clips of them, three on two
+    # fewer of each; the means are 3, 3, 3, 4, 4, 4.
+    right = np.array([[4, 4, 4, 5, 5, 5], [2, 2, 2, 3, 3, 3]] * 3)
     correct = np.array([[clip < n for n in seed for clip in range(5)] for seed in right], float)
     speakers = [f"s{n}" for n in range(6) for _ in range(5)]
     # p = 21 / 30. Over speakers: 6 / 5 x sum((y - 3.5)^2) = 6 / 5 x 6 x 0.25 = 1.8, which is less than with one clip
     # more, 2.8 (and that is less than 30 p (1 - p) = 6.3).
     p, over_speakers = 0.7, 2.8 / 30**2
-    # Of a seed on a speaker: variance of (4, 2) is 2, six times: 12 / 30^2. Of the seeds' sums 27 and 15: 72, six times
-    # as much. So trainings add (6 - 1) x noise / 2 seeds.
-    noise = 12 / 30**2 / 2
+    # Of a seed on a speaker: the variance of (4, 2, 4, 2, 4, 2) is 1.2, six times: 7.2 / 30^2. Of the seeds' sums 27
+    # and 15: 43.2, six times as much. Trainings add (6 - 1) times the noise of six seeds, with 5 degrees of freedom.
+    noise = 7.2 / 30**2 / 6
     variance = over_speakers + 5 * noise
-    freedom = variance**2 / (over_speakers**2 / 5 + (6 * noise) ** 2 / 1)
-    effective = min(60, p * (1 - p) / variance * (t.ppf(0.975, 59) / t.ppf(0.975, freedom)) ** 2)
+    freedom = variance**2 / (over_speakers**2 / 5 + (6 * noise) ** 2 / 5)
+    effective = p * (1 - p) / variance * (t.ppf(0.975, 179) / t.ppf(0.975, freedom)) ** 2
     low = beta.ppf(0.025, p * effective, (1 - p) * effective + 1)
     high = beta.ppf(0.975, p * effective + 1, (1 - p) * effective)
+    assert 0.2 < low < high < 0.98
     assert crossed_interval(correct, speakers) == pytest.approx((low, high))

@@ -35,7 +35,12 @@ def command(monkeypatch, capsys, corpus, tmp_path):
 
 def test_gains_on_the_test_split_are_paired_with_variant_and_recipe_plain(command, monkeypatch, tmp_path):
     monkeypatch.setattr(gains, "NETWORKS", [(20, 1), (20, 4)])
+    given, real = [], gains.paired_interval
+    monkeypatch.setattr(gains, "paired_interval", lambda a, b, speakers: given.append(speakers) or real(a, b, speakers))
     rows, text = command("test", 2)
+    (record, *_) = RecordFolder(tmp_path / "records").trials().values()
+    assert given and all(list(speakers) == list(record.test.speakers) for speakers in given)
+    assert list(record.test.speakers) != list(record.test.names)
     check("python -m bench.studies.gains test", list(rows[0]))
     assert [(r["groups"], r["variant"], r["recipe"]) for r in rows] == [
         ("1", "plain", "plain"),

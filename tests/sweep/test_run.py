@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,6 +127,20 @@ def test_more_seeds_train_only_these_and_keep_the_rest(clips, tmp_path, caplog):
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name in before} == before
     assert [(r.trial.model.groups, r.seed) for r in result.trials] == [(g, s) for g in (1, 2) for s in range(3)]
     assert all(r.seed in r.stack for r in result.trials)
+
+
+def test_other_noise_is_other_data(clips, tmp_path):
+    trial = configure(epochs=1, noise=True, n_mels=16, channels=8, n_fft=256, hop_length=800)
+    noise = np.random.default_rng(0).normal(0, 500, 50_000).astype(np.int16)
+    folder = RecordFolder(tmp_path)
+    for used in (noise, noise, noise[::-1].copy()):
+        sweep([trial], 1, replace(clips, noise=used), folder, Threads("cpu"))
+    assert len(folder.trials()) == 2
+    # Without noise in the training the noise is no part of its data.
+    plain = trial.model_copy(update={"training": trial.training.model_copy(update={"noise": False})})
+    for used in (noise, noise[::-1].copy()):
+        sweep([plain], 1, replace(clips, noise=used), folder, Threads("cpu"))
+    assert len(folder.trials()) == 3
 
 
 def test_a_record_holds_what_the_run_gave(clips, tmp_path):

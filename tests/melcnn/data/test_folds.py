@@ -45,6 +45,14 @@ def test_folds_of_a_clip_set(clips, validated):
     assert len({held_out(clips, fold, validated).fingerprint for fold in range(5)}) == 5
 
 
+def test_the_next_fold_validates_as_a_whole(clips):
+    tested = [set((part := held_out(clips, fold, True)).names[part.split("test")]) for fold in range(5)]
+    for fold in range(5):
+        part = held_out(clips, fold, True)
+        assert set(part.names[part.split("validation")]) == tested[(fold + 1) % 5]
+        assert set(part.names[part.split("train")]) == set().union(*tested) - tested[fold] - tested[(fold + 1) % 5]
+
+
 def test_a_fold_knows_its_number_and_its_corpus(clips):
     part = held_out(clips, 1, validated=False)
     assert part.fold == Fold(1, 5) and str(part.fold) == "fold 2 of 5"
