@@ -135,7 +135,11 @@ def read(path: Path) -> list[ConvolutionRow]:
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.DictReader(file)
             for line in lines:
-                rows.append(ConvolutionRow.model_validate({name: cell or None for name, cell in line.items()}))
+                rows.append(
+                    ConvolutionRow.model_validate(
+                        {n: c if c or not n.endswith("_floor") else None for n, c in line.items()}
+                    )
+                )
                 values = [value for value in rows[-1].model_dump().values() if isinstance(value, float)]
                 if rows[-1].layer is None or not all(0 < value < math.inf for value in values):
                     raise InputError(f"line {lines.line_num} has no layer, or a time that is not positive")

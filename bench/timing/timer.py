@@ -15,6 +15,7 @@ from functools import partial
 from bench.stats.intervals import median_interval
 from bench.timing.clocks import HostClock, Reading
 from melcnn.errors import Failed, InputError, first_line
+from melcnn.scheduling import DISTURBED
 
 # Warm-up ends with a round in which no candidate beats its fastest call so far by this much: caches, kernel
 # choices and clock rates that still settle show larger steps.
@@ -146,21 +147,25 @@ def interleave(
 
     Raises:
         InputError: the time allowed has no room for the rule's fewest rounds.
+        Failed: it has none because other processes hold up this machine.
         CandidateFailed: a candidate raises.
     """
     blocks = blocks or [list(candidates)]
     order = random.Random(seed)
     run = InterleavedRun({name: Series() for name in candidates})
+    cold: dict[str, Reading] = {}
     for name in order.sample(list(candidates), len(candidates)):  # Whoever comes first also starts the libraries.
         with watch(name):
-            run.series[name].cold_seconds = _attempt(clock, name, candidates[name], 1, 0, run).host
+            cold[name] = _attempt(clock, name, candidates[name], 1, 0, run)
+            run.series[name].cold_seconds = cold[name].host
     run.overhead_seconds = clock.overhead()
     with _no_garbage_collection():
-        fastest = _warm_up(candidates, rule, clock, order, run)
+        fastest = _warm_up(candidates, rule, clock, order, run, cold)
         for name, one in run.series.items():
-            own = max(fastest[name] - run.overhead_seconds, 1e-9)
+            own = max(fastest[name].host - run.overhead_seconds, 1e-9)
             one.calls = 1 if singly else math.ceil(run.overhead_seconds / LARGEST_OVERHEAD / own) or 1
-        _check_room(rule, sum(fastest[name] * one.calls for name, one in run.series.items()))
+        seconds = sum(fastest[name].host * one.calls for name, one in run.series.items())
+        _check_room(rule, seconds, any(one.waited > DISTURBED * one.host for one in fastest.values()))
         start, rounds, next_look = clock.now(), 0, 0
         while True:
             rounds += 1
@@ -212,18 +217,19 @@ def _warm_up(
     clock: HostClock,
     order: random.Random,
     run: InterleavedRun,
-) -> dict[str, float]:
-    """Call all until steady, or until the time allowed is over; return the seconds of each one's fastest call."""
-    fastest = {name: one.cold_seconds for name, one in run.series.items()}
+    cold: Mapping[str, Reading],
+) -> dict[str, Reading]:
+    """Call all until steady, or until the time allowed is over; return the reading of each one's fastest call."""
+    fastest = dict(cold)
     start = clock.now()
     number = 0
     while True:
         number += 1
         settled = True
         for name in order.sample(list(candidates), len(candidates)):
-            seconds = _attempt(clock, name, candidates[name], 1, 0, run).host
-            settled &= seconds > fastest[name] * (1 - STEADY)
-            fastest[name] = min(fastest[name], seconds)
+            reading = _attempt(clock, name, candidates[name], 1, 0, run)
+            settled &= reading.host > fastest[name].host * (1 - STEADY)
+            fastest[name] = min(fastest[name], reading, key=lambda one: one.host)
         elapsed = clock.now() - start
         long_enough = elapsed >= WARM_UP_SECONDS
         run.steady = settled and long_enough
@@ -236,12 +242,13 @@ def _shuffled(blocks: Sequence[Sequence[str]], order: random.Random) -> list[str
     return [name for block in order.sample(blocks, len(blocks)) for name in order.sample(block, len(block))]
 
 
-def _check_room(rule: Rule, seconds: float) -> None:
+def _check_room(rule: Rule, seconds: float, busy: bool) -> None:
     if seconds * rule.min_rounds > rule.max_seconds:
-        raise InputError(
-            f"the time allowed, {rule.max_seconds:g} s, has no room for {rule.min_rounds} rounds of "
-            f"{seconds:.2g} s: allow {math.ceil(seconds * rule.min_rounds * 1.5)} s or more, or time less"
-        )
+        what = f"the time allowed, {rule.max_seconds:g} s, has no room for {rule.min_rounds} rounds of {seconds:.2g} s"
+        todo = f"allow {math.ceil(seconds * rule.min_rounds * 1.5)} s or more"
+        if busy:
+            raise Failed(f"{what} while other processes hold up this machine: stop them, or {todo}")
+        raise InputError(f"{what}: {todo}, or time less")
 
 
 def _attempt(

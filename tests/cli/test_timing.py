@@ -23,7 +23,7 @@ def test_time_a_grid(melbench, folder, monkeypatch):
     top = Peaks(flops_per_second=1e11, bytes_per_second={2**20: 1e10}, launch_seconds=1e-6)
     monkeypatch.setattr("bench.measurement.launcher.device_peaks", lambda env, device: top)
     command = (
-        "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --max-time 2 --csv times.csv --json"
+        "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --max-time 5 --csv times.csv --json"
     )
     code, out, err = melbench(*command.split())
     assert code == 0, err
@@ -47,7 +47,7 @@ def test_time_and_compare_anybodys_model(melbench, folder, monkeypatch):
     monkeypatch.setattr("bench.measurement.launcher.MOST_LAUNCHES", 1)
     for module in ("timing.verdicts", "measurement.comparison"):
         monkeypatch.setattr(f"bench.{module}.FEWEST_LAUNCHES", 2)
-    command = "time --model timed_models:Small --input 1,4,8 --what latency --launches 1 --max-time 1 -o a.json"
+    command = "time --model timed_models:Small --input 1,4,8 --what latency --launches 1 --max-time 5 -o a.json"
     code, out, err = melbench(*command.split())
     assert code == 0, err
     assert (
@@ -63,8 +63,9 @@ def test_compare_two_configurations(melbench, folder):
     code, out, err = melbench(
         "compare", "groups=16", "groups=16,channels=512", *"--what latency --max-time 3 --csv c.csv".split()
     )
-    if code == 0 and "busy machine" in err:
-        pytest.skip("others use this machine, as the command says, and nobody can tell")
+    if code == 0:  # Where others use the machine, it says so, and makes no false claim.
+        assert "busy machine" in err and "FASTER" not in out
+        return
     assert code == 1, err
     assert "SLOWER" in out
     with open("c.csv") as file:
@@ -85,7 +86,6 @@ def test_compare_two_configurations(melbench, folder):
         ("time groups --model a:b --input 1,2", "a grid and --model are both given"),
         ("time --model timed_models:Small", "--model and --input go together"),
         ("time --model nowhere:Net --input 1,4,8", "there is no module 'nowhere'"),
-        ("time groups=16 --what step --launches 1 --max-time 0.001", "has no room for 9 rounds"),
         ("time groups=16 -o no/such/folder/m.json", "cannot be written"),
         ("compare a.json b.json", "a.json is no file and no configuration"),
         ("compare groups=1 timed_models.py", "are not alike"),
@@ -106,6 +106,12 @@ def test_bad_input_is_one_line(melbench, folder, command, complaint):
     assert code == 2 and not out
     lines = [line for line in err.splitlines() if not line.startswith(("launch", "measuring"))]
     assert len(lines) == 1 and complaint in lines[0]
+
+
+def test_no_room_is_bad_input_unless_the_machine_is_busy(melbench, folder):
+    code, out, err = melbench(*"time groups=16 --what step --launches 1 --max-time 0.001".split())
+    busy = "while other processes hold up this machine" in err
+    assert code == (1 if busy else 2) and not out and "has no room for 9 rounds" in err
 
 
 def test_a_model_that_fails_keeps_what_was_timed(melbench, folder):

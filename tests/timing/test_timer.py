@@ -6,7 +6,7 @@ import pytest
 from bench.timing.clocks import HostClock
 from bench.timing.timer import MOST_WARM_UP_ROUNDS, CandidateFailed, Rule, Series, fixed, interleave, median_widths
 from bench.timing.verdicts import compare_rounds
-from melcnn.errors import InputError
+from melcnn.errors import Failed, InputError
 from tests.helpers.machines import FakeMachine
 
 
@@ -149,6 +149,19 @@ def test_no_room_for_a_repetition_is_said_before_time_is_spent():
     with pytest.raises(InputError, match=r"time allowed, 5 s, has no room for 9 rounds of 2 s: allow 27 s or more"):
         interleave({"a": machine.work("a", 2.0)}, rule, machine.clock)
     assert len(machine.calls) <= 4
+
+
+def test_a_busy_machine_is_no_bad_input():
+    # Each call waits for a core for 3% of its two seconds.
+    machine = FakeMachine()
+    work = machine.work("a", 2.0)
+
+    def held_up():
+        machine.waiting += 0.06
+        work()
+
+    with pytest.raises(Failed, match=r"of 2 s while other processes hold up this machine: stop them, or allow 27 s"):
+        interleave({"a": held_up}, Rule(min_rounds=9, max_seconds=5.0), machine.clock)
 
 
 def test_what_raises_in_round_3_is_named_and_the_rounds_before_are_kept():
