@@ -281,7 +281,6 @@ def profile(
     options.check_model(model, input)
     from bench.counting import cost_tables
     from bench.counting.formulas import UncountedOperator
-    from bench.counting.reconcile import UnexplainedDifference
     from melcnn.config import configure
 
     try:
@@ -292,7 +291,7 @@ def profile(
         else:
             shapes = [cost_tables.parse_shape(shape) for shape in input or ()]
             sheets = cost_tables.of_model(model, cost_tables.load_model(model), shapes, allow_uncounted)
-    except (UncountedOperator, UnexplainedDifference) as error:
+    except UncountedOperator as error:
         raise InputError(str(error)) from error
     deliver(sheets, format, main="layers")
 

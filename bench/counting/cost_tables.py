@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.counting import lint
-from bench.counting.profile import Layer, Profile, make_inputs, profile
+from bench.counting.profile import Layer, Profile, make_inputs, materialise, profile
 from bench.counting.reconcile import Missing, Reconciled, reconcile
 from bench.formats import Sheet, sheet_of
 from melcnn.config import Trial
@@ -74,8 +74,10 @@ def parse_shape(text: str) -> tuple[int, ...]:
 def of_model(name: str, model: nn.Module, shapes: Sequence[tuple[int, ...]], allow_uncounted: bool) -> list[Sheet]:
     """Return the sheets of any model on inputs of `shapes`."""
     inputs = make_inputs(model, shapes)
+    materialise(model, inputs)
     found = profile(model, inputs, allow_uncounted)
-    remarks = lint.of_profile(found)
+    counters = reconcile(model, inputs, found)
+    remarks = [*lint.of_profile(found), *_unexplained(counters)]
     if found.reads_values:
         remarks.insert(
             0,
@@ -84,7 +86,16 @@ def of_model(name: str, model: nn.Module, shapes: Sequence[tuple[int, ...]], all
         )
     on = " and ".join("x".join(map(str, shape)) for shape in shapes)
     about = f"{name} on {on}, {inputs[0].dtype}, {inputs[0].device}"
-    return _sheets(found, found.pipeline_macs, [], reconcile(model, inputs, found), remarks, about)
+    return _sheets(found, found.pipeline_macs, [], counters, remarks, about)
+
+
+def _unexplained(counters: Sequence[Reconciled | Missing]) -> list[str]:
+    return [
+        f"{one.counter} differs by {sum(one.unexplained.values()):+,} MACs for a reason that melbench does not know; "
+        "melbench's own count is of the operators that ran"
+        for one in counters
+        if isinstance(one, Reconciled) and one.unexplained
+    ]
 
 
 def of_trial(trial: Trial) -> list[Sheet]:

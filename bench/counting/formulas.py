@@ -96,6 +96,16 @@ def _linear(x, weight, bias=None, *, out) -> OperatorCost:
     return OperatorCost("linear/matmul", macs=out.numel() * x.shape[-1], bias=out.numel() if bias is not None else 0)
 
 
+def _quantized_linear(x, packed, *rest, out) -> OperatorCost:
+    return _linear(x, None, packed.unpack()[1], out=out)
+
+
+def _quantized_convolution(x, packed, *rest, out) -> OperatorCost:
+    # A packed one-dimensional kernel has a second spatial dimension of size 1.
+    weight, bias = packed.unpack()
+    return _convolution(x, weight, bias, 1, 0, 1, False, 0, 1, out=out)
+
+
 def _attention(query, key, value, *rest, out, **options) -> OperatorCost:
     # (B, H, Lq, D) x (B, H, Lk, D) x (B, H, Lk, Dv): scores Lq Lk D, then their weighted sum Lq Lk Dv.
     b, h, l_q, d = query.shape
@@ -200,9 +210,18 @@ FORMULAS: dict[str, Callable[..., OperatorCost]] = {
     **_named(_convolution_backward, "convolution_backward"),
     **_named(_grouped_conv1d, "melcnn::grouped_conv1d"),
     **_named(_grouped_conv1d_backward, "melcnn::grouped_conv1d_backward"),
-    **_named(_mm, "mm bmm mv dot"),
+    **_named(_mm, "mm bmm mv dot vdot"),
     **_named(_addmm, "addmm baddbmm addbmm addmv"),
     **_named(_linear, "linear"),
+    **_named(
+        _quantized_linear,
+        "quantized::linear quantized::linear_relu quantized::linear_dynamic quantized::linear_relu_dynamic",
+    ),
+    **_named(
+        _quantized_convolution,
+        "quantized::conv1d quantized::conv1d_relu quantized::conv2d quantized::conv2d_relu quantized::conv3d "
+        "quantized::conv3d_relu quantized::conv1d_dynamic quantized::conv2d_dynamic quantized::conv3d_dynamic",
+    ),
     **_named(
         _attention,
         "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
@@ -253,7 +272,8 @@ FORMULAS: dict[str, Callable[..., OperatorCost]] = {
         "add sub rsub mul div pow square sqrt rsqrt exp expm1 exp2 log log2 log10 log1p abs neg sign sin cos tan "
         "atan2 erf reciprocal clamp clamp_min clamp_max maximum minimum floor ceil round remainder fmod where lerp "
         "addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not "
-        "isnan isinf upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d view_as_real_copy "
+        "isnan isinf quantize_per_tensor quantize_per_channel dequantize "
+        "upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d view_as_real_copy "
         "upsample_nearest1d_backward upsample_nearest2d_backward upsample_linear1d_backward "
         "upsample_bilinear2d_backward _weight_norm_interface _weight_norm_interface_backward",
     ),
@@ -302,7 +322,7 @@ def cost_of(operator: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any]
         UncountedOperator: the operator has no formula and is not listed as free.
     """
     name = operator_name(operator)
-    if name in FREE:
+    if name in FREE or name.startswith("profiler::"):  # A profiler's marks compute nothing.
         return None
     if name not in FORMULAS:
         raise UncountedOperator(

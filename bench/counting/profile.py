@@ -8,13 +8,15 @@ activations, one an input element for pooling. flops: twice the macs, plus the r
 import math
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -112,9 +114,17 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Complexity:
 
 def make_inputs(model: nn.Module, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Return random inputs of `shapes`, on the model's device and in its floating-point type."""
-    tensor = next((t for t in [*model.parameters(), *model.buffers()] if t.is_floating_point()), torch.zeros(0))
+    tensors = [t for t in [*model.parameters(), *model.buffers()] if not is_lazy(t) and t.is_floating_point()]
+    tensor = tensors[0] if tensors else torch.zeros(0)
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(*shape, generator=generator).to(tensor.device, tensor.dtype) for shape in shapes]
+
+
+def materialise(model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Give lazy layers their weights by one run on `inputs`. Raises `InputError` if the model refuses them."""
+    if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
+        with torch.no_grad():
+            _run(model, inputs)
 
 
 def profile(
@@ -130,8 +140,15 @@ def profile(
     """
     with _untouched(model):
         recorder = _Recorder(model, inputs, allow_uncounted)
-        with torch.no_grad(), recorder:
-            _run(model, inputs)
+        with torch.no_grad(), parametrize.cached():
+            # A weight or spectral norm counts as the layer that it wraps: its weights could be stored.
+            for module in model.modules():
+                if parametrize.is_parametrized(module):
+                    recorder.read.update(map(id, module.get_submodule("parametrizations").parameters()))
+                    for name in module.get_submodule("parametrizations")._modules:
+                        getattr(module, name)
+            with recorder:
+                _run(model, inputs)
         step = _training_macs(model, inputs, allow_uncounted) if training else None
     layers = recorder.finish()
     names = {id(p): name for name, p in model.named_parameters()}
@@ -177,7 +194,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        model.eval()
+        with suppress(NotImplementedError):  # Of torch.export: what it traced has one mode.
+            model.eval()
         with attention_in_parts(), isolated_random_numbers(devices):
             yield
     finally:
@@ -301,6 +319,7 @@ def _own_parameters(model: nn.Module) -> dict[str, Layer]:
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
         seen.update(map(id, own))
+        own += _packed(module)
         layers[name] = Layer(
             name=name,
             type=type(module).__name__,
@@ -308,6 +327,14 @@ def _own_parameters(model: nn.Module) -> dict[str, Layer]:
             weight_bytes=sum(p.numel() * p.element_size() for p in own),
         )
     return layers
+
+
+def _packed(module: nn.Module) -> list[Tensor]:
+    """Return weight and bias of a quantised layer, which are no parameters but packed for the processor."""
+    if not type(module).__module__.startswith("torch.ao.nn.quantized"):
+        return []
+    found = [getattr(module, name)() for name in ("weight", "bias") if callable(getattr(module, name, None))]
+    return [tensor for tensor in found if isinstance(tensor, Tensor)]
 
 
 @dataclass(frozen=True)

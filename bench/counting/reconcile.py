@@ -1,8 +1,8 @@
 """Our count beside other counters', in one unit, with each difference named, down to zero.
 
-Every counter is run on a copy of the model. What it reports is taken layer by layer; what differs from our
-macs must be one of its known ways (a bias, a normalisation, a layer that it does not know), else it is an
-unexplained remainder, and that is an error.
+Every counter is run on a copy of the model. What it reports is taken layer by layer; what differs from our macs is
+named if it is one of its known habits (a bias, a normalisation, a layer that it does not know), else it is shown as
+unexplained.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from melcnn.model import n_params
 ByLayer = Mapping[str, float]
 
 
-class UnexplainedDifference(ArithmeticError):
-    """Two counters differ by an amount that has no name. Its text is one line."""
+# The beginning of the names of amounts that no known habit of a counter explains.
+UNEXPLAINED = "unexplained"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Reconciled:
     macs: int
     items: dict[str, int]
 
+    @property
+    def unexplained(self) -> dict[str, int]:
+        return {name: amount for name, amount in self.items.items() if name.startswith(UNEXPLAINED)}
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -49,11 +53,7 @@ class Missing:
 
 
 def reconcile(model: nn.Module, inputs: Sequence[Tensor], ours: Profile) -> list[Reconciled | Missing]:
-    """Run every installed counter and itemise it against `ours`, the profile of `model` on `inputs`.
-
-    Raises:
-        UnexplainedDifference: an amount remains that no known habit of the counter explains.
-    """
+    """Run every installed counter and itemise it against `ours`, the profile of `model` on `inputs`."""
     counters = {
         "fvcore": _fvcore,
         "FlopCounterMode": _flop_counter_mode,
@@ -70,8 +70,6 @@ def reconcile(model: nn.Module, inputs: Sequence[Tensor], ours: Profile) -> list
             with warnings.catch_warnings(), attention_in_parts(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
                 total, items = run(twin, tuple(t.clone() for t in inputs), ours)
-        except UnexplainedDifference:
-            raise
         except Exception as error:
             # Another counter's failure on somebody's model is its own affair, and worth a line, not a crash.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -80,10 +78,7 @@ def reconcile(model: nn.Module, inputs: Sequence[Tensor], ours: Profile) -> list
         macs = ours.total("macs")
         kept = {item: round(amount) for item, amount in items.items() if round(amount)}
         if rest := round(total) - macs - sum(kept.values()):
-            raise UnexplainedDifference(
-                f"{name} counts {round(total):,} and we count {macs:,} MACs; {rest:+,} of the difference has no name: "
-                "please report this model"
-            )
+            kept[UNEXPLAINED] = rest
         found.append(Reconciled(name, round(total), macs, kept))
     return found
 
@@ -96,7 +91,6 @@ def _by_layer(ours: Profile) -> dict[str, list[CountedOperator]]:
 
 
 def _itemise(
-    counter: str,
     theirs: ByLayer,
     ours: Profile,
     modules: Mapping[str, nn.Module],
@@ -132,10 +126,8 @@ def _itemise(
         elif name := unknown(layer):
             items[name] += difference
         else:
-            raise UnexplainedDifference(
-                f"{counter} counts {reported:,.0f} for {type(modules[layer]).__name__} {layer} and we count {macs:,}: "
-                "the difference has no name; please report this model"
-            )
+            # By layer, so that two of opposite sign do not cancel.
+            items[f"{UNEXPLAINED}, in {type(modules[layer]).__name__} {layer}".rstrip()] += difference
     return dict(items)
 
 
@@ -185,7 +177,7 @@ def _fvcore(model: nn.Module, inputs: tuple[Tensor, ...], ours: Profile) -> tupl
         computing = sorted(o for o in operators if o.removeprefix("aten::") in _FVCORE_MISSES)
         return f"{', '.join(computing)}, unknown to fvcore" if computing else None
 
-    return analysis.total(), _itemise("fvcore", own, ours, dict(model.named_modules()), unknown)
+    return analysis.total(), _itemise(own, ours, dict(model.named_modules()), unknown)
 
 
 # Operators that do convolution or matrix multiplication, and that fvcore only warns of (or does not even).
@@ -236,7 +228,7 @@ def _thop(model: nn.Module, inputs: tuple[Tensor, ...], ours: Profile) -> tuple[
     def unknown(layer: str) -> str | None:
         return None if classes.get(layer) in known else "functional calls and layers unknown to thop"
 
-    return float(total), _itemise("thop", theirs, ours, dict(model.named_modules()), unknown)
+    return float(total), _itemise(theirs, ours, dict(model.named_modules()), unknown)
 
 
 def _torchinfo(model: nn.Module, inputs: tuple[Tensor, ...], ours: Profile) -> tuple[float, dict[str, float]]:
@@ -252,7 +244,7 @@ def _torchinfo(model: nn.Module, inputs: tuple[Tensor, ...], ours: Profile) -> t
     def unknown(layer: str) -> str | None:
         return None if leaf.get(layer) and theirs.get(layer) else "functional calls, which torchinfo does not see"
 
-    return float(found.total_mult_adds), _itemise("torchinfo", theirs, ours, dict(model.named_modules()), unknown)
+    return float(found.total_mult_adds), _itemise(theirs, ours, dict(model.named_modules()), unknown)
 
 
 def _ptflops(model: nn.Module, inputs: tuple[Tensor, ...], ours: Profile) -> tuple[float, dict[str, float]]:

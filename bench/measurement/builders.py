@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from bench.counting.cost_tables import load_model
-from bench.counting.profile import make_inputs, profile
+from bench.counting.profile import make_inputs, materialise, profile
 from bench.measurement import reference, roofline
 from bench.measurement.peaks import Peaks
 from bench.measurement.workloads import Workload, WorkloadFacts, labels
@@ -117,6 +117,7 @@ def _noise(clips: int, n_mels: int, frames: int, device: str) -> Tensor:
 def _of_model(work: Workload, device: str) -> Built:
     model = load_model(str(work.model)).to(device)
     inputs = make_inputs(model, [(work.batch_size, *shape) for shape in work.input_shapes])
+    materialise(model, inputs)
     if work.what in ("latency", "throughput"):
         return Built(reference.inference(model, *inputs), model, inputs)
     weights = [p for p in model.parameters() if p.requires_grad]

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 
 # Raise when clips are decoded or stored differently: older cache files are then ignored.
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The layout: `word/speaker_nohash_k.wav`, and for Speech Commands `validation_lis
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +23,10 @@ TESTING_PERCENTAGE = 10
 
 # Background noise in all: Speech Commands has seven minutes. It is kept in memory as it is.
 MAX_NOISE_SECONDS = 3600
+
+# The least share of a split list's lines about some words that must name a file. A part of a data set has fewer files
+# than its lists have lines.
+LEAST_LISTED = 0.02
 
 # File names of the data set: eight hexadecimal digits for the speaker, and a count.
 SPEAKER_PATTERN = re.compile(r"([0-9a-f]{8})_nohash_\d+$")
@@ -57,6 +61,28 @@ def split_by_file(names: Sequence[str]) -> dict[str, str]:
     return splits
 
 
+def _listed(content: bytes) -> frozenset[str]:
+    """Return the names `word/file` in a split list; ends of lines, a byte order mark, backslashes, `./` and folders
+    before the word are nobody's intention."""
+    lines = content.decode("utf-8-sig", errors="replace").replace("\\", "/").splitlines()
+    return frozenset("/".join(PurePosixPath(line.strip()).parts[-2:]) for line in lines if line.strip())
+
+
+def _check_list(path: str, listed: frozenset[str], words: Sequence[str], present: Collection[str]) -> None:
+    """Raise `InputError` if hardly any line of a list that could be about `words` names one of their files.
+
+    Else clips of other splits would end up in training, and nobody would notice.
+    """
+    about = [name for name in listed if "/" not in name or name.split("/")[0] in words]
+    named = sum(name in present for name in about)
+    if named < LEAST_LISTED * len(about):
+        example = min(name for name in about if name not in present)
+        raise InputError(
+            f"{path}: {named} of {len(about)} lines about {','.join(words)} name a file that is there, {example!r} "
+            "does not: write word/file.wav in each line, as in yes/0a7c2a8d_nohash_0.wav, or remove both lists"
+        )
+
+
 def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     """Load all clips of `words` in `source`, a folder or a tar archive of word folders.
 
@@ -73,7 +99,7 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     noise: dict[str, Decoded] = {}
     for name, content in members(source, (*words, NOISE)):
         if name in LISTS.values():
-            lists[name] = frozenset(line.strip() for line in content.decode(errors="replace").splitlines())
+            lists[name] = _listed(content)
             continue
         try:
             audio = decode(content)
@@ -102,6 +128,9 @@ def load(source: Path, words: tuple[str, ...]) -> ClipSet:
     speakers = {name: match[1] for name in decoded if (match := SPEAKER_PATTERN.search(PurePosixPath(name).stem))}
     official = len(lists) == len(LISTS)
     if official:
+        present = {*decoded, *(text.partition(" ")[0] for text in left_out)}
+        for file, listed in lists.items():
+            _check_list(f"{source}/{file}", listed, words, present)
         splits = {name: next((s for s, file in LISTS.items() if name in lists[file]), "train") for name in decoded}
     else:
         splits = {name: which_split(name) for name in speakers}

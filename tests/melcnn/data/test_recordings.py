@@ -322,3 +322,40 @@ def test_more_noise_than_a_memory_should_hold(copy, monkeypatch):
     soundfile.write(copy / "_background_noise_" / "c.wav", np.full(1, 0.1), 16_000)
     with pytest.raises(InputError, match="more than 2 minutes of background noise in _background_noise_: keep a part"):
         load_clips(copy)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda names: "\r\n".join(names),
+        lambda names: "\ufeff" + "\n".join(names),
+        lambda names: "\n".join(f"./{name}" for name in names),
+        lambda names: "\r\n".join(name.replace("/", "\\") for name in names) + "\r\n\r\n",
+        lambda names: "\n".join(f"speech_commands_v0.02/{name} " for name in names),
+        lambda names: "\n".join(f"C:\\data\\{name}".replace("/", "\\") for name in names),
+    ],
+)
+def test_lists_are_read_however_they_were_written(copy, clips, written):
+    for file in LISTS.values():
+        (copy / file).write_bytes(written((copy / file).read_text().split()).encode())
+    again = load_clips(copy)
+    assert again.names.tolist() == clips.names.tolist() and again.splits.tolist() == clips.splits.tolist()
+
+
+@pytest.mark.parametrize("line", ["{file}", "yes/other-{file}"])
+def test_a_list_that_names_no_file_is_refused(copy, line):
+    names = [name.split("/")[1] for name in (copy / "validation_list.txt").read_text().split()]
+    (copy / "validation_list.txt").write_text("\n".join(line.format(file=name) for name in names))
+    with pytest.raises(InputError, match=r"validation_list.txt: 0 of \d+ lines about yes,no name a file that is there"):
+        load_clips(copy)
+
+
+def test_a_part_of_a_data_set_has_lists_of_the_whole(copy, clips):
+    # 49 lines of files that are elsewhere for each that is here: 2%.
+    names = (copy / "validation_list.txt").read_text().split()
+    missing = [f"yes/{number:08x}_nohash_9.wav" for number in range(49 * 16)]
+    (copy / "validation_list.txt").write_text("\n".join([*names, *missing]))
+    assert load_clips(copy).splits.tolist() == clips.splits.tolist()
+    (copy / "validation_list.txt").write_text("\n".join([*names, *missing, "no/one_nohash_0.wav"]))
+    with pytest.raises(InputError, match="16 of 801 lines"):
+        load_clips(copy)
