@@ -1,5 +1,6 @@
 """Shared by all commands: standard error, notices, the end of an interrupted command, words and formats."""
 
+import io
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from bench.formats import FORMATS
+from bench.formats.escaping import ENCODING_ERRORS
 from melcnn.errors import Failed, InputError, visible
 from melcnn.files import check_writable
 
@@ -101,6 +103,11 @@ USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 
 def finish(command: Callable[[], object]) -> NoReturn:
     """Run a program to its end: exit code 0 good, 1 failed, 2 bad input, 130 interrupted; errors are one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # No encoding may end a command: a pipe or an old terminal has few signs.
+            stream.reconfigure(errors=ENCODING_ERRORS)
     _show_log()
     try:
         with warnings.catch_warnings():

@@ -1,5 +1,6 @@
 """Escape text for each format: words, file names and checkpoints may hold anything."""
 
+import codecs
 import re
 
 from melcnn.errors import CONTROL_CHARACTERS, visible
@@ -33,3 +34,30 @@ def markdown(text: str) -> str:
 def markdown_paragraph(text: str) -> str:
     """Escape text as a paragraph of Markdown: no heading, quotation, list or block of code, whatever it begins with."""
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", markdown(text).lstrip())
+
+
+# What stands for our marks, and for those of Rich, in an output that cannot encode them.
+_ASCII = {"≈": "~", "±": "+-", "×": "x", "µ": "u", "μ": "u", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->"}
+_ASCII |= {"≤": "<=", "≥": ">=", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "•": "*"}
+# The name, for `str.encode` and streams, of the way in which `encodable` replaces.
+ENCODING_ERRORS = "melbench.ascii-marks"
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+
+    def mark(char: str) -> str:
+        if "\u2500" <= char <= "\u28ff":  # frames, bars and spinners
+            return "-" if char in "─━╸╺" else "*"
+        return _ASCII.get(char) or char.encode("unicode_escape").decode()
+
+    return "".join(map(mark, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(ENCODING_ERRORS, _replaced)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return text with the characters that `encoding` lacks as ASCII marks, such as ~ for ≈, or else as escapes."""
+    return text.encode(encoding, ENCODING_ERRORS).decode(encoding)

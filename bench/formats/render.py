@@ -23,28 +23,37 @@ FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 def show(sheets: Sequence[Sheet], format: str) -> None:
-    """Print `sheets` on standard output.
+    """Print `sheets` on standard output, in whatever encoding it has.
 
     As JSON a single sheet is its records; several are an object with each sheet's records under its name.
     """
     filled = [sheet for sheet in sheets if sheet.records]
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     if format == "table":
         console = Console()
         for number, sheet in enumerate(filled):
-            console.print(*[""] * (number > 0), to_table(sheet, console.width), sep="\n")
-    elif format == "json" and len(sheets) > 1:
-        sys.stdout.write(_json({s.name: _values(s)[0] if s.single else _values(s) for s in sheets}))
+            console.print(*[""] * (number > 0), to_table(sheet, console.width, encoding), sep="\n")
+        return
+    if format == "json" and len(sheets) > 1:
+        text = _json({s.name: _values(s)[0] if s.single else _values(s) for s in sheets}, encoding)
+    elif format == "json":
+        text = "".join(_json(_values(sheet), encoding) for sheet in filled)
     else:
-        sys.stdout.write("\n".join(_TEXT[format](sheet) for sheet in filled))
+        text = "\n".join(_TEXT[format](sheet) for sheet in filled)
+    sys.stdout.write(escaping.encodable(text, encoding))
 
 
-def to_table(sheet: Sheet, width: int) -> Table:
-    """Return the rich table for a terminal of `width` columns; no text of it is taken for markup."""
+def to_table(sheet: Sheet, width: int, encoding: str = "utf-8") -> Table:
+    """Return the rich table for a terminal of `width` columns and this encoding; no text of it is taken for markup."""
+
+    def plain(text: str) -> Text:
+        return Text(escaping.encodable(errors.visible(text), encoding))
+
     if width < 100:
         sheet = _narrow(sheet, "a wider terminal, and --format json, show {} too")
     table = Table(
-        title=_text(sheet.title),
-        caption=_text(sheet.note) if sheet.note else None,
+        title=plain(sheet.title),
+        caption=plain(sheet.note) if sheet.note else None,
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -52,9 +61,9 @@ def to_table(sheet: Sheet, width: int) -> Table:
         caption_justify="left",
     )
     for heading, numeric in zip(sheet.headings, _numeric(sheet), strict=True):
-        table.add_column(_text(heading), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(plain(heading), justify="right" if numeric else "left", overflow="fold")
     for cells in sheet.cells:
-        table.add_row(*map(_text, cells))
+        table.add_row(*map(plain, cells))
     return table
 
 
@@ -74,10 +83,6 @@ def _narrow(sheet: Sheet, more: str) -> Sheet:
         cells=[[cells[i] for i in kept] for cells in sheet.cells],
         note="; ".join(part for part in (sheet.note, more.format(hidden)) if part),
     )
-
-
-def _text(text: str) -> Text:
-    return Text(errors.visible(text))
 
 
 def _numeric(sheet: Sheet) -> list[bool]:
@@ -119,8 +124,9 @@ def to_json(sheet: Sheet) -> str:
     return _json(_values(sheet))
 
 
-def _json(content: object) -> str:
-    return escaping.json_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+def _json(content: object, encoding: str = "utf-8") -> str:
+    ascii_alone = not encoding.lower().startswith("utf")
+    return escaping.json_text(json.dumps(content, indent=2, ensure_ascii=ascii_alone, allow_nan=False)) + "\n"
 
 
 def to_markdown(sheet: Sheet) -> str:

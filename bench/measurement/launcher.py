@@ -138,7 +138,7 @@ def _launch(job: LaunchJob, progress: Callable[[str], None]) -> tuple[Launch | N
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            text=True,
+            encoding="utf-8",
         )
         try:
             assert process.stdin and process.stdout

@@ -188,11 +188,11 @@ def _energy(call: Callable[[], object]) -> float | None:
 
 def main() -> None:
     # Whatever a model prints must not land between the answers.
-    out = os.fdopen(os.dup(1), "w")
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # The profiler's complaint of a missing GPU would be taken for what a process died of.
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")
-    job = LaunchJob.model_validate_json(sys.stdin.read())
+    job = LaunchJob.model_validate_json(sys.stdin.buffer.read())
     for answer in launch_answers(job):
         out.write(answer.model_dump_json() + "\n")
         out.flush()
