@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.formats import Sheet
 from bench.records import TimingRecord, TrialRecord
-from bench.stats.intervals import mean_interval
+from bench.stats.intervals import accuracy_over_seeds
 from bench.stats.noninferiority import Candidate, Recommendation, recommend
 from melcnn.config import SETTINGS, descriptions, recipe_settings, settings_of, varying_settings
 
@@ -21,8 +21,8 @@ MOST_CANDIDATES = 200
 class SummaryRow(BaseModel):
     """The summary of a configuration; the fields are the CSV's columns, in order, and are only ever added.
 
-    Accuracies are fractions, means over seeds. A `_ci95` is the half-width of Student's t interval of that mean,
-    conditional on this very test set; None for one seed.
+    Accuracies are fractions, means over seeds. A `_ci95` is the half-width of that mean's 95% interval, conditional on
+    this very test set (`bench.stats.intervals.accuracy_over_seeds`); None for one seed.
 
     Attributes:
         epochs: the mean epoch kept, of at most `max_epochs`.
@@ -144,8 +144,10 @@ def _row(
 ) -> SummaryRow:
     first = records[0]
     trial = first.trial
-    validation, validation_ci = mean_interval([r.validation.accuracy for r in records])
-    test, test_ci = mean_interval([r.test.accuracy for r in records])
+    validation, validation_ci = accuracy_over_seeds(
+        [r.validation.accuracy for r in records], len(first.validation.labels)
+    )
+    test, test_ci = accuracy_over_seeds([r.test.accuracy for r in records], len(first.test.labels))
     to_target = [s for r in records if target is not None and (s := r.seconds_to(target)) is not None]
     clocked = target is not None and all(r.elapsed_seconds for r in records)
     return SummaryRow(

@@ -21,6 +21,32 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n)
 
 
+def accuracy_over_seeds(
+    accuracies: Sequence[float], clips: int, confidence: float = 0.95
+) -> tuple[float, float | None]:
+    """Return the mean accuracy of several seeds on the same clips, and the half-width of its interval.
+
+    The wider of Student's t interval over seeds and the exact binomial (Clopper-Pearson) one of all predictions.
+    Student's alone is far too short where networks hardly err: with 0.3 errors a seed in 187 clips it covers the truth
+    in 58, 77 and 95% of cases at 3, 5 and 10 seeds, and seeds that agree have none at all. None for a single seed.
+
+    Args:
+        accuracies: one a seed, each of `clips` clips.
+    """
+    mean, half = mean_interval(accuracies, confidence)
+    if half is None or not clips:
+        return mean, half
+    low, high = _clopper_pearson(round(sum(accuracies) * clips), len(accuracies) * clips, confidence)
+    return mean, max(half, mean - low, high - mean)
+
+
+def _clopper_pearson(right: float, number: float, confidence: float) -> tuple[float, float]:
+    tail, wrong = (1 - confidence) / 2, number - right
+    low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
+    return low, high
+
+
 def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
     """Return the mean and the half-width of the interval for one more value, which is None for a single value.
 
@@ -69,10 +95,7 @@ def effective_interval(
     else:
         effective = p * (1 - p) / variance if variance else float(n)
         effective = min(n, effective * float(stdtrit(n - 1, 1 - tail) / stdtrit(freedom, 1 - tail)) ** 2)
-    right, wrong = p * effective, (1 - p) * effective
-    low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
-    high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
-    return low, high
+    return _clopper_pearson(p * effective, effective, confidence)
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ from bench.formats import Sheet, show
 from bench.records import RecordFolder
 from bench.records.failures import as_error
 from bench.stats.clustered import paired_interval
-from bench.stats.intervals import mean_interval
+from bench.stats.intervals import accuracy_over_seeds
 from bench.sweep.crossval import out_of_fold
 from bench.sweep.run import train_missing
 from bench.system.environment import pick_device
@@ -89,7 +89,7 @@ def test(
     speakers = found[0].test.speakers
     rows = []
     for trial, records in by_trial.items():
-        mean, half = mean_interval([record.test.accuracy for record in records])
+        mean, half = accuracy_over_seeds([record.test.accuracy for record in records], len(speakers))
         before = by_trial[plain[trial.front_end.n_mels, trial.model.groups]]
         gain = _gain([r.test.correct for r in before], [r.test.correct for r in records], speakers)
         about = {"dataset": clips.dataset, **_about(trial, ("words", "n_mels", "groups", "variant", "recipe"))}

@@ -6,6 +6,7 @@ from scipy.stats import beta
 
 from bench.stats.intervals import (
     accuracy_interval,
+    accuracy_over_seeds,
     difference_interval,
     mean_interval,
     median_interval,
@@ -134,3 +135,25 @@ def test_the_prediction_interval_holds_one_more_as_often_as_it_says():
         mean, half = prediction_interval(values)
         held += abs(one_more - mean) <= half
     assert held / 4000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_interval_over_seeds_by_hand():
+    # All of 5 x 187 predictions right: the exact binomial's low end is 0.025^(1 / 935).
+    assert accuracy_over_seeds([1.0] * 5, 187) == pytest.approx((1.0, 1 - 0.025 ** (1 / 935)))
+    # Of two seeds that differ Student's is the wider, of two that agree the binomial of 34 right among 40.
+    mean, half = accuracy_over_seeds([0.9, 0.8], 10)
+    assert (mean, half) == (pytest.approx(0.85), pytest.approx(12.7062 * 0.05, rel=1e-4))  # t(0.975; 1) x 0.05
+    mean, half = accuracy_over_seeds([0.85] * 2, 20)
+    assert half == pytest.approx(0.85 - beta.ppf(0.025, 34, 7))
+    assert accuracy_over_seeds([0.5], 10) == (0.5, None)
+    assert np.isnan(accuracy_over_seeds([math.nan, math.nan], 0)[0])
+
+
+@pytest.mark.parametrize(("errors", "clips"), [(0.05, 187), (0.3, 187), (3.0, 187), (8.0, 824)])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_the_interval_over_seeds_holds_the_truth(errors, clips, seeds):
+    rng = np.random.default_rng(0)
+    wrong = rng.binomial(clips, errors / clips, (1000, seeds))
+    found = [accuracy_over_seeds((1 - row / clips).tolist(), clips) for row in wrong]
+    held = np.mean([mean - half <= 1 - errors / clips <= mean + half for mean, half in found])
+    assert held >= 0.95
