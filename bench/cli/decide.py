@@ -118,14 +118,14 @@ def reproduce(
     from bench.cli.session import Session, TrainingOptions
     from bench.grid import parse_axes, plan
     from bench.records.failures import log_failures
-    from bench.sweep.run import sweep
+    from bench.sweep.run import sweep_for_study
 
     if seeds < 2:
         raise InputError("--seeds 1 tells no spread, and without it no claim: give 2 or more")
     by_axis = [plan(parse_axes([axis]), recipe=recipe) for axis in ("groups", "mels")]
     trials = list(dict.fromkeys(trial for several in by_axis for trial in several))
     chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
-    result = Session(chosen, data, ("yes", "no")).train(sweep, trials, seeds)
-    deliver(study.sheets(result.trials, result.timing), format, csv, main="claims")
+    result, by_torch = Session(chosen, data, ("yes", "no")).train(sweep_for_study, trials, seeds)
+    deliver(study.sheets(result.trials, result.timing, by_torch), format, csv, main="claims")
     log_failures(result.failures, trials, out)
-    return int(bool(result.failures) or result.timing is None)
+    return int(bool(result.failures) or result.timing is None or by_torch is None)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis import recommendation, summary
-from bench.analysis.study import STUDY
+from bench.analysis.published import STUDY
 from bench.counting import profile
 from bench.formats import Point, Sheet
 from bench.records import FailureRecord, Predictions, TimingRecord, TrialRecord

@@ -74,6 +74,25 @@ def sweep(
         return SweepResult(found, epoch_times(timed, clips, folder, executor, on_event, kernels), failed)
 
 
+def sweep_for_study(
+    trials: Sequence[Trial],
+    seeds: int,
+    clips: ClipSet,
+    folder: RecordFolder,
+    executor: Executor,
+    on_event: OnEvent = ignore,
+    retry_failed: bool = False,
+    kernels: str | None = None,
+) -> tuple[SweepResult, TimingRecord | None]:
+    """Sweep, and time the epochs by torch's kernels too: the study's claim about time is about these."""
+    with folder.locked():
+        result = sweep(trials, seeds, clips, folder, executor, on_event, retry_failed, kernels)
+        if result.timing and result.timing.kernels == "torch":
+            return result, result.timing
+        timed = list(dict.fromkeys(record.trial for record in result.trials))
+        return result, epoch_times(timed, clips, folder, executor, on_event, "torch")
+
+
 def train_missing(
     trials: Sequence[Trial],
     seeds: int,

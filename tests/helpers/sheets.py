@@ -48,7 +48,7 @@ def csv_sheets(clips):
     return {
         "melbench sweep": summary.sheet(summary.rows(records, timing_record(one, two))),
         "melbench recommend": _recommended(),
-        "melbench reproduce": study.sheets(records, None)[-1],
+        "melbench reproduce": study.sheets(records, None, None)[-1],
         "melbench train": listings.trained([run], run, one, "synthetic", Path("a.safetensors")),
         "melbench evaluate": listings.evaluated(found, {"checkpoint": "a", "dataset": "synthetic", "split": "test"})[0],
         "melbench predict": listings.predicted(names, words, probabilities),

@@ -8,9 +8,10 @@ from bench.executors.events import Finished, Planned
 from bench.executors.threads import Threads
 from bench.records import RecordFolder
 from bench.sweep.crossval import out_of_fold
-from bench.sweep.run import sweep
+from bench.sweep.run import sweep, sweep_for_study
 from melcnn import configure
 from melcnn.data.clips import Fold
+from melcnn.kernels import grouped_conv
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16, "epochs": 1}
 FOLDS = [Fold(index, 5) for index in range(5)]
@@ -66,3 +67,12 @@ def test_kernels_are_a_value(clips, tmp_path, monkeypatch):
     # More seeds of a configuration are by the kernels of the first ones.
     again = sweep([configure(**SMALL)], 2, clips, RecordFolder(tmp_path), Threads("cpu"))
     assert [record.kernels for record in again.trials] == ["torch"] * 2
+
+
+def test_the_study_is_timed_by_torchs_kernels_too(clips, tmp_path):
+    trial = configure(epochs=1, n_mels=16, channels=8, hop_length=800, n_fft=256)
+    for kernels in (None, "torch"):
+        result, by_torch = sweep_for_study([trial], 1, clips, RecordFolder(tmp_path), Threads("cpu"), kernels=kernels)
+        assert by_torch.kernels == "torch" and result.timing.kernels == (kernels or grouped_conv.kernels("cpu"))
+    # What is timed is not timed again.
+    assert len(list(tmp_path.glob("timing-*.json"))) == len({"torch", grouped_conv.kernels("cpu")})
