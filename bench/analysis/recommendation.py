@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis import summary
-from bench.counting.profile import NetworkCost
+from bench.counting.profile import NetworkCost, front_end_macs
 from bench.formats import Sheet
 from bench.records.folds import OutOfFold
 from bench.stats.clustered import crossed_interval
@@ -111,7 +111,11 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
             "on_front": row.on_front,
             "recommended": decides and result is decided.chosen,
             "device": " / ".join(row.found.devices),
+            "pipeline_macs": pipeline(row),
         }
+
+    def pipeline(row: CandidateRow) -> int:
+        return row.cost.macs + front_end_macs(row.found.trial.front_end)
 
     def cells(row: CandidateRow, own: dict[str, Any]) -> list[str]:
         result = row.result
@@ -127,6 +131,7 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
             *(str(own[name]) for name in varying),
             f"{row.cost.params:,}",
             f"{row.cost.macs:,}",
+            f"{pipeline(row):,}",
             *([f"{row.cost.latency_ms:.3g} ms"] if timed else []),
             f"{result.accuracy:.4f}{interval}",
             f"{result.difference:+.4f}" + (f" (at least {result.at_least:+.4f})" if bounded else ""),
@@ -154,6 +159,7 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
             *varying,
             "params",
             "MACs",
+            "MACs with front-end",
             *(["latency"] if timed else []),
             "accuracy (95%)",
             "less the best's (95%)",
@@ -162,6 +168,7 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
         cells=[cells(row, own) for row, own in zip(rows, settings, strict=True)],
         records=[record(row, own) for row, own in zip(rows, settings, strict=True)],
         note=decided.describe("MACs") if decides else "",
+        spare=["MACs with front-end"],
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from bench.counting.profile import front_end_macs
 from bench.formats import Sheet
 from bench.records import TimingRecord, TrialRecord
 from bench.stats.intervals import accuracy_over_seeds
@@ -30,6 +31,7 @@ class SummaryRow(BaseModel):
         reached_target: seeds whose validation accuracy reached `target`.
         time_to_target_s: the mean over these of the seconds from the start of their stack's training until it did,
             whatever else was in training meanwhile.
+        pipeline_macs: of the front-end and the network, for one clip.
         told_from_best: shown, by validation, to be worse than the configuration with the best validation accuracy; None
             if that was not tested.
     """
@@ -78,6 +80,7 @@ class SummaryRow(BaseModel):
     speed: float
     noise: bool
     told_from_best: bool | None = None
+    pipeline_macs: int
 
 
 def by_configuration(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
@@ -160,6 +163,7 @@ def _row(
         params=first.complexity.params,
         macs=first.complexity.macs,
         macs_all_layers=first.complexity.macs_all_layers,
+        pipeline_macs=first.complexity.macs + front_end_macs(trial.front_end),
         val_accuracy_max=_rounded(validation),
         val_accuracy_ci95=_rounded(validation_ci),
         test_accuracy=_rounded(test),
@@ -185,6 +189,7 @@ _FIGURES = {
     "params": lambda row: f"{row.params:,}",
     "MACs": lambda row: f"{row.macs:,}",
     "MACs, all layers": lambda row: f"{row.macs_all_layers:,}",
+    "MACs with front-end": lambda row: f"{row.pipeline_macs:,}",
     "max val accuracy": lambda row: (
         _with_interval(row.val_accuracy_max, row.val_accuracy_ci95) + " ≈" * (row.told_from_best is False)
     ),
@@ -249,5 +254,5 @@ def sheet(rows: Sequence[SummaryRow], decided: Recommendation | None = None) -> 
         cells=[[str(getattr(r, name)) for name in varying] + [text(r) for text in figures.values()] for r in rows],
         records=[row.model_dump() for row in rows],
         note="; ".join(notes),
-        spare=["MACs, all layers"],
+        spare=["MACs, all layers", "MACs with front-end"],
     )

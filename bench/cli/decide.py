@@ -12,14 +12,14 @@ from melcnn.errors import InputError
 
 choosing_app = typer.Typer()
 
-GRID = ("groups", "variant=plain,shuffle")
+GRID = ("groups", "mels", "variant=plain,shuffle")
 
 
 @choosing_app.command()
 def recommend(
     axes: Annotated[
         list[str] | None,
-        typer.Argument(help="groups, mels, or any grid as name=value,value ... (groups variant=plain,shuffle)"),
+        typer.Argument(help=f"groups, mels, or any grid as name=value,value ... ({' '.join(GRID)})"),
     ] = None,
     data: options.Data = "auto",
     words: options.Words = "yes,no",

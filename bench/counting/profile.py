@@ -5,6 +5,7 @@ study's, which adds one for each bias addition, two an element for normalisation
 activations, one an input element for pooling. flops: twice the macs, plus the rest.
 """
 
+import functools
 import math
 import weakref
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.counting.formulas import KINDS, OperatorCost, UncountedOperator, cost_of, operator_name
+from melcnn.config import FrontEnd
 from melcnn.errors import InputError
+from melcnn.frontend import LogMelFilterBanks
 from melcnn.model import isolated_random_numbers
 
 
@@ -110,6 +113,13 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Complexity:
     return Complexity(
         params=found.total("params"), macs=found.total("macs"), macs_all_layers=found.total("macs_all_layers")
     )
+
+
+@functools.lru_cache(maxsize=64)
+def front_end_macs(front_end: FrontEnd) -> int:
+    """Return the MACs of the features of one second, half the FLOPs of Fourier transforms included."""
+    waveform = torch.zeros(1, front_end.sample_rate)
+    return profile(LogMelFilterBanks(**front_end.model_dump()), [waveform], training=False).pipeline_macs
 
 
 def make_inputs(model: nn.Module, shapes: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Configurations timed side by side now: two that are compared, or all candidates of a recommendation."""
 
+import random
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +14,7 @@ from bench.stats.intervals import significant
 from bench.timing import timer
 from bench.timing.clocks import clock_for
 from bench.timing.timer import InterleavedRun, Rule, Series
-from bench.timing.verdicts import (
-    compare_rounds,
-    ratio_precision,
-)
+from bench.timing.verdicts import compare_pairs, pair_precision
 from melcnn.config import Trial
 from melcnn.errors import InputError
 from melcnn.model import MelCNN
@@ -54,7 +52,10 @@ def costs(trials: Sequence[Trial], device: str, latency: bool, kernels: str | No
 
 # Seconds for a comparison side by side unless the user says otherwise.
 MOST_SECONDS = 10.0
-FEWEST_ROUNDS = 25
+FEWEST_ROUNDS = 15
+# How often each side is built. Where a build lies in memory changes its speed by half a percent, and nothing that is
+# timed afterwards shows by how much: only other builds do.
+PAIRS = 20
 
 
 def side_by_side(
@@ -68,6 +69,9 @@ def side_by_side(
 ) -> tuple[ComparedWorkload, InterleavedRun]:
     """Time A and B in interleaved rounds until their ratio is known to half of `effect`, or time is over.
 
+    Args:
+        seed: draws the order in which all are built, and that of each round.
+
     Raises:
         InputError: if a call of A and one of B process different numbers of clips.
     """
@@ -75,21 +79,25 @@ def side_by_side(
         raise InputError(
             f"a {a.what} of A has {a.clips} clips and one of B {b.clips}: compare epochs, or equal batches"
         )
-    # Where a work lies in memory, which depends on what was made before it, can change its speed by half a percent:
-    # both are made twice, A B B A, so that neither is favoured.
-    sides = (("A1", a), ("B1", b), ("B2", b), ("A2", a))
-    made = {name: builders.build(workload, device, kernels=kernels).call for name, workload in sides}
+    # One after the other, in half of the pairs A first: neither side is favoured by what was built before it.
+    first = random.Random(seed).sample("AB" * (PAIRS // 2), PAIRS)
+    order = [f"{side}{number}" for number in range(PAIRS) for side in (first[number], "AB".replace(first[number], ""))]
+    sides = {"A": a, "B": b}
+    built = {name: builders.build(sides[name[0]], device, kernels=kernels).call for name in order}
 
     def pairs(series: Mapping[str, Series]) -> list[tuple[Series, Series]]:
-        return [(series["A1"], series["B1"]), (series["A2"], series["B2"])]
+        return [(series[f"A{number}"], series[f"B{number}"]) for number in range(PAIRS)]
 
     rule = Rule(
         effect / 2,
         min_rounds=FEWEST_ROUNDS,
         max_seconds=max_seconds or MOST_SECONDS,
-        figures=lambda series: {"the ratio": ratio_precision(pairs(series))},
+        figures=lambda series: {"the ratio": pair_precision(pairs(series))},
     )
-    run = timer.interleave(made, rule, clock_for(device), seed, singly=a.what == "latency")
+    run = timer.interleave(built, rule, clock_for(device), seed, singly=a.what == "latency")
     label = " / ".join(workloads.labels([a, b]))
-    times = [statistics.median(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
-    return ComparedWorkload(label, compare_rounds(pairs(run.series), effect), *times), run
+    times = [
+        statistics.median(s for name, one in run.series.items() if name[0] == side for s in one.seconds)
+        for side in "AB"
+    ]
+    return ComparedWorkload(label, compare_pairs(pairs(run.series), effect), *times), run

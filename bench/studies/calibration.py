@@ -29,14 +29,16 @@ from bench.measurement import comparison, launcher, measurements, side_by_side, 
 from bench.measurement.workloads import Workload
 from bench.stats.intervals import accuracy_interval
 from bench.system import environment
-from bench.timing.verdicts import EFFECT, FASTER, SAME, SLOWER, UNCLEAR, Comparison
+from bench.timing.verdicts import EFFECT, FASTER, SAME, SLOWER, UNCLEAR, Comparison, log_ratios
 from melcnn.config import configure
 from melcnn.files import check_writable, write_whole
 
 COMPARISONS = 300
 SLOWDOWNS = (0.0, 0.05, 0.10)
-# For contrast: many scripts decide by a threshold on the ratio of mean times.
-THRESHOLD = 0.05
+# For contrast, what scripts decide by: a threshold on the ratio of mean times, and better ones on the median over
+# rounds of the ratio within a round.
+RULES = {"5% on means": ("ratio_of_means", 0.05), "5% on paired medians": ("ratio_of_rounds", 0.05)}
+RULES["2% on paired medians"] = ("ratio_of_rounds", 0.02)
 LAUNCHES = 5
 # Two of so many units, a quiet and a loaded one, are compared with slowed workloads too: a stored one takes minutes.
 SLOWED_UNITS = {"interleaved": 4, "stored": 8}
@@ -52,6 +54,7 @@ class CalibrationRow(BaseModel):
         slowdown: injected into B, a fraction of its time.
         ratio, low, high: time of B to time of A, with its 95% interval.
         ratio_of_means: of the same raw samples.
+        ratio_of_rounds: the median over rounds of the ratio within a round; None where both sides ran apart.
     """
 
     mode: str
@@ -64,6 +67,7 @@ class CalibrationRow(BaseModel):
     high: float
     verdict: str
     ratio_of_means: float
+    ratio_of_rounds: float | None = None
 
 
 def side_by_side_workloads() -> list[Workload]:
@@ -114,8 +118,11 @@ def interleaved(unit: int) -> Iterator[CalibrationRow]:
         for slowdown in slowdowns("interleaved", unit):
             slowed = workload.model_copy(update={"slowdown": slowdown})
             found, run = side_by_side.side_by_side(workload, slowed, "cpu", EFFECT, seed=unit)
-            means = [statistics.mean(run.series[f"{side}1"].seconds + run.series[f"{side}2"].seconds) for side in "AB"]
-            yield _row("interleaved", unit, workload, slowdown, found.comparison, means[1] / means[0])
+            times = {side: [s for n, one in run.series.items() if n[0] == side for s in one.seconds] for side in "AB"}
+            means = statistics.mean(times["B"]) / statistics.mean(times["A"])
+            pairs = [(run.series[f"A{n}"], run.series[f"B{n}"]) for n in range(side_by_side.PAIRS)]
+            rounds = math.exp(statistics.median(log_ratios(pairs)))
+            yield _row("interleaved", unit, workload, slowdown, found.comparison, means, rounds)
 
 
 def stored(unit: int) -> Iterator[CalibrationRow]:
@@ -141,9 +148,16 @@ def slowdowns(mode: str, unit: int) -> Sequence[float]:
 
 
 def _row(
-    mode: str, unit: int, workload: Workload, slowdown: float, found: Comparison, ratio_of_means: float
+    mode: str,
+    unit: int,
+    workload: Workload,
+    slowdown: float,
+    found: Comparison,
+    ratio_of_means: float,
+    ratio_of_rounds: float | None = None,
 ) -> CalibrationRow:
     figures = {"ratio": found.ratio, "low": found.low, "high": found.high, "ratio_of_means": ratio_of_means}
+    figures |= {} if ratio_of_rounds is None else {"ratio_of_rounds": ratio_of_rounds}
     return CalibrationRow(
         mode=mode,
         unit=unit,
@@ -169,7 +183,7 @@ def _unit(mode: str, unit: int) -> list[CalibrationRow]:
 
 def summary(rows: Sequence[CalibrationRow]) -> list[Sheet]:
     """Count the verdicts for each slowdown, on a quiet and on a loaded machine."""
-    return [_verdicts(rows), _means(rows)]
+    return [_verdicts(rows), *(_thresholds(rows, name) for name in RULES if _values(rows, name))]
 
 
 def _verdicts(rows: Sequence[CalibrationRow]) -> Sheet:
@@ -189,32 +203,39 @@ def _verdicts(rows: Sequence[CalibrationRow]) -> Sheet:
                 "mean_ratio": round(math.exp(statistics.mean(math.log(row.ratio) for row in chosen)), 4),
                 "wrong": sum(wrong),
                 "wrong_upper95": round(bound, 4),
+                "covered": sum(row.low <= 1 + slowdown <= row.high for row in chosen),
+                "truth_below": sum(1 + slowdown < row.low for row in chosen),
+                "truth_above": sum(1 + slowdown > row.high for row in chosen),
             }
         )
     note = (
         "slowdown: injected; wrong: FASTER or SLOWER without one, FASTER or SAME with one; wrong upper95: the "
         "one-sided 95% bound of their share (Korn and Graubard's, by unit: comparisons of one unit share a process or "
-        "launches)"
+        "launches); covered: intervals that hold the true ratio; truth below, above: those that lie above or below it"
     )
     return sheet_of(f"verdicts, {rows[0].mode}", records, note)
 
 
-def _means(rows: Sequence[CalibrationRow]) -> Sheet:
-    records = []
+def _values(rows: Sequence[CalibrationRow], rule: str) -> list[float]:
+    return [value for row in rows if (value := getattr(row, RULES[rule][0])) is not None]
+
+
+def _thresholds(rows: Sequence[CalibrationRow], rule: str) -> Sheet:
+    threshold, records = RULES[rule][1], []
     for slowdown, chosen, where in _parts(rows):
-        slower = sum(row.ratio_of_means > 1 + THRESHOLD for row in chosen)
-        faster = sum(row.ratio_of_means < 1 - THRESHOLD for row in chosen)
+        values = _values(chosen, rule)
+        slower, faster = sum(v > 1 + threshold for v in values), sum(v < 1 - threshold for v in values)
         records.append(
             {
                 "slowdown": slowdown,
                 "machine": where,
-                "comparisons": len(chosen),
+                "comparisons": len(values),
                 "FASTER": faster,
-                "SAME": len(chosen) - faster - slower,
+                "SAME": len(values) - faster - slower,
                 "SLOWER": slower,
             }
         )
-    return sheet_of(f"the same samples by a {THRESHOLD:.0%} threshold on means", records)
+    return sheet_of(f"the same samples by {rule}", records)
 
 
 def _parts(rows: Sequence[CalibrationRow]) -> Iterator[tuple[float, list[CalibrationRow], str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.stats.intervals import difference_interval, median_interval
+from bench.stats.intervals import difference_interval, mean_interval, median_interval, midmean
 from bench.timing.timer import Series
 from melcnn.scheduling import DISTURBED
 
@@ -56,10 +56,25 @@ def decide(low: float, high: float, effect: float = EFFECT) -> str:
 Pair = tuple[Series, Series]
 
 
-def compare_rounds(pairs: Sequence[Pair], effect: float = EFFECT) -> Comparison:
-    """Compare B with A in one interleaved run: the median ratio within a round, with a distribution-free interval."""
-    median, low, high = median_interval(log_ratios(pairs))
-    return _comparison(median, low, high, effect)
+def compare_pairs(pairs: Sequence[Pair], effect: float = EFFECT) -> Comparison:
+    """Compare B with A, built several times each: every pair of builds is one observation, with Student's t over them.
+
+    Rounds are no independent observations: those of one build share its place in memory, and rounds in a row share what
+    else the machine does.
+    """
+    middle, half = mean_interval(_log_ratios_by_pair(pairs))
+    half = math.inf if half is None else half
+    return _comparison(middle, middle - half, middle + half, effect)
+
+
+def pair_precision(pairs: Sequence[Pair]) -> float:
+    """Return the relative half-width of the interval of `compare_pairs`."""
+    half = mean_interval(_log_ratios_by_pair(pairs))[1]
+    return math.inf if half is None else math.expm1(half)
+
+
+def _log_ratios_by_pair(pairs: Sequence[Pair]) -> list[float]:
+    return [midmean(log_ratios([pair])) for pair in pairs]
 
 
 def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFFECT) -> Comparison:
