@@ -51,7 +51,7 @@ def costs(trials: Sequence[Trial], device: str, latency: bool, kernels: str | No
 
 
 # Seconds for a comparison side by side unless the user says otherwise.
-MOST_SECONDS = 10.0
+MOST_SECONDS = 30.0
 FEWEST_ROUNDS = 15
 # How often each side is built. Where a build lies in memory changes its speed by half a percent, and nothing that is
 # timed afterwards shows by how much: only other builds do.

@@ -41,7 +41,7 @@ RULES = {"5% on means": ("ratio_of_means", 0.05), "5% on paired medians": ("rati
 RULES["2% on paired medians"] = ("ratio_of_rounds", 0.02)
 LAUNCHES = 5
 # Two of so many units, a quiet and a loaded one, are compared with slowed workloads too: a stored one takes minutes.
-SLOWED_UNITS = {"interleaved": 4, "stored": 8}
+SLOWED_UNITS = {"interleaved": 12, "stored": 8}
 
 
 class CalibrationRow(BaseModel):

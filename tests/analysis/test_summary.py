@@ -88,10 +88,12 @@ def test_markdown(rows):
     lines = formats.to_markdown(summary.sheet(rows)).splitlines()
     assert lines[0].startswith("speech_commands: yes,no (20 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
     assert lines[2:6] == [
-        "| groups | params | MACs | MACs, all layers | max val accuracy | test accuracy | epochs | epoch time |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| 1 | 1 | 2 | 3 | 0.7500 ±3.1766 | 0.7500 ±3.1766 | 3.5 | 2.000 s |",
-        "| 2 | 1 | 2 | 3 | 1.0000 | 1.0000 | 1.0 | 2.000 s |",
+        "| groups | params | MACs | MACs, all layers | MACs with front-end | max val accuracy | test accuracy | epochs "
+        "| epoch time |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        # The front-end has 2,060,595 (tests/counting/test_brute_force.py).
+        "| 1 | 1 | 2 | 3 | 2,060,597 | 0.7500 ±3.1766 | 0.7500 ±3.1766 | 3.5 | 2.000 s |",
+        "| 2 | 1 | 2 | 3 | 2,060,597 | 1.0000 | 1.0000 | 1.0 | 2.000 s |",
     ]
 
 
@@ -99,18 +101,20 @@ def test_latex(rows):
     lines = formats.to_latex(summary.sheet(rows)).splitlines()
     assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
     assert lines[2].startswith(r"\caption{speech\_commands: yes,no (20 training and 2 test clips)")
-    assert lines[4] == r"\begin{tabular}{rrrrrrrr}"
-    assert lines[8] == r"1 & 1 & 2 & 3 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
+    assert lines[4] == r"\begin{tabular}{rrrrrrrrr}"
+    assert lines[8] == r"1 & 1 & 2 & 3 & 2,060,597 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
 
 
-@pytest.mark.parametrize("width, second_convention", [(80, False), (140, True)])
+@pytest.mark.parametrize("width, second_convention", [(80, False), (160, True)])
 def test_the_table_fits_the_terminal(rows, width, second_convention):
     out = io.StringIO()
     Console(file=out, width=width).print(formats.to_table(summary.sheet(rows), width))
     assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
     text = " ".join(out.getvalue().split())
-    assert ("a wider terminal, and --format json, show MACs, all layers too" in text) != second_convention
-    assert ("MACs, all layers max val accuracy" in text) == second_convention
+    assert (
+        "a wider terminal, and --format json, show MACs, all layers, MACs with front-end too" in text
+    ) != second_convention
+    assert ("MACs, all layers MACs with front-end max val accuracy" in text) == second_convention
     assert max(map(len, out.getvalue().splitlines())) <= width
 
 

@@ -141,24 +141,31 @@ def test_side_by_side_sees_an_injected_slowdown():
     found, run = side_by_side.side_by_side(work, slowed, "cpu", 0.02, max_seconds=20)
     assert found.comparison.verdict == "SLOWER" and 1.3 < found.comparison.ratio < 1.8
     lengths = {name: len(one.seconds) for name, one in run.series.items()}
-    assert set(lengths) == {"A1", "B1", "B2", "A2"} and min(lengths.values()) == max(lengths.values())
-    assert lengths["A1"] >= side_by_side.FEWEST_ROUNDS
+    assert set(lengths) == {f"{side}{number}" for side in "AB" for number in range(side_by_side.PAIRS)}
+    assert min(lengths.values()) == max(lengths.values()) >= side_by_side.FEWEST_ROUNDS
 
 
 def test_neither_side_is_favoured_by_where_it_lies(monkeypatch):
-    # Whatever is made takes 1% less than what was made before it: A B B A are equal in the mean.
+    # Whatever is built takes 1% less than what was built before it: in half of the pairs A is built first.
     machine, made = FakeMachine(), []
 
     def build(work, device, kernels=None):
         made.append(work.slowdown)
-        return SimpleNamespace(call=machine.work(len(made), 1.04 - 0.01 * len(made)))
+        return SimpleNamespace(call=machine.work(len(made), 0.99 ** len(made)))
 
     monkeypatch.setattr(builders, "build", build)
     monkeypatch.setattr(side_by_side, "clock_for", lambda device: machine.clock)
     (work,) = workloads.of_trial(configure(), ["latency"])
-    found, _ = side_by_side.side_by_side(work, work.model_copy(update={"slowdown": 0.5}), "cpu", 0.02, max_seconds=1000)
-    assert made == [0.0, 0.5, 0.5, 0.0]
-    assert found.comparison.ratio == pytest.approx(1.0, abs=1e-4) and found.comparison.verdict == "SAME"
+    slowed = work.model_copy(update={"slowdown": 0.5})
+    orders = []
+    for seed in range(3):
+        made.clear()
+        found, _ = side_by_side.side_by_side(work, slowed, "cpu", 0.02, max_seconds=1000, seed=seed)
+        assert found.comparison.ratio == pytest.approx(1.0, abs=1e-4) and found.comparison.verdict == "SAME"
+        pairs = list(zip(made[::2], made[1::2], strict=True))
+        assert pairs.count((0.0, 0.5)) == pairs.count((0.5, 0.0)) == side_by_side.PAIRS // 2
+        orders.append(pairs)
+    assert orders[0] != orders[1] != orders[2]
 
 
 def test_the_table_of_times():

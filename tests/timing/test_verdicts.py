@@ -4,7 +4,15 @@ import random
 import pytest
 
 from bench.timing.timer import Series
-from bench.timing.verdicts import compare_launches, compare_rounds, decide, disturbed, log_ratios, ratio_precision
+from bench.timing.verdicts import (
+    compare_launches,
+    compare_pairs,
+    decide,
+    disturbed,
+    log_ratios,
+    pair_precision,
+    ratio_precision,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,7 @@ def test_rounds_are_compared_within_themselves():
     rng = random.Random(0)
     a = [rng.uniform(1, 10) for _ in range(40)]
     slower = Series(seconds=[1.05 * t for t in a], waited=[0] * 40)
-    found = compare_rounds([(Series(seconds=a, waited=[0] * 40), slower)])
+    found = compare_pairs([(Series(seconds=a, waited=[0] * 40), slower)] * 2)
     assert found.verdict == "SLOWER"
     assert (found.ratio, found.low, found.high) == pytest.approx((1.05, 1.05, 1.05))
 
@@ -86,6 +94,21 @@ def test_how_precisely_a_ratio_is_known():
     assert ratio_precision([pair(4)]) == math.inf
 
 
+def test_pairs_of_builds_are_the_observations():
+    # Three pairs whose rounds all agree: logs of the ratios 0.01, 0.02 and 0.03, s = 0.01, t(0.975; 2) = 4.30265, so
+    # 0.02 +- 4.30265 x 0.01 / sqrt(3), however many rounds there are.
+    pairs = [
+        (Series(seconds=[1.0] * 50, waited=[0] * 50), Series(seconds=[math.exp(log)] * 50, waited=[0] * 50))
+        for log in (0.01, 0.02, 0.03)
+    ]
+    found, half = compare_pairs(pairs), 4.30265 * 0.01 / 3**0.5
+    assert [math.log(v) for v in (found.ratio, found.low, found.high)] == pytest.approx(
+        [0.02, 0.02 - half, 0.02 + half], abs=1e-5
+    )
+    assert pair_precision(pairs) == pytest.approx(math.expm1(half), abs=1e-5)
+    assert compare_pairs(pairs[:1]).verdict == "UNCLEAR" and pair_precision(pairs[:1]) == math.inf
+
+
 def test_pairs_of_one_round_count_as_one():
     # B1 / A1 is 1.01 and B2 / A2 is 1 / 1.01 in every round.
     def series(seconds):
@@ -101,15 +124,22 @@ def test_pairs_of_one_round_count_as_one():
     assert len(log_ratios(many)) == 20
 
 
-def test_identical_noise_is_rarely_called_different():
-    # Rounds of 3% lognormal noise, 400 A-against-A comparisons: SLOWER or FASTER would need the interval to miss
-    # by 2%; its half-width is about 1.25 x 1.96 x 0.03 x sqrt(2 / 100) = 1.0%.
+def test_equal_works_are_rarely_called_different_and_covered_as_often_as_it_says():
+    # 400 comparisons of 20 pairs of builds, which differ by 0.5% each, in rounds of 3% noise that lasts: half of each
+    # round's is the last one's. A pair's midmean has an error of some 1%, so the half-width is 2.09 x 1% / sqrt(20).
     rng = random.Random(1)
 
     def noisy(factor=1.0):
-        return Series(seconds=[factor * math.exp(rng.gauss(0, 0.03)) for _ in range(100)], waited=[0.0] * 100)
+        speed, noise, seconds = factor * math.exp(rng.gauss(0, 0.005)), 0.0, []
+        for _ in range(30):
+            noise = 0.5 * noise + rng.gauss(0, 0.026)
+            seconds.append(speed * math.exp(noise))
+        return Series(seconds=seconds, waited=[0.0] * 30)
 
-    same = [compare_rounds([(noisy(), noisy())]).verdict for _ in range(400)]
-    assert not {"FASTER", "SLOWER"} & set(same) and same.count("SAME") > 300
-    slower = [compare_rounds([(noisy(), noisy(1.05))]).verdict for _ in range(400)]
-    assert "FASTER" not in slower and "SAME" not in slower and slower.count("SLOWER") > 360
+    equal = [compare_pairs([(noisy(), noisy()) for _ in range(20)]) for _ in range(400)]
+    assert not {"FASTER", "SLOWER"} & {one.verdict for one in equal}
+    below, above = sum(one.high < 1 for one in equal), sum(one.low > 1 for one in equal)
+    # 5% of 400 miss, give or take twice sqrt(400 x 0.05 x 0.95) = 4.4; as many to either side.
+    assert 11 <= below + above <= 29 and abs(below - above) <= 10
+    slower = [compare_pairs([(noisy(), noisy(1.05)) for _ in range(20)]).verdict for _ in range(100)]
+    assert "FASTER" not in slower and "SAME" not in slower and slower.count("SLOWER") > 90
