@@ -60,7 +60,7 @@ Format = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 MaxTime = Annotated[
     float | None,
-    typer.Option("--max-time", help="Seconds allowed to each interleaved run (3; to a comparison 10).", min=0.001),
+    typer.Option("--max-time", help="Seconds allowed to each interleaved run (3; to a comparison 30).", min=0.001),
 ]
 Model = Annotated[
     str | None, typer.Option("--model", help="Any model instead, as package.module:factory; runs its code.")
