@@ -9,7 +9,6 @@ import pytest
 from bench import formats
 from bench.baselines import convolutions
 from bench.baselines.convolutions import ConvolutionRow, Shape
-from bench.measurement.peaks import Peaks
 from bench.studies import convolution_grid
 from bench.studies.convolution_grid import GRID
 from melcnn import configure, native
@@ -53,14 +52,14 @@ def test_the_grid_is_200_shapes():
     assert len(set(GRID)) == 200
 
 
-@pytest.fixture
-def rows(compiled, monkeypatch):
-    monkeypatch.setattr(convolutions, "ROUNDS", 6)
-    # Measured on a busy machine, peaks would give no floor.
-    top = Peaks(flops_per_second=1e11, bytes_per_second={2**20: 1e10}, launch_seconds=1e-6)
-    monkeypatch.setattr(convolutions, "device_peaks", lambda env, device: top)
+@pytest.fixture(scope="module")
+def rows():
+    if native.library() is None:
+        pytest.skip("there is no C compiler")
     shapes = convolutions.of_trials([configure(groups=groups, channels=8, n_mels=8, batch_size=4) for groups in (1, 4)])
-    return convolutions.measure(shapes, "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolutions, "ROUNDS", 6)
+        return convolutions.measure(shapes, "cpu")
 
 
 def test_there_is_no_floor_of_a_busy_machine(rows, tmp_path):

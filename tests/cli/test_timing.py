@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from bench.measurement.peaks import Peaks
 from tests.measurement.test_launcher import MODELS
 
 
@@ -18,10 +17,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_time_a_grid(melbench, folder, monkeypatch):
-    # Measured on a busy machine, peaks would give no floor.
-    top = Peaks(flops_per_second=1e11, bytes_per_second={2**20: 1e10}, launch_seconds=1e-6)
-    monkeypatch.setattr("bench.measurement.launcher.device_peaks", lambda env, device: top)
+def test_time_a_grid(melbench, folder):
     command = (
         "time groups=4,16 batch_size=8 --what step,latency,front-end --launches 2 --max-time 5 --csv times.csv --json"
     )

@@ -64,7 +64,11 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("make", "shape", "params", "macs"), MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize(
+    ("make", "shape", "params", "macs"),
+    # A compiler takes as long as all others together.
+    [pytest.param(*model, id=name, marks=[pytest.mark.slow] * (name == "compiled")) for name, model in MODELS.items()],
+)
 def test_a_wrapper_counts_as_what_it_wraps(make, shape, params, macs):
     model = make()
     totals, *_, remarks = cost_tables.of_model("it", model, [shape], allow_uncounted=False)

@@ -145,6 +145,7 @@ def test_measuring_takes_none_of_the_callers_random_numbers():
 def test_a_choice_of_a_busy_machine_is_not_kept(monkeypatch, cache, waits, kept):
     # A round of two calls takes 11 ms, of which 0.11 ms (1%) may be waiting for a core; here it waits 0 or 0.2 ms.
     machine = Machine(monkeypatch, library=0.01, ours=0.001)
+    monkeypatch.setattr(autotune, "DISTURBED", 0.01)
     monkeypatch.setattr(autotune, "run_queue_wait", lambda: len(machine.calls) * waits)
     assert autotune.choose(("conv", 1), lambda: machine.ways) == "ours"
     assert (cache / "choices").exists() == kept
