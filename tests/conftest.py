@@ -5,7 +5,6 @@ complete test split; tests that need real speech skip without it.
 """
 
 import logging
-import math
 import os
 import signal
 import sys
@@ -19,7 +18,6 @@ from bench.measurement import peaks
 from bench.measurement.peaks import Peaks
 from bench.system import environment
 from melcnn import load_clips
-from melcnn.kernels import autotune
 
 CLIPS = {"train": 24, "validation": 8, "test": 8}
 PITCH = {"yes": 700.0, "no": 900.0, "go": 1200.0, "stop": 1500.0}
@@ -42,15 +40,11 @@ def cache(tmp_path_factory, worker_id):
     path = (home if worker_id == "master" else home.parent) / "cache"
     path.mkdir(exist_ok=True)
     os.environ["MELBENCH_CACHE"] = str(path)
-    # Beside the other process of the tests every measurement is disturbed, and none would be kept: a device's peaks are
-    # given here, and choices of kernels are kept all the same.
+    # Beside the other process of the tests every measurement is disturbed, and peaks would never be kept.
     top = Peaks(flops_per_second=1e11, bytes_per_second={2**20: 1e10}, launch_seconds=1e-6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(peaks, "measure", lambda device, clock: top)
         peaks.device_peaks(environment.collect("cpu"), "cpu")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(autotune, "DISTURBED", math.inf)
-        yield
 
 
 @pytest.fixture(autouse=True)

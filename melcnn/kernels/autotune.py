@@ -32,6 +32,7 @@ MARGIN = 0.95
 MIN_ROUNDS, MAX_ROUNDS = 7, 25
 SECONDS = 0.1  # for all rounds together, once there are enough of them
 SHORTEST = 2e-4  # seconds of one timed reading: shorter calls are repeated
+DISTURBED_FOR = 600  # seconds that a choice of a busy machine is used: the processes of one command agree
 
 # The code beside the C kernels that decides how long our candidates take.
 CODE = ("grouped_conv.py", "trunk.py", "triton_conv.py")
@@ -85,8 +86,7 @@ def _measured(key: Key, candidates: Callable[[], Candidates], device: str) -> st
             found = measure(candidates(), device)
     finally:
         _measuring.now = False
-    if not found["disturbed"]:  # Else the next process measures again.
-        _store(key, found)
+    _store(key, found)
     return found["chosen"]
 
 
@@ -149,15 +149,18 @@ def measure(candidates: Candidates, device: str = "cpu") -> Choice:
 
 
 def _stored(key: Key) -> str | None:
+    path = _path(key)
     try:
-        entry = json.loads(_path(key).read_text())
-        return entry["chosen"] if entry["key"] == list(key) and entry["chosen"] in entry["seconds"] else None
+        entry = json.loads(path.read_text())
+        stale = entry["disturbed"] and not 0 <= time.time() - path.stat().st_mtime < DISTURBED_FOR
+        known = entry["key"] == list(key) and entry["chosen"] in entry["seconds"]
+        return entry["chosen"] if known and not stale else None
     except (OSError, ValueError, TypeError, KeyError):
         return None  # There is no file, or not one of ours: it is measured anew.
 
 
 def _store(key: Key, found: Choice) -> None:
-    text = json.dumps({"key": key, "chosen": found["chosen"], "seconds": found["seconds"]})
+    text = json.dumps({"key": key, **found})
     try:
         files.make_folder(_path(key).parent)
         files.write_whole(_path(key), lambda file: file.write(text.encode()))
