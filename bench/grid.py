@@ -1,11 +1,22 @@
 """Axes of a grid, as people write them, to configurations."""
 
+import difflib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from melcnn.config import SETTINGS, SHUFFLING_VARIANTS, Trial, configure, descriptions
+from melcnn.config import (
+    SETTINGS,
+    SHUFFLING_VARIANTS,
+    Data,
+    Trial,
+    configure,
+    descriptions,
+    recipe_settings,
+    settings_of,
+)
 from melcnn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -15,6 +26,9 @@ PRESETS: dict[str, tuple[str, tuple[int, ...]]] = {
     "groups": ("groups", (1, 2, 4, 8, 16)),
     "mels": ("n_mels", (20, 40, 80)),
 }
+
+# The recipe of every command where nobody names another.
+DEFAULT_RECIPE = "default"
 
 # More would be a typing error: at a second a seed, they take three hours.
 MAX_SEEDS = 10_000
@@ -33,12 +47,13 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
         if not equals:
             if name not in PRESETS:
                 raise InputError(
-                    f"there is no axis {text!r}: use {', '.join(PRESETS)}, or name=value,value, such as groups=1,2, "
-                    "with a name of " + ", ".join(SETTINGS)
+                    f"there is no axis {text!r}{_did_you_mean(text, PRESETS)}: use {', '.join(PRESETS)}, or "
+                    f"name=value,value, such as groups=1,2, with a name of {', '.join(SETTINGS)}"
                 )
             name, parsed = PRESETS[name][0], [*PRESETS[name][1]]
         elif name not in SETTINGS:
-            raise InputError(f"there is no setting {name!r}: the settings are {', '.join(SETTINGS)}")
+            hint = _did_you_mean(name, SETTINGS)
+            raise InputError(f"there is no setting {name!r}{hint}: the settings are {', '.join(SETTINGS)}")
         else:
             parsed = [value.strip() for value in values.split(",")]
             if not all(parsed):
@@ -49,6 +64,56 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
             raise InputError(f"the axis {name!r} is given twice: put all its values into one")
         axes[name] = parsed
     return axes
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), 1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def single(
+    axes: Sequence[str],
+    words: Sequence[str] = ("yes", "no"),
+    recipe: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    **options: Any,
+) -> Trial:
+    """Return the one configuration that axes such as `["groups=4", "variant=shuffle"]` name.
+
+    Args:
+        recipe, batch_size, epochs: as in `plan`.
+        options: further settings by name; None: not given.
+
+    Raises:
+        InputError: if an axis has several values, or a setting is given both ways.
+    """
+    grid = parse_axes(axes)
+    if several := next((name for name, values in grid.items() if len(values) > 1), None):
+        raise InputError(f"{several} has several values: this command takes one configuration, such as {several}=4")
+    given = {name: [value] for name, value in options.items() if value is not None}
+    if clash := next((name for name in given if name in grid), None):
+        raise InputError(f"{clash} is both an axis and an option: give it once")
+    return plan(grid | given, words, recipe, batch_size, epochs)[0]
+
+
+def axes_of(trial: Trial) -> list[str]:
+    """Return the axes that name `trial` to a command: its groups, and what differs from the defaults."""
+    own = settings_of(trial)
+    expected = recipe_settings(own["recipe"]) | {"recipe": DEFAULT_RECIPE}
+    names = [name for name in SETTINGS if name == "groups" or own[name] != expected[name]]
+    return [f"{name}={str(own[name]).lower() if isinstance(own[name], bool) else own[name]}" for name in names]
+
+
+def train_command(trial: Trial, options: Sequence[str] = ()) -> str:
+    """Return the shell command that trains `trial` and keeps the network.
+
+    Args:
+        options: further arguments, such as those that name the data.
+    """
+    words = trial.data.words
+    named = [] if words == Data().words else ["--words", ",".join(words)]
+    return shlex.join(["melbench", "train", *axes_of(trial), *named, *options, "-o", "network.safetensors"])
 
 
 def plan(

@@ -31,6 +31,7 @@ class Checkpoint:
 
     Attributes:
         data_fingerprint: of the clips, as `ClipSet.fingerprint_for` returns it.
+        data: where the clips are from, as `melcnn.load_clips` takes it; empty if unknown, as in older files.
         validation_accuracy, test_accuracy: at the kept epoch.
     """
 
@@ -41,10 +42,11 @@ class Checkpoint:
     data_fingerprint: str
     validation_accuracy: float
     test_accuracy: float
+    data: str = ""
 
 
-def checkpoint_of(run: TrainedNetwork, trial: Trial, clips: ClipSet) -> Checkpoint:
-    """Return the checkpoint of one network of `melcnn.fit`, trained as `trial` on `clips`."""
+def checkpoint_of(run: TrainedNetwork, trial: Trial, clips: ClipSet, data: str = "") -> Checkpoint:
+    """Return the checkpoint of one network of `melcnn.fit`, trained as `trial` on `clips` from `data`."""
     return Checkpoint(
         trial=trial,
         network=run.network,
@@ -53,6 +55,7 @@ def checkpoint_of(run: TrainedNetwork, trial: Trial, clips: ClipSet) -> Checkpoi
         data_fingerprint=clips.fingerprint_for(trial.training),
         validation_accuracy=run.validation_accuracy,
         test_accuracy=run.test_accuracy,
+        data=data,
     )
 
 
@@ -68,6 +71,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "data_fingerprint": checkpoint.data_fingerprint,
         "validation_accuracy": checkpoint.validation_accuracy,
         "test_accuracy": checkpoint.test_accuracy,
+        "data": checkpoint.data,
     }
     metadata = {
         "format": "melbench",
@@ -153,6 +157,7 @@ def _rebuild(path: Path, file: safetensors.safe_open) -> Checkpoint:
             data_fingerprint=str(about["data_fingerprint"]),
             validation_accuracy=float(about["validation_accuracy"]),
             test_accuracy=float(about["test_accuracy"]),
+            data=str(about.get("data", "")),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else first_line(error)

@@ -1,6 +1,6 @@
 """Files of caches, checkpoints and records: written whole or not at all, writable by owner and group at most.
 
-A person who can write to a file or folder decides what is read from it, so nobody else may.
+A person who can write to a file or folder decides what is read from it, so no one else may.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def make_folder(path: Path) -> None:
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a temporary file beside `path` by `write`, and rename it to `path` once it is on the disk.
 
-    A kill at any moment leaves the old file or the new one, and at most a `.tmp` file that nobody reads.
+    A kill at any moment leaves the old file or the new one, and at most a `.tmp` file that is never read.
 
     Raises:
         OSError: as the file system does; then nothing is left behind.

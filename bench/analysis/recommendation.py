@@ -119,23 +119,19 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
 
     def cells(row: CandidateRow, own: dict[str, Any]) -> list[str]:
         result = row.result
-        interval = "" if row.low is None else f" ({row.low:.4f} to {row.high:.4f})"
+        interval = "" if row.low is None else f" ({row.low:.4f}–{row.high:.4f})"
         bounded = result is not decided.best and math.isfinite(result.at_least)
-        marks = {
-            "recommended": decides and result is decided.chosen,
-            "within the margin": result.accepted and not (decides and result is decided.chosen),
-            "not told from the best": not result.told_from_best,
-            "front": row.on_front,
-        }
+        recommended = decides and result is decided.chosen
         return [
             *(str(own[name]) for name in varying),
             f"{row.cost.params:,}",
             f"{row.cost.macs:,}",
             f"{pipeline(row):,}",
             *([f"{row.cost.latency_ms:.3g} ms"] if timed else []),
-            f"{result.accuracy:.4f}{interval}",
-            f"{result.difference:+.4f}" + (f" (at least {result.at_least:+.4f})" if bounded else ""),
-            ", ".join(mark for mark, holds in marks.items() if holds),
+            f"{result.accuracy:.4f}{interval}" + " ≈" * (not result.told_from_best),
+            f"{result.difference:+.4f}" + (f" (≥{result.at_least:+.4f})" if bounded else ""),
+            "yes" if row.on_front else "",
+            "recommended" if recommended else "within margin" if result.accepted else "",
         ]
 
     def shared(values: Iterable[object]) -> str:
@@ -159,16 +155,22 @@ def sheet(decided: Recommendation, rows: Sequence[CandidateRow], dataset: str, d
             *varying,
             "params",
             "MACs",
-            "MACs with front-end",
+            "MACs (with front-end)",
             *(["latency"] if timed else []),
             "accuracy (95%)",
-            "less the best's (95%)",
+            "difference to best (95%)",
+            "Pareto front",
             "verdict",
         ],
         cells=[cells(row, own) for row, own in zip(rows, settings, strict=True)],
         records=[record(row, own) for row, own in zip(rows, settings, strict=True)],
-        note=decided.describe("MACs") if decides else "",
-        spare=["MACs with front-end"],
+        verdict=decided.describe("MACs") if decides else "",
+        notes=[
+            "accuracy: out of fold, with its 95% interval for other speakers and other trainings.",
+            "≈ statistically tied with the best.",
+            "Pareto front: no other costs fewer MACs and is as accurate.",
+        ],
+        spare=["MACs (with front-end)", "params", "difference to best (95%)", "Pareto front"],
     )
 
 

@@ -1,7 +1,7 @@
 """The study's two tables beside ours, and its claims: holds, does not, cannot tell. Sees records and runs nothing.
 
 The study: log-mel filter banks and a convolutional network on the words yes and no of Speech Commands v0.02, official
-splits; one run a row, on one RTX 3090. Every interval here is over seeds, for the very clips of the records.
+splits; one run a row, on one RTX 3090. Every interval here is over seeds, for the clips of the records.
 """
 
 import itertools
@@ -93,7 +93,7 @@ def _spreadless(values: Sequence[float]) -> str | None:
 
 
 _SHARED = ("dataset", "words", "n_mels", "groups", "recipe", "seeds", "params", "macs_all_layers", "kernels", "device")
-_HEADINGS = ("params", "MACs, all layers", "max val accuracy", "test accuracy", "epoch time")
+_HEADINGS = ("params", "MACs (all layers)", "val accuracy (best epoch)", "test accuracy", "epoch time")
 
 
 def _table(axis: str, found: Found, timing: TimingRecord | None, ratios: Mapping[Key, Sequence[float]]) -> Sheet:
@@ -137,14 +137,22 @@ def _table(axis: str, found: Found, timing: TimingRecord | None, ratios: Mapping
         headings=[axis, *(who + what for what in _HEADINGS for who in ("", "study's "))],
         cells=cells,
         records=records,
-        note=(
-            "± is the 95% prediction interval of one run over seeds, t s sqrt(1 + 1/n), for this very set of clips; "
-            "inside, outside: where the study's single run lies (outside may come of other validation clips or more "
-            "training clips alone); without a spread over seeds (saturated: all at 1) one cannot tell; "
-            f"{_clips_text(next(iter(found.values()))[0])}; x: to n_mels 80 and groups 1, ours in the same rounds; the "
-            f"study's seconds are of its clips on an {STUDY_DEVICE}: compare the ratios alone"
-        ),
-        spare=["study's params", "study's MACs, all layers", "study's epoch time"],
+        notes=[
+            "± 95% prediction interval of one run, t s sqrt(1 + 1/n) over seeds, on these clips.",
+            "inside, outside: where the study's single run lies. Outside may be due to other validation clips or more "
+            "training clips alone. Without a spread over seeds (saturated: all at 1) this cannot be told.",
+            f"{_clips_text(next(iter(found.values()))[0])}.",
+            "x: relative to n_mels 80 and groups 1, ours in the same rounds. Compare only these ratios: the study's "
+            f"seconds are for its clips on an {STUDY_DEVICE}.",
+        ],
+        spare=[
+            "study's params",
+            "study's MACs (all layers)",
+            "study's epoch time",
+            "params",
+            "MACs (all layers)",
+            "epoch time",
+        ],
         key=axis,
     )
 
@@ -214,11 +222,12 @@ def _claims(found: Found, timing: TimingRecord | None, by_torch: TimingRecord | 
         headings=list(records[0]),
         cells=[list(record.values()) for record in records],
         records=records,
-        note=(
-            "± and (low to high) are 95% intervals over seeds, of epoch times over the rounds of one timing run, "
-            "corrected for the comparisons within a claim (Bonferroni), for these very clips: they do not speak of "
-            f"other clips or speakers; {_clips_text(first)}"
-        ),
+        notes=[
+            "± and (low to high): 95% intervals over seeds; for epoch times, over the rounds of one timing run. They "
+            "are corrected for the comparisons within a claim (Bonferroni), and hold for these clips, not for other "
+            "speakers.",
+            f"{_clips_text(first)}.",
+        ],
         key="claims",
     )
 
@@ -307,7 +316,7 @@ def _fall(found: Found) -> tuple[str, str]:
     params, macs = (", ".join(f"{count:,}" for count in column) for column in zip(*counts, strict=True))
     return (
         _verdict(falls, not falls),
-        f"at groups 1 to 16 params {params}; MACs, all layers {macs}: {same} of {len(GROUPS)} exactly the study's",
+        f"at groups 1 to 16 params {params}; MACs (all layers) {macs}: {same} of {len(GROUPS)} exactly the study's",
     )
 
 

@@ -215,10 +215,12 @@ def sheet(rows: Sequence[ConvolutionRow]) -> Sheet:
             for row in rows
         ],
         records=[row.model_dump() for row in rows],
-        note=(
-            "pass: training is forward and backward (the first layer without the gradient of its input); macs: of one "
-            "clip in each network, forward; speedup: torch's time to melbench's, median over rounds; x floor: how many "
-            "times what the device takes at least, torch's and melbench's; chosen: what melbench uses for it here"
-        ),
+        notes=[
+            "pass: training is forward and backward; the first layer needs no gradient of its input.",
+            "MACs: one clip in each network, forward.",
+            "speedup: torch's time divided by melbench's, median over rounds.",
+            "x floor: time as a multiple of the least that the device needs, torch's / melbench's.",
+            "chosen: the kernels that melbench uses for this shape on this machine.",
+        ],
         spare=["x floor"],
     )

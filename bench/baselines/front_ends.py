@@ -115,7 +115,7 @@ def sheet(rows: Sequence[FrontEndRow]) -> Sheet:
             for row in rows
         ],
         records=[row.model_dump() for row in rows],
-        note="max error: against torchaudio's front-end in double precision, of the natural logarithm",
+        notes=["max error: of the natural logarithm, against torchaudio's front-end in double precision."],
     )
 
 

@@ -169,7 +169,7 @@ def sheet(rows: Sequence[RaceRow]) -> Sheet:
             f"{first.dataset}: {first.configurations} configurations, {first.seeds} seeds, {first.epochs} epochs over "
             f"{first.train_clips} clips, batch {first.batch_size}, {first.device}"
         ),
-        headings=["way", "time", "a training", "x melbench", "max val accuracy"],
+        headings=["way", "time", "a training", "x melbench", "val accuracy (best epoch)"],
         cells=[
             [
                 row.way,
@@ -181,11 +181,12 @@ def sheet(rows: Sequence[RaceRow]) -> Sheet:
             for row in rows
         ],
         records=[row.model_dump() for row in rows],
-        note=(
-            "from recordings on disk to results, without starting Python; in each round melbench reads the recordings "
-            "and makes features anew, writes records and times epochs, where the features in memory are made once in "
-            "all rounds; the interval is Student's t over rounds (a round: one seed of each baseline, all of melbench)"
-        ),
+        notes=[
+            "Time: from recordings on disk to results, without Python's start. In each round melbench reads the "
+            "recordings, makes features, writes records and times epochs; the loop with features in memory makes them "
+            "once for all rounds.",
+            "Interval: Student's t over rounds; a round is one seed of each baseline and all seeds of melbench.",
+        ],
     )
 
 

@@ -1,13 +1,14 @@
 """The command `melbench`. Heavy imports wait until a command needs them."""
 
+import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import options
+from bench.cli.data import data_app
 from bench.cli.decide import choosing_app
 from bench.cli.output import deliver
 from bench.cli.report import reporting_app
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from melcnn.checkpoint import Checkpoint
 
 HELP = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(context_settings=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-data_app = typer.Typer(no_args_is_help=True, help="Get real speech ready, or see what a data set holds.")
+app = typer.Typer(
+    context_settings=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 app.add_typer(data_app, name="data")
 app.add_typer(timing_app)
 app.add_typer(choosing_app)
@@ -45,7 +47,7 @@ def root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="What runs where, and exit.")
     ] = False,
 ) -> None:
-    """Finds the cheapest log-mel keyword-spotting network that still hears the word.
+    """Find the cheapest log-mel keyword-spotting network that still recognises the word.
 
     Start with: melbench sweep groups
     """
@@ -68,7 +70,13 @@ def sweep(
     epochs: options.Epochs = None,
     target: Annotated[
         float | None,
-        typer.Option("--target", help="Also show the seconds to this validation accuracy, such as 0.99.", min=0, max=1),
+        typer.Option(
+            "--target",
+            help="Also show the seconds to this validation accuracy, such as 0.99.",
+            min=0,
+            max=1,
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
     kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
@@ -81,7 +89,7 @@ def sweep(
     format: options.Format = "table",
     json: options.Json = False,
 ) -> int:
-    """Train and time a grid of configurations: what each costs, and how well it hears.
+    """Train and time a grid of configurations, and show what each costs and how accurate it is.
 
     groups stands for groups=1,2,4,8,16 and mels for n_mels=20,40,80. A grid takes any setting: n_mels, n_fft,
     hop_length, groups, channels, variant, recipe (default, plain), batch_size, epochs, and the ingredients of recipes,
@@ -108,9 +116,12 @@ def sweep(
 
     trials = plan(parse_axes(axes), split_words(words), recipe, batch_size, epochs)
     chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    # Cross-validation tells more than the validation split can.
+    same = ["--words", words] * (words != "yes,no") + ["--data", data] * (data != "auto")
     result = Session(chosen, data, split_words(words)).train(run_sweep, trials, seeds)
     decided = summary.recommended(result.trials)
-    sheet = summary.sheet(summary.rows(result.trials, result.timing, target, decided), decided)
+    rows = summary.rows(result.trials, result.timing, target, decided)
+    sheet = summary.sheet(rows, decided, next_step=shlex.join(["melbench", "recommend", *axes, *same]))
     deliver([with_failures(sheet, result.failures, trials)], format, csv)
     log_failures(result.failures, trials, out)
     return int(bool(result.failures) or result.timing is None)
@@ -118,18 +129,28 @@ def sweep(
 
 @app.command()
 def train(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
-        "melbench.safetensors"
-    ),
-    n_mels: options.NMels = 80,
-    n_fft: options.NFft = 400,
-    hop_length: options.HopLength = 160,
-    groups: options.Groups = 1,
-    channels: options.Channels = 32,
-    variant: options.Variant = "plain",
+    axes: options.Configuration = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The checkpoint to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("melbench.safetensors"),
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Overwrite the checkpoint if it exists.", rich_help_panel=options.OUTPUT),
+    ] = False,
+    n_mels: options.NMels = None,
+    n_fft: options.NFft = None,
+    hop_length: options.HopLength = None,
+    groups: options.Groups = None,
+    channels: options.Channels = None,
+    variant: options.Variant = None,
     data: options.Data = "auto",
     words: options.Words = "yes,no",
-    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained; the best on validation is kept.")] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", help="Networks trained; the best on validation is kept.", rich_help_panel=options.TRAINING
+        ),
+    ] = 1,
     recipe: options.Recipe = "default",
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
@@ -142,27 +163,29 @@ def train(
 
     Example:
 
-      melbench train --groups 4 --seeds 3 -o yesno.safetensors
+      melbench train groups=4 variant=shuffle --seeds 3 -o yesno.safetensors
     """
     format = chosen_format(format, json)
+    if output.exists() and not force:
+        raise InputError(f"{output} exists: name another checkpoint with -o, or overwrite it with --force")
     check_writable(output)
     from bench.cli import listings
     from bench.cli.progress import SweepProgress
+    from bench.grid import single
     from bench.sweep.run import train_best
     from bench.system.environment import pick_device
     from melcnn.checkpoint import checkpoint_of, save_checkpoint
-    from melcnn.config import configure
     from melcnn.data.loading import load_clips
 
-    network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant, "recipe": recipe}
+    network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant}
     front_end: dict[str, Any] = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-    given: dict[str, Any] = {n: v for n, v in (("batch_size", batch_size), ("epochs", epochs)) if v is not None}
-    trial = configure(split_words(words), **front_end, **network, **given)
+    trial = single(axes or (), split_words(words), recipe, batch_size, epochs, **front_end, **network)
     chosen = pick_device(device)
     clips = load_clips(data, split_words(words))
     with resumable("nothing was written"), SweepProgress(stderr) as on_event:
         networks, best, failed = train_best(trial, seeds, clips, chosen, on_event, options.kernels_of(kernels))
-    save_checkpoint(checkpoint_of(best, trial, clips), output)
+    source = data if data in ("auto", "synthetic") else str(Path(data).resolve())
+    save_checkpoint(checkpoint_of(best, trial, clips, "synthetic" if clips.dataset == "synthetic" else source), output)
     deliver([listings.trained(networks, best, trial, clips.dataset, output)], format)
     for failure in failed:
         note(f"failed: seed {failure.seed} ({failure.kind}): {failure.message}")
@@ -172,13 +195,18 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: options.Checkpoint,
-    data: options.Data = "auto",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="auto, synthetic, a folder or an archive; what the network was trained on unless given."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="train, validation, test, or all clips.")] = "test",
     device: options.Device = "auto",
     format: options.Format = "table",
     json: options.Json = False,
 ) -> None:
-    """Show how well a checkpoint hears: accuracy with its interval, confusion, the clips most wrong.
+    """Evaluate a checkpoint: accuracy with its interval, confusion, the most wrong clips.
 
     Example:
 
@@ -195,7 +223,10 @@ def evaluate(
         raise InputError(f"there is no split {split!r}: use {', '.join(SPLITS)} or all")
     chosen = pick_device(device)
     loaded = _load(checkpoint)
-    clips = load_clips(data, loaded.trial.data.words, every_split=split != "all")
+    source = data or loaded.data or "auto"
+    if data is None and source not in ("auto", "synthetic") and not Path(source).exists():
+        raise InputError(f"{checkpoint} was trained on {source}, which is not here: name the data with --data")
+    clips = load_clips(source, loaded.trial.data.words, every_split=split != "all")
     if clips.dataset != loaded.dataset:
         note(f"{checkpoint} was trained on {loaded.dataset} and is evaluated on {clips.dataset}")
     elif clips.fingerprint_for(loaded.trial.training) != loaded.data_fingerprint:
@@ -218,9 +249,9 @@ def predict(
     format: options.Format = "table",
     json: options.Json = False,
 ) -> None:
-    """Say which word each file holds, and how sure the network is.
+    """Predict the word in each file, with its probability.
 
-    Files may have any rate, channels and common format; of a long one the loudest second is heard.
+    Files may have any rate, channels and common format; of a long one the loudest second counts.
 
     Example:
 
@@ -254,12 +285,13 @@ def predict(
 
 @app.command()
 def profile(
-    n_mels: options.NMels = 80,
-    n_fft: options.NFft = 400,
-    hop_length: options.HopLength = 160,
-    groups: options.Groups = 1,
-    channels: options.Channels = 32,
-    variant: options.Variant = "plain",
+    axes: options.Configuration = None,
+    n_mels: options.NMels = None,
+    n_fft: options.NFft = None,
+    hop_length: options.HopLength = None,
+    groups: options.Groups = None,
+    channels: options.Channels = None,
+    variant: options.Variant = None,
     words: options.Words = "yes,no",
     model: options.Model = None,
     input: options.Input = None,
@@ -273,7 +305,7 @@ def profile(
 
     Examples:
 
-      melbench profile --groups 4
+      melbench profile groups=4
 
       melbench profile --model my_models:SmallNet --input 1,80,101
     """
@@ -281,75 +313,21 @@ def profile(
     options.check_model(model, input)
     from bench.counting import cost_tables
     from bench.counting.formulas import UncountedOperator
-    from melcnn.config import configure
+    from bench.grid import single
 
+    if model and axes:
+        raise InputError(f"{axes[0]} is of melbench's own network, and --model names another: give one of them")
     try:
         if model is None:
             network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant}
             front_end: dict[str, Any] = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-            sheets = cost_tables.of_trial(configure(split_words(words), **front_end, **network))
+            sheets = cost_tables.of_trial(single(axes or (), split_words(words), **front_end, **network))
         else:
             shapes = [cost_tables.parse_shape(shape) for shape in input or ()]
             sheets = cost_tables.of_model(model, cost_tables.load_model(model), shapes, allow_uncounted)
     except UncountedOperator as error:
         raise InputError(str(error)) from error
     deliver(sheets, format, main="layers")
-
-
-@data_app.command()
-def prepare(
-    data: options.Data = "auto",
-    words: options.Words = "yes,no",
-    format: options.Format = "table",
-    json: options.Json = False,
-) -> None:
-    """Get Speech Commands ready, once, for --data auto; downloads 2.4 GB unless --data names a copy.
-
-    Example:
-
-      melbench data prepare --words yes,no,go,stop
-    """
-    format = chosen_format(format, json)
-    from bench.cli.progress import DownloadProgress
-    from melcnn.config import check_words
-    from melcnn.data import prepared
-    from melcnn.data.loading import load_clips
-
-    wanted = split_words(words)
-    check_words(tuple(wanted))
-    if data == "synthetic":
-        load_clips("synthetic", wanted)
-    else:
-        with (
-            resumable("what was downloaded is kept, and the same command goes on"),
-            DownloadProgress(stderr) as on_progress,
-        ):
-            prepared.prepare(None if data == "auto" else Path(data), wanted, on_progress)
-        data = "auto"
-    _show_contents(data, wanted, format)
-
-
-@data_app.command()
-def info(
-    data: options.Data = "auto",
-    words: options.Words = "yes,no",
-    format: options.Format = "table",
-    json: options.Json = False,
-) -> None:
-    """Show what a data set holds by word and split, and what looks broken in it.
-
-    Example:
-
-      melbench data info --data my_recordings --words hey,stop
-    """
-    _show_contents(data, split_words(words), chosen_format(format, json))
-
-
-def _show_contents(data: str, words: Sequence[str], format: str) -> None:
-    from bench.cli import listings
-    from melcnn.data.loading import load_clips
-
-    deliver(listings.contents(load_clips(data, words, every_split=False)), format, main="clips")
 
 
 def _load(path: Path) -> "Checkpoint":

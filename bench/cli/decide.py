@@ -1,5 +1,6 @@
 """The commands that conclude: `melbench recommend` and `melbench reproduce`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,21 +24,65 @@ def recommend(
     ] = None,
     data: options.Data = "auto",
     words: options.Words = "yes,no",
-    seeds: Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration in each fold.")] = 5,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            help="Networks trained for each configuration in each fold.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = 5,
     recipe: options.Recipe = "default",
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     margin: Annotated[
         float,
-        typer.Option("--margin", help="How much worse than the best is good enough, as a fraction.", min=0, max=1),
+        typer.Option(
+            "--margin",
+            help="How much worse than the best is good enough, as a fraction.",
+            min=0,
+            max=1,
+            rich_help_panel=options.BUDGET,
+        ),
     ] = 0.005,
-    max_params: Annotated[int | None, typer.Option("--max-params", help="The most parameters.", min=1)] = None,
-    max_macs: Annotated[int | None, typer.Option("--max-macs", help="The most MACs a clip.", min=1)] = None,
+    max_params: Annotated[
+        int | None,
+        typer.Option(
+            "--max-params",
+            help="Most parameters, such as 10000 or 10k.",
+            parser=options.count,
+            metavar="COUNT",
+            rich_help_panel=options.BUDGET,
+        ),
+    ] = None,
+    max_macs: Annotated[
+        int | None,
+        typer.Option(
+            "--max-macs",
+            help="Most MACs for one clip, such as 500k.",
+            parser=options.count,
+            metavar="COUNT",
+            rich_help_panel=options.BUDGET,
+        ),
+    ] = None,
     max_latency_ms: Annotated[
-        float | None, typer.Option("--max-latency-ms", help="The most milliseconds for one clip, measured here.", min=0)
+        float | None,
+        typer.Option(
+            "--max-latency-ms",
+            help="Most milliseconds for one clip, measured here.",
+            min=0,
+            rich_help_panel=options.BUDGET,
+        ),
     ] = None,
     max_weight_bytes: Annotated[
-        int | None, typer.Option("--max-weight-bytes", help="The most bytes of weights (float32).", min=1)
+        int | None,
+        typer.Option(
+            "--max-weight-bytes",
+            help="Most bytes of float32 weights, such as 32k.",
+            parser=options.count,
+            metavar="COUNT",
+            rich_help_panel=options.BUDGET,
+        ),
     ] = None,
     kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
@@ -53,9 +98,9 @@ def recommend(
     """Recommend the cheapest configuration that is not worse than the best by more than a margin.
 
     Every configuration within the budget is cross-validated: five folds of the training and validation clips, no
-    speaker in two of them. The test split is not looked at. Cheapest is by MACs. The recommendation is wrong at
-    most once in 20 times, over speakers and trainings like these; where nobody can tell, it says how many more seeds
-    would.
+    speaker in two of them. The test split is not used. Cheapest means fewest MACs. The recommendation is wrong at
+    most once in 20 times, over speakers and trainings like these; where there is no clear winner, it says how many
+    more seeds are needed.
 
     Examples:
 
@@ -66,7 +111,7 @@ def recommend(
     format = chosen_format(format, json, csv)
     from bench.analysis import recommendation
     from bench.cli.session import Session, TrainingOptions
-    from bench.grid import check_seeds, parse_axes, plan
+    from bench.grid import check_seeds, parse_axes, plan, train_command
     from bench.measurement import side_by_side
     from bench.records.failures import log_failures, with_failures
     from bench.sweep.crossval import out_of_fold
@@ -82,7 +127,11 @@ def recommend(
     costs = side_by_side.costs(trials, pick_device(device) if latency else "cpu", latency, options.kernels_of(kernels))
     kept = recommendation.within(budget, costs)
     found, failed = session.train(out_of_fold, kept, seeds)
-    sheet = recommendation.sheet(*recommendation.choose(found, costs, margin), session.clips.dataset)
+    decided, rows = recommendation.choose(found, costs, margin)
+    sheet = recommendation.sheet(decided, rows, session.clips.dataset)
+    if winner := next((row.found.trial for row in rows if row.result is decided.chosen), None):
+        named = ["--data", data] * (data != "auto")
+        sheet = replace(sheet, notes=[*sheet.notes, f"To train it: {train_command(winner, named)}"])
     deliver([with_failures(sheet, failed, kept)], format, csv)
     log_failures(failed, kept, out)
     return int(bool(failed))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ def contents(clips: ClipSet) -> list[Sheet]:
     }
     about["noise_seconds"] = round(len(clips.noise) / clips.sample_rate)
     return [sheet_of("data", [about], single=True), sheet_of("clips", counts), sheet_of("checks", checks)]
+
+
+def words(counts: Mapping[str, int], source: str) -> Sheet:
+    """Return a sheet of the words of a data set, with their numbers of recordings."""
+    records: list[dict[str, object]] = [{"word": word, "recordings": number} for word, number in counts.items()]
+    return sheet_of(f"words of {source}", records)
 
 
 def _n_speakers(speakers: Sequence[str], names: Sequence[str]) -> int | str:
@@ -133,13 +140,18 @@ def evaluated(evaluation: Evaluation, about: Mapping[str, object]) -> list[Sheet
         for i in evaluation.most_wrong()
     ]
     known = "by speaker" if summary["speakers"] != "unknown" else "taking each clip for another speaker's"
-    note = f"low95 and high95: for other clips of other speakers like these (Korn and Graubard's interval, {known})"
+    note = f"low95, high95: 95% interval for other clips of other speakers (Korn and Graubard, {known})."
     sheets = [
-        sheet_of("evaluation", [summary], note, single=True),
+        sheet_of("evaluation", [summary], [note], single=True),
         sheet_of("words", words),
-        sheet_of("confusion", matrix),
+        _predicted(sheet_of("confusion", matrix)),
     ]
-    return [*sheets, sheet_of("most wrong", wrong)]
+    return [*sheets, _predicted(sheet_of("most wrong", wrong))]
+
+
+def _predicted(sheet: Sheet) -> Sheet:
+    """Return the sheet with headings in the field's term; the columns of JSON keep their names."""
+    return replace(sheet, headings=[heading.replace("heard", "predicted") for heading in sheet.headings])
 
 
 def predicted(names: Sequence[str], words: Sequence[str], probabilities: np.ndarray) -> Sheet:

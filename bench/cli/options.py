@@ -1,17 +1,30 @@
 """The options that several commands share: one name, one meaning, one help text."""
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melcnn.config import VARIANTS
 from melcnn.errors import InputError
 
 if TYPE_CHECKING:
     from bench.executors.base import Executor
+
+# The panels of the help texts.
+DATA, TRAINING, EXECUTION, BUDGET, OUTPUT = "Data", "Training", "Execution", "Budget", "Output"
+
+
+def count(text: str) -> int:
+    """Return a whole number, at least 1, from text such as `10000`, `10k` or `1.5M`. Raises `typer.BadParameter`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", text.strip().replace(",", "").replace("_", ""))
+    number = float(found[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[found[2]] if found else 0
+    if number < 1 or number != int(number):
+        raise typer.BadParameter(f"{text!r} is not a count: write a whole number such as 10000, 10k or 1.5M")
+    return int(number)
+
 
 Data = Annotated[
     str,
@@ -19,54 +32,98 @@ Data = Annotated[
         "--data",
         help="auto, synthetic, or a folder or archive of word folders, such as Speech Commands. "
         "auto: Speech Commands once 'melbench data prepare' has run, else synthetic.",
+        rich_help_panel=DATA,
     ),
 ]
-Words = Annotated[str, typer.Option("--words", help="The words to tell apart, such as yes,no or go,stop.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-NMels = Annotated[int, typer.Option("--n-mels", help="Mel filters.")]
-NFft = Annotated[int, typer.Option("--n-fft", help="Samples of a Fourier transform.")]
-HopLength = Annotated[int, typer.Option("--hop-length", help="Samples from one frame to the next.")]
-Groups = Annotated[int, typer.Option("--groups", help="Groups of the convolutions.")]
-Channels = Annotated[int, typer.Option("--channels", help="Channels of the convolutions.")]
-Variant = Annotated[str, typer.Option("--variant", help=f"Of the convolutions: {', '.join(VARIANTS)}.")]
+Words = Annotated[
+    str, typer.Option("--words", help="Words to recognise, such as yes,no or go,stop.", rich_help_panel=DATA)
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=EXECUTION)]
+Configuration = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME=VALUE",
+        help="Settings of the configuration, such as groups=4 variant=shuffle; those of 'melbench sweep'.",
+        show_default=False,
+    ),
+]
+# The same settings as options, as they were named before they were axes.
+NMels = Annotated[int | None, typer.Option("--n-mels", hidden=True)]
+NFft = Annotated[int | None, typer.Option("--n-fft", hidden=True)]
+HopLength = Annotated[int | None, typer.Option("--hop-length", hidden=True)]
+Groups = Annotated[int | None, typer.Option("--groups", hidden=True)]
+Channels = Annotated[int | None, typer.Option("--channels", hidden=True)]
+Variant = Annotated[str | None, typer.Option("--variant", hidden=True)]
 Recipe = Annotated[
-    str, typer.Option("--recipe", help="How networks are trained: default, our best, or plain, as the study would.")
+    str,
+    typer.Option(
+        "--recipe",
+        help="How networks are trained: default (best accuracy) or plain (the original study's).",
+        rich_help_panel=TRAINING,
+    ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Clips in a training step; the recipe's unless given (64).")
+    int | None,
+    typer.Option(
+        "--batch-size", help="Clips in a training step; the recipe's (64) unless given.", rich_help_panel=TRAINING
+    ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", help="The most epochs, the recipe's unless given."),
+    typer.Option("--epochs", help="Most epochs; the recipe's unless given.", rich_help_panel=TRAINING),
 ]
-Seeds = Annotated[int, typer.Option("--seeds", help="Networks trained for each configuration.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of records; what is finished there is not run again.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")]
+Seeds = Annotated[
+    int, typer.Option("--seeds", help="Networks trained for each configuration.", rich_help_panel=TRAINING)
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", help="Folder of records; a trial that is finished there is not run again.", rich_help_panel=OUTPUT
+    ),
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run trials again that failed before.", rich_help_panel=EXECUTION)
+]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", help="Train in so many processes, each on one core, or on a GPU of its own.", min=1),
+    typer.Option(
+        "--jobs",
+        help="Train in this many processes, each on one core or one GPU.",
+        min=1,
+        rich_help_panel=EXECUTION,
+    ),
 ]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", help="Where to train: local, on this machine, or ray, as tasks of Ray.")
+    str, typer.Option("--executor", help="local (this machine) or ray (tasks of Ray).", rich_help_panel=EXECUTION)
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option("--ray-address", help="A Ray cluster: auto, or host:port. Ray on this machine unless given."),
+    typer.Option(
+        "--ray-address",
+        help="Ray cluster: auto or host:port; Ray on this machine unless given.",
+        rich_help_panel=EXECUTION,
+    ),
 ]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table to this CSV file too.")]
+Csv = Annotated[
+    Path | None, typer.Option("--csv", help="Also write the table to this CSV file.", rich_help_panel=OUTPUT)
+]
 Format = Annotated[
-    str, typer.Option("--format", help="What is printed: table, json, csv, markdown or latex (booktabs).")
+    str,
+    typer.Option("--format", help="Print as table, json, csv, markdown or latex (booktabs).", rich_help_panel=OUTPUT),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+# As it was called before --format; kept for scripts.
+Json = Annotated[bool, typer.Option("--json", hidden=True)]
 MaxTime = Annotated[
     float | None,
-    typer.Option("--max-time", help="Seconds allowed to each interleaved run (3; to a comparison 30).", min=0.001),
+    typer.Option("--max-time", help="Seconds for each interleaved run (3; a comparison 30).", min=0.001),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Any model instead, as package.module:factory; runs its code.")
+    str | None,
+    typer.Option("--model", help="Any model instead, as package.module:factory. Runs its code."),
 ]
 Input = Annotated[
-    list[str] | None, typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one a tensor.")
+    list[str] | None,
+    typer.Option("--input", help="Shape of the model's input, such as 1,80,101; one for each tensor."),
 ]
 Checkpoint = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
 
@@ -81,8 +138,9 @@ Kernels = Annotated[
     str,
     typer.Option(
         "--kernels",
-        help="Convolution kernels: fastest (melbench's or torch's, whichever is faster for each shape), or torch.",
+        help="Convolution kernels: fastest (melbench's or torch's, by shape) or torch.",
         callback=_check_kernels,
+        rich_help_panel=EXECUTION,
     ),
 ]
 

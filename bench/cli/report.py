@@ -27,7 +27,7 @@ def report(
 ) -> None:
     """Make one page of records: the recommendation with its evidence, tables, figures, and how to make it again.
 
-    The page opens from disk and asks nobody for anything. Nothing is trained or timed.
+    The page opens from disk, without a network. Nothing is trained or timed.
 
     Examples:
 

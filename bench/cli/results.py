@@ -15,11 +15,11 @@ results_app = typer.Typer(no_args_is_help=True, help="Put folders of records in 
 @results_app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder of records.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is amiss, and move nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is wrong; move nothing.")] = False,
     format: options.Format = "table",
     json: options.Json = False,
 ) -> None:
-    """Find what is amiss in a folder of records and move it aside; ends with exit code 1 if anything is.
+    """Move damaged, duplicate and foreign files of a folder of records aside; exit code 1 if there are any.
 
     Found are files that are truncated or cannot be read, duplicates, foreign ones (no records, renamed, of a newer
     format), stale ones (of an earlier version of melbench's numbers), newer ones (of a later one) and what an

@@ -52,7 +52,7 @@ class Terminated(KeyboardInterrupt):
 # Two signals may come from one interruption: `timeout`, for one, sends it to the process and to its group.
 ONE_INTERRUPTION_S = 0.5
 
-ENDING = "interrupted: ending in good order; once more ends it at once\n"
+ENDING = "interrupted: ending cleanly; a second signal ends it at once\n"
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -194,13 +194,15 @@ def compare(
             raise InputError("--what is for two configurations: measurements are compared in all that both hold")
         one, two = (reader.read(Path(text)) for text in (a, b))
         found = comparison.stored(one, two, effect, split_words(across))
+        times = "means over the launches that count; B / A is taken relative to the reference work beside each"
         for remark in comparison.caveats(one, two):
             note(remark)
     else:
+        times = "A's mean over the paired rounds that count, and that times B / A"
         found, failure = _side_by_side(
             a, b, _kinds(what or "step"), effect, max_time, device, options.kernels_of(kernels)
         )
-    deliver([time_tables.compared(found, a, b, effect)], format, csv)
+    deliver([time_tables.compared(found, a, b, effect, times)], format, csv)
     if failure:
         raise failure
     if any(one.comparison.verdict == SLOWER for one in found):

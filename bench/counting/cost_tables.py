@@ -168,10 +168,12 @@ def _sheets(
     kinds = [{"kind": kind, "macs_all_layers": amount} for kind, amount in found.by_kind.items() if amount]
     kinds += [{"kind": f"{name} (no formula)", "macs_all_layers": ""} for name in found.uncounted]
     return [
-        sheet_of("totals", [totals], f"{about}; macs is the figure to quote", single=True),
+        sheet_of("totals", [totals], [f"{about}.", "macs is the figure to quote."], single=True),
         sheet_of("layers", [_layer(layer) for layer in found.layers], spare=_SPARE),
         sheet_of("kinds", kinds),
-        sheet_of("front end", stages, "FFT: 2.5 N log2 N FLOPs for N real points, half of that as MACs: a model"),
+        sheet_of(
+            "front end", stages, ["FFT: modelled as 2.5 N log2 N FLOPs for N real points, and half as many MACs."]
+        ),
         sheet_of("counters", [row for counter in counters for row in _differences(counter)]),
         sheet_of("remarks", [{"remark": remark} for remark in remarks]),
     ]

@@ -311,6 +311,6 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"--ray-address {address}: nobody answers there ({reason}); 'ray status' on a node of the cluster tells "
+            f"--ray-address {address}: nothing answers there ({reason}); 'ray status' on a node of the cluster tells "
             "its address"
         ) from None

@@ -2,10 +2,11 @@
 
 import math
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from bench.formats.layout import LONG, fitted, long_columns, numeric, stacked
+from bench.formats.sheet import Sheet
 from melcnn.errors import visible
 
 # How many characters of a table a line of the class article holds in each size of type, by estimate: a table that is
@@ -13,26 +14,25 @@ from melcnn.errors import visible
 SIZES = {"": 70, r"\small": 76, r"\footnotesize": 82, r"\scriptsize": 92}
 MARGINS = 110  # characters of the smallest type that the margins let stand
 GAP = 2.5  # characters between two columns
-LONG = 30  # text of more characters is set in several lines where the table is too wide
 
 
-def table(
-    title: str, headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], note: str
-) -> str:
-    """Return a float with `title` as its caption and `note` under the table.
+def to_latex(sheet: Sheet) -> str:
+    """Return a float: the title as its caption, the table, and under it the verdict and the notes.
 
-    Args:
-        numeric: which columns hold numbers; these are flush right. A heading wider than its column is stacked.
+    Headings wider than their column are stacked; numbers are flush right. Columns that have no room are left out.
     """
-    stacks, widths = _columns(headings, cells)
-    size, shares = _layout(widths, numeric)
+    sheet = fitted(sheet, _fits, "Not shown for lack of room: {}.")
+    stacks, widths = stacked(sheet)
+    flush_right = numeric(sheet)
+    size, shares = _layout(widths, long_columns(sheet))
+    below = " ".join(filter(None, [sheet.verdict, *sheet.notes]))
 
     def column(i: int) -> str:
-        return rf"p{{{shares[i]:.2f}\linewidth}}" if i in shares else "r" if numeric[i] else "l"
+        return rf"p{{{shares[i]:.2f}\linewidth}}" if i in shares else "r" if flush_right[i] else "l"
 
     def heading(i: int) -> str:
         lines = r"\\".join(map(escaped, stacks[i]))
-        return rf"\shortstack[{'r' if numeric[i] else 'l'}]{{{lines}}}" if len(stacks[i]) > 1 else lines
+        return rf"\shortstack[{'r' if flush_right[i] else 'l'}]{{{lines}}}" if len(stacks[i]) > 1 else lines
 
     def cell(i: int, text: str) -> str:
         return _ragged(escaped(text)) if i in shares else escaped(text)
@@ -41,64 +41,45 @@ def table(
         # What is ragged means something else by \\.
         return " & ".join(texts) + (r" \tabularnewline" if shares else r" \\")
 
-    every = range(len(headings))
+    every = range(len(sheet.headings))
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escaped(title)}}}\medskip" if title else "",
+        rf"\caption{{{escaped(sheet.title)}}}\medskip" if sheet.title else "",
         size and rf"{size}\makebox[\linewidth]{{%",
         rf"\begin{{tabular}}{{{''.join(map(column, every))}}}",
         r"\toprule",
         row(map(heading, every)),
         r"\midrule",
-        *(row(map(cell, every, texts)) for texts in cells),
+        *(row(map(cell, every, texts)) for texts in sheet.cells),
         r"\bottomrule",
         r"\end{tabular}" + "}" * bool(size),
-        rf"\par\medskip\parbox{{\linewidth}}{{\footnotesize {escaped(note)}}}" if note else "",
+        rf"\par\medskip\parbox{{\linewidth}}{{\footnotesize {escaped(below)}}}" if below else "",
         r"\end{table}",
     ]
     return "\n".join(filter(None, lines)) + "\n"
 
 
-def fits(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> bool:
+def _fits(sheet: Sheet) -> bool:
     """Return whether the table fits the page in the smallest type."""
-    _, widths = _columns(headings, cells)
-    return _needed(widths, numeric) <= MARGINS
+    return _needed(stacked(sheet)[1], long_columns(sheet)) <= MARGINS
 
 
-def _columns(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
-    """Return the lines of each column's heading, and the characters of the column's longest line."""
-    lengths = [max((len(row[i]) for row in cells), default=0) for i in range(len(headings))]
-    stacks = [_stack(heading, length) for heading, length in zip(headings, lengths, strict=True)]
-    return stacks, [max([length, *map(len, stack)]) for length, stack in zip(lengths, stacks, strict=True)]
-
-
-def _stack(heading: str, length: int) -> list[str]:
-    words = visible(heading).split()
-    return textwrap.wrap(" ".join(words), max([length, *map(len, words)]), break_on_hyphens=False) if words else []
-
-
-def _layout(widths: Sequence[int], numeric: Sequence[bool]) -> tuple[str, dict[int, float]]:
+def _layout(widths: Sequence[int], long: Sequence[int]) -> tuple[str, dict[int, float]]:
     """Return the type size for columns of `widths` characters, and the page share of those set in several lines."""
     if sum(widths) + GAP * len(widths) <= SIZES[""]:
         return "", {}
-    needed = _needed(widths, numeric)
+    needed = _needed(widths, long)
     size = next((size for size, line in SIZES.items() if line >= needed), list(SIZES)[-1])
-    long = _long(widths, numeric)
     rest = max(0, SIZES[size] - needed) + LONG * len(long)
     # By the square root, for rows that are about as high in one column as in another.
     roots = {i: math.sqrt(widths[i]) for i in long}
     return size, {i: rest * root / sum(roots.values()) / SIZES[size] for i, root in roots.items()}
 
 
-def _needed(widths: Sequence[int], numeric: Sequence[bool]) -> float:
+def _needed(widths: Sequence[int], long: Sequence[int]) -> float:
     """Return the least characters that the columns take side by side."""
-    long = _long(widths, numeric)
     return GAP * len(widths) + sum(LONG if i in long else width for i, width in enumerate(widths))
-
-
-def _long(widths: Sequence[int], numeric: Sequence[bool]) -> list[int]:
-    return [i for i, width in enumerate(widths) if width > LONG and not numeric[i]]
 
 
 def _ragged(text: str) -> str:

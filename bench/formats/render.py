@@ -4,18 +4,18 @@ import csv
 import io
 import json
 import math
-import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.formats import escaping, latex
+from bench.formats import escaping, latex, layout
 from bench.formats.sheet import Sheet
 from melcnn import errors
 
@@ -43,55 +43,78 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
     sys.stdout.write(escaping.encodable(text, encoding))
 
 
-def to_table(sheet: Sheet, width: int, encoding: str = "utf-8") -> Table:
-    """Return the rich table for a terminal of `width` columns and this encoding; no text of it is taken for markup."""
+def to_table(sheet: Sheet, width: int, encoding: str = "utf-8") -> Group:
+    """Return title, table, verdict and notes for a terminal of `width` columns; no text is taken for markup.
 
-    def plain(text: str) -> Text:
-        return Text(escaping.encodable(errors.visible(text), encoding))
-
-    if width < 100:
-        sheet = _narrow(sheet, "a wider terminal, and --format json, show {} too")
-    table = Table(
-        title=plain(sheet.title),
-        caption=plain(sheet.note) if sheet.note else None,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for heading, numeric in zip(sheet.headings, _numeric(sheet), strict=True):
-        table.add_column(plain(heading), justify="right" if numeric else "left", overflow="fold")
-    for cells in sheet.cells:
-        table.add_row(*map(plain, cells))
-    return table
-
-
-def _narrow(sheet: Sheet, more: str) -> Sheet:
-    """Return the sheet without its spare columns.
-
-    Args:
-        more: goes into the note, with {} for the names of those columns.
+    Numbers and names are not broken: headings are stacked, and columns that have no room are left out and named.
     """
-    kept = [i for i, heading in enumerate(sheet.headings) if heading not in sheet.spare]
-    hidden = ", ".join(heading for heading in sheet.headings if heading in sheet.spare)
-    if not hidden:
-        return sheet
-    return replace(
+
+    def plain(text: str) -> str:
+        return escaping.encodable(errors.visible(text), encoding)
+
+    sheet = replace(
         sheet,
-        headings=[sheet.headings[i] for i in kept],
-        cells=[[cells[i] for i in kept] for cells in sheet.cells],
-        note="; ".join(part for part in (sheet.note, more.format(hidden)) if part),
+        title=plain(sheet.title),
+        headings=[plain(heading) for heading in sheet.headings],
+        cells=_aligned([[plain(cell) for cell in cells] for cells in sheet.cells]),
+        notes=[plain(note) for note in sheet.notes],
+        verdict=plain(sheet.verdict),
+        spare=[plain(heading) for heading in sheet.spare],
     )
+    sheet = layout.fitted(
+        sheet, lambda shown: sum(_least_widths(shown, width)) <= width, "Not shown at this width: {}."
+    )
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    long = layout.long_columns(sheet)
+    stacks, widths = layout.stacked(sheet)
+    if sum(max(one, len(text)) + GAP for one, text in zip(widths, sheet.headings, strict=True)) <= width:
+        stacks = [[heading] for heading in sheet.headings]
+    numeric = layout.numeric(sheet)
+    for i, (stack, number) in enumerate(zip(stacks, numeric, strict=True)):
+        least = _least_widths(sheet, width)[i] - GAP if i in long else None
+        heading = Text("\n".join(stack), justify="right" if number else "left")
+        table.add_column(heading, vertical="bottom", overflow="fold", no_wrap=i not in long, min_width=least)
+    for cells in sheet.cells:
+        # Right-aligned here: a column of rich's would lose the spaces in place of a mark.
+        flush = [
+            cell.rjust(max(widths[i], *map(len, stacks[i]))) if numeric[i] else cell for i, cell in enumerate(cells)
+        ]
+        table.add_row(*map(Text, flush))
+    below = [Text(line, style="bold") for line in _wrapped(sheet.verdict, width)]
+    below += [Text(line) for note in sheet.notes for line in _wrapped(note, width)]
+    title = [Text(line, style="italic") for line in _wrapped(sheet.title, width, indent="")]
+    return Group(*title, table, *below)
 
 
-def _numeric(sheet: Sheet) -> list[bool]:
-    """Return for each column whether it holds numbers, with or without a unit or an interval."""
-    number = re.compile(r"(x )?[-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?|nan|inf)(?!\S)")
-    return [
-        all(number.match(cells[i]) or not cells[i] for cells in sheet.cells) and any(cells[i] for cells in sheet.cells)
-        for i in range(len(sheet.headings))
-    ]
+# A column's two spaces to the next; at the outer edges there is one each.
+GAP = 2
+# Text in narrower columns takes too many lines to be read.
+NARROWEST = 20
+
+
+def _least_widths(sheet: Sheet, width: int) -> list[int]:
+    """Return the columns' least widths, with the gap: of long text its longest word, up to half of `width`."""
+
+    def of_text(i: int) -> int:
+        words = [len(word) for cells in sheet.cells for word in cells[i].split()]
+        return max(NARROWEST, min(max(words), width // 2))
+
+    long, (_, widths) = layout.long_columns(sheet), layout.stacked(sheet)
+    return [min(one, of_text(i)) + GAP if i in long else one + GAP for i, one in enumerate(widths)]
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Pad cells that have no mark in a column where others end with one, so that numbers stand under each other."""
+
+    def marked(cell: str) -> bool:
+        return cell[-2:-1] == " " and not cell[-1].isalnum()
+
+    columns = {i for row in cells for i, cell in enumerate(row) if marked(cell)}
+    return [[cell + "  " * (i in columns and not marked(cell)) for i, cell in enumerate(row)] for row in cells]
+
+
+def _wrapped(text: str, width: int, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _values(sheet: Sheet) -> list[dict[str, Any]]:
@@ -130,19 +153,14 @@ def _json(content: object, encoding: str = "utf-8") -> str:
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """Return a table between its title and its note."""
-    rules = ["---:" if numeric else ":---" for numeric in _numeric(sheet)]
+    """Return the title, the table, the verdict in bold, and the notes as a list."""
+    rules = ["---:" if number else ":---" for number in layout.numeric(sheet)]
     lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
-    title, note = map(escaping.markdown_paragraph, (sheet.title, sheet.note))
-    return "\n\n".join(part for part in (title, text, note) if part) + "\n"
+    verdict = sheet.verdict and f"**{escaping.markdown(sheet.verdict)}**"
+    notes = "\n".join(f"- {escaping.markdown_paragraph(note)}" for note in sheet.notes)
+    parts = escaping.markdown_paragraph(sheet.title), text, verdict, notes
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def to_latex(sheet: Sheet) -> str:
-    """Return a booktabs table with its title as the caption; without the spare columns where the page is too narrow."""
-    if not latex.fits(sheet.headings, sheet.cells, _numeric(sheet)):
-        sheet = _narrow(sheet, "left out for want of room: {}")
-    return latex.table(sheet.title, sheet.headings, sheet.cells, _numeric(sheet), sheet.note)
-
-
-_TEXT = {"csv": to_csv, "json": to_json, "markdown": to_markdown, "latex": to_latex}
+_TEXT = {"csv": to_csv, "json": to_json, "markdown": to_markdown, "latex": latex.to_latex}

@@ -10,7 +10,9 @@ class Sheet:
     """A table: `headings` and `cells` for people, `records` (equal keys, raw values) for programs.
 
     Attributes:
-        spare: headings that are left out in a narrow terminal.
+        verdict: the answer that the table gives, one line; its first sentence is the answer, the rest its evidence.
+        notes: sentences about the table, each beginning with the mark that it explains, if any.
+        spare: headings of columns that are left out where there is no room, in the order in which they go.
         single: as JSON the one record, not a list of it.
         key: the sheet's name in JSON beside others; its title unless given.
     """
@@ -19,10 +21,11 @@ class Sheet:
     headings: Sequence[str]
     cells: Sequence[Sequence[str]]
     records: Sequence[dict[str, Any]]
-    note: str = ""
+    notes: Sequence[str] = ()
     spare: Sequence[str] = ()
     single: bool = False
     key: str = ""
+    verdict: str = ""
 
     @property
     def name(self) -> str:
@@ -30,7 +33,11 @@ class Sheet:
 
 
 def sheet_of(
-    title: str, records: Sequence[dict[str, object]], note: str = "", spare: Sequence[str] = (), single: bool = False
+    title: str,
+    records: Sequence[dict[str, object]],
+    notes: Sequence[str] = (),
+    spare: Sequence[str] = (),
+    single: bool = False,
 ) -> Sheet:
     """Return a sheet whose cells are the records' values: fractions with four digits, thousands with commas.
 
@@ -38,10 +45,10 @@ def sheet_of(
         single: there is one record, which people read from top to bottom.
     """
     if single:
-        return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, note, single=True)
+        return Sheet(title, ["", "value"], [[n, _cell(v)] for n, v in records[0].items()], records, notes, single=True)
     cells = [[_cell(value) for value in record.values()] for record in records]
     headings = [name.replace("_", " ") for name in records[0]] if records else []
-    return Sheet(title, headings, cells, records, note, spare)
+    return Sheet(title, headings, cells, records, notes, spare)
 
 
 def _cell(value: object) -> str:

@@ -14,7 +14,7 @@ from bench.stats.intervals import significant
 from bench.timing import timer
 from bench.timing.clocks import clock_for
 from bench.timing.timer import InterleavedRun, Rule, Series
-from bench.timing.verdicts import compare_pairs, pair_precision
+from bench.timing.verdicts import compare_pairs, pair_precision, seconds_of_a
 from melcnn.config import Trial
 from melcnn.errors import InputError
 from melcnn.model import MelCNN
@@ -96,8 +96,5 @@ def side_by_side(
     )
     run = timer.interleave(built, rule, clock_for(device), seed, singly=a.what == "latency")
     label = " / ".join(workloads.labels([a, b]))
-    times = [
-        statistics.median(s for name, one in run.series.items() if name[0] == side for s in one.seconds)
-        for side in "AB"
-    ]
-    return ComparedWorkload(label, compare_pairs(pairs(run.series), effect), *times), run
+    found, seconds = compare_pairs(pairs(run.series), effect), seconds_of_a(pairs(run.series))
+    return ComparedWorkload(label, found, seconds, seconds * found.ratio), run

@@ -42,6 +42,7 @@ class TimeRow(BaseModel):
         convolution_time_share, fused_block_time_share, other_operators_time_share, python_time_share: the parts of a
             call's time (of an epoch's, a step's), fractions that sum to 1, the mean over launches
             (`bench.measurement.profiler`); None for the front-end and in older measurements.
+        time_held_up: other processes held up half of the launches or more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,6 +83,7 @@ class TimeRow(BaseModel):
     fused_block_time_share: float | None = None
     other_operators_time_share: float | None = None
     python_time_share: float | None = None
+    time_held_up: bool | None = None
 
 
 def rows(measurement: Measurement) -> list[TimeRow]:
@@ -139,6 +141,7 @@ def _row(work: Workload, samples: Sequence[Samples], index: int, measurement: Me
         device=measurement.environment.device,
         # Only melbench's own networks have kernels of ours.
         kernels=measurement.kernels if trial and work.what != "front-end" else "torch",
+        time_held_up=2 * sum(one.held_up for one in samples) >= len(samples),
         **_split(samples),
     )
 
@@ -181,7 +184,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 _SETTINGS = ("n_mels", "n_fft", "hop_length", "groups", "channels", "variant")
-_SPARE = ("p95", "p99", "cold", "clips/s", "peak memory")
+_SPARE = ("p99", "p95", "peak memory", "cold", "clips/s", "kernels", "floor", "x floor", "bound by", "MACs")
 
 
 def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
@@ -197,7 +200,7 @@ def table(found: Sequence[TimeRow]) -> tuple[list[str], list[list[str]]]:
         "batch": lambda row: str(row.batch_size),
         "MACs": lambda row: f"{row.macs:,}",
         "kernels": lambda row: row.kernels if any_of_ours else "",
-        "time": lambda row: _with_half(row.time_s, row.time_ci95_s),
+        "time": lambda row: _with_half(row.time_s, row.time_ci95_s) + " !" * bool(row.time_held_up),
         "device time": lambda row: _seconds(row.device_time_s),
         "busy": lambda row: _seconds(row.busy_time_s),
         "x first": lambda row: _ratio(row),
@@ -229,21 +232,25 @@ def times(measurement: Measurement) -> Sheet:
     top = measurement.ceilings
     copies = ", ".join(f"{rate / 1e9:.3g} GB/s at {_bytes(size)}" for size, rate in top.bytes_per_second.items())
     floor = (
-        "no floor, because other processes held up the measurement of the device's peaks: time it on a quiet machine"
+        "No floor: other processes held up the measurement of the device's peaks. Time it on a quiet machine."
         if top.disturbed
-        else "floor: the least that its operators need, one after another, at "
+        else "floor: the least time of its operators, one after another, at "
         f"{top.flops_per_second / 1e9:,.3g} GFLOP/s (matmul), {copies} (copies), and "
-        f"{_seconds(top.launch_seconds)} a launch"
+        f"{_seconds(top.launch_seconds)} a launch."
     )
+    notes = [
+        "± 95% interval of the mean over launches.",
+        "x first: relative to the first of its kind and batch, in the same rounds; ≈: no difference shown.",
+        floor,
+    ]
+    if any(row.time_held_up for row in found):
+        notes.append("! Other processes held up this time: it is too long. Time it on a quiet machine.")
     return Sheet(
         title=f"times{f' of {of}' if of else ''} ({launches} launches), {measurement.environment.device}",
         headings=headings,
         cells=cells,
         records=[row.model_dump() for row in found],
-        note=(
-            "± is the 95% interval of the mean over launches; x first: to the first of its kind and batch, in the same "
-            f"rounds; {floor}"
-        ),
+        notes=notes,
         spare=_SPARE,
     )
 
@@ -280,8 +287,12 @@ def remarks(measurement: Measurement) -> list[str]:
     return [f"stopped early: {measurement.stopped}", *lines] if measurement.stopped else lines
 
 
-def compared(found: Sequence[ComparedWorkload], a: str, b: str, effect: float) -> Sheet:
-    """Return a sheet with one verdict a workload: how long B takes for each second of A."""
+def compared(found: Sequence[ComparedWorkload], a: str, b: str, effect: float, times: str) -> Sheet:
+    """Return a sheet with one verdict a workload: how long B takes for each second of A.
+
+    Args:
+        times: what the times of A and B are.
+    """
     records: list[dict[str, Any]] = []
     for one in found:
         ratio, low, high = one.comparison.ratio, one.comparison.low, one.comparison.high
@@ -313,15 +324,20 @@ def compared(found: Sequence[ComparedWorkload], a: str, b: str, effect: float) -
         headings=["work", "time of A", "time of B", "B / A", "95% interval", "verdict"],
         cells=cells,
         records=records,
-        note=(
-            f"SLOWER: B surely takes more than {1 + effect:.3g} times as long; FASTER: surely less than "
-            f"1/{1 + effect:.3g}; SAME: surely between; UNCLEAR: the interval leaves it open"
-        ),
+        notes=[
+            f"SLOWER: the interval of B / A lies above {1 + effect:.3g}. FASTER: below 1/{1 + effect:.3g}. SAME: "
+            "between the two. UNCLEAR: none of these.",
+            f"Times: {times}.",
+        ],
+        spare=["time of A", "time of B"],
     )
 
 
 def _ratio(row: TimeRow) -> str:
-    return f"{row.time_ratio:.2f}" + ("" if row.time_ratio_ci95 is None else f" ±{row.time_ratio_ci95:.2f}")
+    half = row.time_ratio_ci95
+    if half is None:
+        return f"{row.time_ratio:.2f}"
+    return f"{row.time_ratio:.2f} ±{half:.2f}" + " ≈" * (abs(row.time_ratio - 1) <= half)
 
 
 def _interval(low: float | None, high: float | None) -> str:

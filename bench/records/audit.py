@@ -152,6 +152,8 @@ def sheets(folder: Path, found: Inventory, moved: Mapping[Finding, Path]) -> lis
         for finding in found.findings
     ]
     said = (
-        f"moved into {folder / ASIDE}, each with its reason in a text file beside it" if moved else "nothing was moved"
+        f"Moved into {folder / ASIDE}, each with its reason in a text file beside it."
+        if moved
+        else "Nothing was moved."
     )
-    return [sheet_of("records", [about], single=True), sheet_of("findings", rows, said, spare=["moved to"])]
+    return [sheet_of("records", [about], single=True), sheet_of("findings", rows, [said], spare=["moved to"])]

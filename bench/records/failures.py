@@ -61,8 +61,11 @@ def _remedy(folder: Path) -> str:
 
 def with_failures(sheet: Sheet, failures: Sequence[FailureRecord], trials: Sequence[Trial]) -> Sheet:
     """Return the sheet with a note of the configurations and seeds that are missing from it."""
-    remark = [f"failed, and not in the table: {'; '.join(describe_failures(failures, trials))}"] if failures else []
-    return replace(sheet, note="; ".join([*([sheet.note] if sheet.note else []), *remark]))
+    if not failures:
+        return sheet
+    return replace(
+        sheet, notes=[*sheet.notes, f"Failed and not shown: {'; '.join(describe_failures(failures, trials))}."]
+    )
 
 
 def as_error(failures: Sequence[FailureRecord], folder: Path | None = None) -> Failed:

@@ -162,10 +162,15 @@ class FailureRecord(_OfTrial):
 
 
 class TimedTrial(_Record):
-    """Seconds of one training pass over `train_clips` clips by a single network, round by round."""
+    """Seconds of one training pass over `train_clips` clips by a single network, round by round.
+
+    Attributes:
+        held_up: other processes held up more than a tenth of the rounds; None in older files.
+    """
 
     trial: Trial
     train_clips: int
+    held_up: bool | None = None
     epoch_seconds: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 
 

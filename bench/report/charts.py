@@ -20,12 +20,7 @@ FAR = 5
 WIDEST = 2.5
 
 AXIS_TITLES = {"groups": "groups", "n_mels": "mel filters"}
-OF_THESE_CLIPS = "95% intervals of the mean over seeds, for these very clips"
-INTERVALS = {
-    OUT_OF_FOLD: "95% intervals for other speakers and other trainings like these",
-    VALIDATION: OF_THESE_CLIPS,
-    TEST: OF_THESE_CLIPS,
-}
+INTERVALS = "95% intervals for other speakers and other trainings like these"
 CURVE_TITLES = {
     "train_loss": "Training loss",
     "validation_loss": "Validation loss",
@@ -118,7 +113,7 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
     points, title = _told_by_measure(_accuracies(found, [measure]), "groups")
     points = _side_by_side(points, style)
     legend = keys(points, "series", style)
-    x = alt.X("macs:Q", title="MACs of one clip", scale=alt.Scale(type="log", nice=False, padding=20))
+    x = alt.X("macs:Q", title="MACs of one clip (log scale)", scale=alt.Scale(type="log", nice=False, padding=20))
     x = x.axis(format="~s", values=round_numbers([point["macs"] for point in points]), grid=False)
     tips = tooltip(configuration="", macs=",", accuracy=".4f", low=".4f", high=".4f")
     aside = alt.ExprRef("datum.beside_px")
@@ -129,6 +124,11 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
     numbers = numbers.transform_aggregate(top="max(end)", groupby=["macs", "groups"])
     layers.append(numbers.encode(x=x, y=_accuracy("top", title), text="groups:N"))
     clauses = ["Numbers above the points are groups.", *_of_intervals(points)]
+    if decides and found.decided and found.decided.chosen:
+        ring = alt.Chart().mark_point(size=220, filled=False, strokeWidth=2, color=style.ink, xOffset=aside, aria=False)
+        ring = ring.transform_filter(alt.FieldEqualPredicate(field="configuration", equal=found.answer))
+        layers.append(ring.encode(x=x, y=_accuracy("accuracy", title)))
+        clauses.insert(0, "The ring marks the recommended configuration.")
     if any(point["beside_px"] for point in points):
         clauses.append("Points of equal MACs stand side by side.")
     if not decides:
@@ -171,14 +171,7 @@ def _side_by_side(points: Sequence[Point], style: Style) -> list[Point]:
 
 def _of_intervals(points: Sequence[Point]) -> list[str]:
     """Return a caption's sentence about the points' bars, and about points without."""
-    clauses = []
-    measured = {point["measure"] for point in points if point["low"] is not None}
-    barred = [measure for measure in INTERVALS if measure in measured]
-    texts = {INTERVALS[measure] for measure in barred}
-    if len(texts) == 1:
-        clauses.append(f"Bars are {texts.pop()}.")
-    else:
-        clauses += [f"Bars of {measure} accuracies are {INTERVALS[measure]}." for measure in barred]
+    clauses = [f"Bars are {INTERVALS}."] if any(point["low"] is not None for point in points) else []
     single = [point for point in points if point["low"] is None]
     if len(single) == len(points):
         clauses.append("All are single runs, without intervals.")
@@ -230,7 +223,11 @@ def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Fig
     far = curve != "validation_accuracy" and lowest > 0 and highest / lowest > FAR
     scale = alt.Scale(type="log", nice=False, padding=5) if far else alt.Scale(zero=False)
     ticks = alt.Axis(values=round_numbers([lowest, highest])) if far else _few_ticks()
-    titled: dict[str, Any] = {"title": CURVE_TITLES[curve].lower(), "axis": ticks, "scale": scale}
+    titled: dict[str, Any] = {
+        "title": CURVE_TITLES[curve].lower() + " (log scale)" * far,
+        "axis": ticks,
+        "scale": scale,
+    }
     y, low = (alt.Y(name, type="quantitative", **titled) for name in ("mean", "lowest"))
     x = alt.X("epoch:Q", axis=_few_ticks(), scale=alt.Scale(nice=False))
     band = alt.Chart().mark_area(opacity=0.15, aria=False).encode(x=x, y=low, y2="highest:Q")
@@ -286,7 +283,7 @@ def _confusion(found: Findings, style: Style) -> Figure:
     return _figure(
         name="confusion",
         title="Confusion on the test split" if found.chapter.trials else "Confusion on the folds held out",
-        caption=f"How often, in percent, each spoken word is heard as each, by {found.shown_in_confusion}, all "
+        caption=f"How often, in percent, each spoken word is recognised as each, by {found.shown_in_confusion}, all "
         f"{'seeds' if found.chapter.trials else 'seeds and folds'} together.",
         layers=layers,
         points=points,

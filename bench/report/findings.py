@@ -20,6 +20,7 @@ from bench.records import FailureRecord, Predictions, TimingRecord, TrialRecord
 from bench.records.folds import OutOfFold, by_fold, common_seeds, join_folds, missing_seeds, out_of_fold_predictions
 from bench.report.caveats import caveats
 from bench.report.load import Chapter
+from bench.stats.clustered import crossed_interval
 from bench.stats.intervals import significant
 from bench.stats.noninferiority import MARGIN, Recommendation, pareto
 from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, varying_settings
@@ -47,7 +48,8 @@ class Findings:
         decided: the recommendation.
         basis: the predictions that it rests on.
         undecided: why there is none.
-        answer: the recommended configuration, or else the best one; empty where there is no choice.
+        answer, answer_trial: the recommended configuration, or else the best one; empty and None where there is no
+            choice.
         sheets: the tables, by name.
         curves, confusion, wrong: of the networks on the data set's own splits or, without any, of those on folds.
         shown_in_confusion: the configuration that `confusion` shows.
@@ -59,6 +61,7 @@ class Findings:
     basis: str
     undecided: str
     answer: str
+    answer_trial: Trial | None
     sheets: dict[str, Sheet]
     accuracies: tuple[Point, ...]
     costs: tuple[Point, ...]
@@ -104,6 +107,7 @@ def find(chapter: Chapter) -> Findings:
         basis=basis,
         undecided="" if decided else undecided if basis == OUT_OF_FOLD else _not_by_validation(groups),
         answer=about[answer]["configuration"] if answer else "",
+        answer_trial=answer,
         sheets=sheets,
         accuracies=(
             *_accuracies(groups, rows, crossed, basis, about),
@@ -233,18 +237,18 @@ def _accuracies(
     basis: str,
     about: Mapping[Trial, Point],
 ) -> list[Point]:
-    """Return a point for each configuration and measure, with the interval of its table.
+    """Return a point for each configuration and measure, with its interval over speakers and trainings.
 
     `on_front`: no other configuration is cheaper and better, by the measure that decides.
     """
     points = []
     fronts = _front(rows) if basis == VALIDATION else [False] * len(rows)
     for group, row, on_front in zip(groups, rows, fronts, strict=True):
-        for measure, accuracy, half in (
-            (VALIDATION, row.val_accuracy_max, row.val_accuracy_ci95),
-            (TEST, row.test_accuracy, row.test_accuracy_ci95),
+        for measure, accuracy, predictions in (
+            (VALIDATION, row.val_accuracy_max, [record.validation for record in group]),
+            (TEST, row.test_accuracy, [record.test for record in group]),
         ):
-            low, high = (None, None) if half is None else (accuracy - half, min(1.0, accuracy + half))
+            low, high = _over_speakers(predictions)
             figures = {"accuracy": accuracy, "low": low, "high": high, "on_front": on_front and measure == VALIDATION}
             points.append(about[group[0].trial] | {"measure": measure, "macs": row.macs} | figures)
     for one in crossed:
@@ -256,6 +260,14 @@ def _accuracies(
         for point in points
         if not math.isnan(point["accuracy"])
     ]
+
+
+def _over_speakers(predictions: Sequence[Predictions]) -> tuple[float | None, float | None]:
+    """Return the interval of an accuracy; None for a single seed and for seeds that saw different clips."""
+    first = predictions[0]
+    if not first.names or any(one.names != first.names for one in predictions):
+        return None, None
+    return crossed_interval(np.stack([one.correct for one in predictions]), first.speakers) or (None, None)
 
 
 def _front(rows: Sequence[summary.SummaryRow]) -> list[bool]:
@@ -366,8 +378,8 @@ def _most_wrong(said: Sequence[Predictions], words: Sequence[str], which: str) -
     right = int((wrong == 0).sum())
     return Sheet(
         title=f"{which} that are most often wrong",
-        headings=["clip", "speaker", "spoken", "heard as", "networks wrong"],
+        headings=["clip", "speaker", "spoken", "predicted", "networks wrong"],
         cells=[[*(line[n] for n in ("clip", "speaker", "spoken", "heard")), str(line["wrong"])] for line in lines],
         records=lines,
-        note=f"each is heard by {len(said)} networks; {right} of {len(wrong)} {which} are heard right by all of them",
+        notes=[f"{len(said)} networks each; {right} of {len(wrong)} {which} are recognised by all of them."],
     )

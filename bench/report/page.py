@@ -1,4 +1,4 @@
-"""The page: findings and figures into one HTML file that opens from disk and asks nobody for anything.
+"""The page: findings and figures into one HTML file that opens from disk, without a network.
 
 Its template, style sheet and script are in `bench/page`; Vega-Embed, which draws, is put into it whole.
 """
@@ -53,14 +53,15 @@ DRAWN = (
 
 @dataclass(frozen=True)
 class Headline:
-    """The first screen: a verdict, figures (name, value, detail), the evidence, and the meaning of the figures'
-    intervals.
+    """The first screen: a verdict, figures (name, value, detail), the evidence, the meaning of the figures' intervals,
+    and the command that trains the network.
     """
 
     verdict: str
     figures: Sequence[tuple[str, str, str]]
     evidence: str
     intervals: str = ""
+    command: str = ""
 
 
 def page(gathered: ReportInput, command: str) -> str:
@@ -104,6 +105,9 @@ def page(gathered: ReportInput, command: str) -> str:
 
 
 def _part(number: int, found: Findings) -> dict[str, Any]:
+    figures = charts.figures(found, PAGE)
+    # The one that shows the answer stands beside it.
+    first = next((figure for figure in figures if figure.name == "accuracy-macs"), None)
     return {
         "id": f"data-{number}",
         "name": found.chapter.name,
@@ -111,7 +115,8 @@ def _part(number: int, found: Findings) -> dict[str, Any]:
         "remarks": found.remarks,
         "sheets": found.sheets,
         "configurations": found.configurations,
-        "figures": charts.figures(found, PAGE),
+        "first": first,
+        "figures": figures,
         "wrong": found.wrong if found.wrong and found.wrong.records else None,
     }
 
@@ -130,13 +135,13 @@ def headline(found: Findings) -> Headline:
     """Return the headline of one data set: the recommendation, or why there is none."""
     decided = found.decided
     if decided is None:
-        return Headline("No recommendation", (), f"Nobody can choose: {found.undecided}.")
+        return Headline("No recommendation", (), f"{found.undecided[:1].upper()}{found.undecided[1:]}.")
     shown = decided.chosen or decided.best
     figures = [] if decided.chosen else [("best found", shown.candidate.name, "")]
-    intervals: dict[str, list[str]] = {}
     costs = next((point for point in found.costs if point["configuration"] == found.answer), {})
     if costs:
         figures.append(("parameters", f"{costs['params']:,}", ""))
+    trial = found.answer_trial
     times = max(result.candidate.cost for result in decided.results) / shown.candidate.cost
     dearest = f"the dearest takes {times:.1f} times as many" if times > 1 else ""
     figures.append(("MACs of one clip", f"{shown.candidate.cost:,.0f}", dearest))
@@ -144,31 +149,25 @@ def headline(found: Findings) -> Headline:
         for point in found.accuracies:
             if (point["configuration"], point["measure"]) == (found.answer, measure):
                 figures.append((f"{measure} accuracy", f"{point['accuracy']:.4f}", _interval(point)))
-                if point["low"] is not None:
-                    intervals.setdefault(charts.INTERVALS[measure], []).append(measure)
     if costs.get("epoch_time_s") is not None:
         figures.append(("epoch time", f"{costs['epoch_time_s']:.3g} s", ""))
-    evidence = decided.describe("MACs")
     basis = (
-        f"Decided by out-of-fold predictions: every clip was heard by networks that never heard {_whom(found)}."
+        f"Decided by out-of-fold predictions: no network was trained on {_whom(found)}."
         if found.basis == OUT_OF_FOLD
-        else "Decided by validation accuracy alone; 'melbench recommend' decides by cross-validation, which tells more."
+        else "Decided by validation accuracy alone; 'melbench recommend' cross-validates, which tells more."
     )
     return Headline(
-        verdict=shown.candidate.name if decided.chosen else "Nobody can tell yet",
+        verdict=shown.candidate.name if decided.chosen else "No clear winner yet",
         figures=tuple(figures),
-        evidence=(
-            f"{evidence[0].upper()}{evidence[1:]}. Good enough is what is shown to be worse than the best by no more "
-            f"than the margin, {100 * decided.margin:g} points. {basis} The test split decided nothing."
-        ),
-        intervals=" ".join(
-            f"{' and '.join(measures).capitalize()} accuracy: {meaning}." for meaning, measures in intervals.items()
-        ),
+        evidence=f"{decided.describe('MACs')} {basis} The test split decided nothing.",
+        command=shell_commands.training(trial, found.chapter.dataset) if decided.chosen and trial else "",
+        intervals=f"{charts.INTERVALS}." if any("(95%)" in detail for _, _, detail in figures) else "",
     )
 
 
 def _whom(found: Findings) -> str:
-    return "its speaker" if speakers_known(found.chapter.folds) else "it, while its speaker is unknown"
+    known = speakers_known(found.chapter.folds)
+    return "a speaker it was asked about" if known else "a clip it was asked about (speakers are unknown)"
 
 
 def sort_value(cell: str) -> float | None:
@@ -186,8 +185,9 @@ def _title(found: Sequence[Findings]) -> str:
     words = list(dict.fromkeys(one.chapter.words for one in found))
     if not words:
         return "Where time goes"
-    heard = f"{', '.join(words[0][:-1])} and {words[0][-1]}" if len(words) == 1 and len(words[0]) <= 6 else "the words"
-    return f"Which is the cheapest network that still hears {heard}?"
+    named = f"{', '.join(words[0][:-1])} and {words[0][-1]}" if len(words) == 1 and len(words[0]) <= 6 else "the words"
+    synthetic = " (synthetic speech)" if all(one.chapter.dataset == "synthetic" for one in found) else ""
+    return f"The cheapest network that recognises {named}{synthetic}"
 
 
 def _lead(found: Sequence[Findings], gathered: ReportInput) -> str:

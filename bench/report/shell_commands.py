@@ -7,14 +7,11 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.grid import expand, parse_axes
+from bench.grid import DEFAULT_RECIPE, expand, parse_axes, train_command
 from bench.records import TrialRecord
 from bench.report.load import Chapter
 from melcnn.config import SETTINGS, Data, Trial, recipe_settings, settings_of, varying_settings
 from melcnn.errors import InputError
-
-# The recipe that sweeps take where nobody says otherwise.
-RECIPE = "default"
 
 # Of the data sets that everybody can get; others are somebody's own folder.
 SYNTHETIC = "synthetic"
@@ -42,6 +39,11 @@ def again(chapters: Sequence[Chapter]) -> list[str]:
         lines += [*([] if clips == said else dict.fromkeys(clips)), command]
         said = clips
     return lines
+
+
+def training(trial: Trial, dataset: str) -> str:
+    """Return the command that trains one configuration of a data set and keeps the network."""
+    return train_command(trial, DATA.get(dataset, ["--data", "my_recordings"]))
 
 
 def of_report(paths: Sequence[Path], output: Path) -> str:
@@ -108,7 +110,7 @@ def _grid(trials: Sequence[Trial]) -> list[str] | None:
     expected = recipe_settings(settings[0]["recipe"])
     varying = varying_settings(settings) or ["groups"]
     named = [name for name in SETTINGS if name in varying or (name != "recipe" and settings[0][name] != expected[name])]
-    if settings[0]["recipe"] != RECIPE and "recipe" not in named:
+    if settings[0]["recipe"] != DEFAULT_RECIPE and "recipe" not in named:
         named.insert(0, "recipe")
     values = {name: sorted({own[name] for own in settings}, key=_place) for name in named}
     # With combinations that cannot exist, which a sweep leaves out, a grid has hardly more.
@@ -116,7 +118,7 @@ def _grid(trials: Sequence[Trial]) -> list[str] | None:
         return None
     axes = [f"{name}={','.join(map(_text, each))}" for name, each in values.items()]
     try:
-        made, _ = expand(parse_axes(axes), trials[0].data.words, RECIPE)
+        made, _ = expand(parse_axes(axes), trials[0].data.words, DEFAULT_RECIPE)
     except InputError:
         return None
     return axes if set(made) == set(trials) else None

@@ -7,6 +7,9 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import bdtr, betaincinv, stdtrit
 
+# Seeds that show a spread: the interval of two is up to 12.7 standard errors wide.
+FEWEST_SEEDS = 3
+
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
     """Return the mean and the half-width of its Student's t interval, which is None for a single value.
@@ -28,14 +31,15 @@ def accuracy_over_seeds(
 
     The wider of Student's t interval over seeds and the exact binomial (Clopper-Pearson) one of all predictions.
     Student's alone is far too short where networks hardly err: with 0.3 errors a seed in 187 clips it covers the truth
-    in 58, 77 and 95% of cases at 3, 5 and 10 seeds, and seeds that agree have none at all. None for a single seed.
+    in 58, 77 and 95% of cases at 3, 5 and 10 seeds. None for fewer than `FEWEST_SEEDS` and for seeds that all agree:
+    these do not show how much trainings differ.
 
     Args:
         accuracies: one a seed, each of `clips` clips.
     """
     mean, half = mean_interval(accuracies, confidence)
-    if half is None or not clips:
-        return mean, half
+    if half is None or len(accuracies) < FEWEST_SEEDS or len(set(accuracies)) == 1:
+        return mean, None
     low, high = _clopper_pearson(round(sum(accuracies) * clips), len(accuracies) * clips, confidence)
     return mean, max(half, mean - low, high - mean)
 

@@ -75,11 +75,13 @@ class Recommendation:
     speakers: int
     more_seeds: int | None
 
-    def describe(self, unit: str = "") -> str:
-        """Return the recommendation in one line.
+    def describe(self, unit: str = "", next_step: str = "") -> str:
+        """Return the verdict in one line: the answer first, then its evidence, then what to do if there is no winner.
 
         Args:
             unit: of the cost.
+            next_step: what to do where there is no clear winner; unless given, more seeds, more speakers or a larger
+                margin.
         """
         counts = sorted({len(result.candidate.correct) for result in self.results})
         seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else _many(counts[0], "seed")
@@ -87,22 +89,25 @@ class Recommendation:
         points = f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)}"
         if self.chosen is None:
             if counts[0] == 1:
-                missing = "a single seed does not tell how much trainings differ: train at least 1 more of each"
+                remedy = "train at least 1 more seed of each: one seed does not show how much trainings differ"
             elif self.more_seeds:
-                missing = f"about {_many(self.more_seeds, 'more seed')} of each would"
+                remedy = f"train about {_many(self.more_seeds, 'more seed')} of each"
             else:
-                missing = "no number of seeds would: it takes more speakers or a larger margin"
-            return f"cannot tell: no candidate is shown to be within {points} of the best ({data}); {missing}"
+                remedy = "test more speakers or accept a larger margin; more seeds alone do not help"
+            return (
+                f"No clear winner: no candidate is shown to be within {points} of the best ({data}). "
+                f"Next: {next_step or remedy}."
+            )
         cost = f"{self.chosen.candidate.cost:,.10g}"
-        name = f"recommended: {self.chosen.candidate.name} ({' '.join(part for part in (cost, unit) if part)})"
+        name = f"Recommended: {self.chosen.candidate.name} ({' '.join(part for part in (cost, unit) if part)})."
         if len(self.results) == 1:
-            return f"{name}: the only candidate ({data})"
+            return f"{name} It is the only candidate ({data})."
         if self.chosen is self.best:
-            return f"{name}: the best found, and not worse than any other by more than {points} ({data})"
+            return f"{name} It has the best accuracy, and no other is better by more than {points} ({data})."
         return (
-            f"{name}: not worse than the best, {self.best.candidate.name}, by more than {points} (difference "
-            f"{100 * self.chosen.difference:+.2f}, {100 * self.confidence:g}% at least "
-            f"{100 * self.chosen.at_least:+.2f} points; {data})"
+            f"{name} It is within {points} of the best, {self.best.candidate.name}: difference "
+            f"{100 * self.chosen.difference:+.2f} points, at least {100 * self.chosen.at_least:+.2f} "
+            f"({100 * self.confidence:g}% confidence; {data})."
         )
 
 

@@ -208,12 +208,14 @@ def _verdicts(rows: Sequence[CalibrationRow]) -> Sheet:
                 "truth_above": sum(1 + slowdown > row.high for row in chosen),
             }
         )
-    note = (
-        "slowdown: injected; wrong: FASTER or SLOWER without one, FASTER or SAME with one; wrong upper95: the "
-        "one-sided 95% bound of their share (Korn and Graubard's, by unit: comparisons of one unit share a process or "
-        "launches); covered: intervals that hold the true ratio; truth below, above: those that lie above or below it"
-    )
-    return sheet_of(f"verdicts, {rows[0].mode}", records, note)
+    notes = [
+        "slowdown: injected.",
+        "wrong: FASTER or SLOWER without a slowdown, FASTER or SAME with one.",
+        "wrong upper95: the one-sided 95% bound of their share (Korn and Graubard, by unit: comparisons of one unit "
+        "share a process or launches).",
+        "covered: intervals that hold the true ratio; truth below, above: those that lie above or below it.",
+    ]
+    return sheet_of(f"verdicts, {rows[0].mode}", records, notes)
 
 
 def _values(rows: Sequence[CalibrationRow], rule: str) -> list[float]:

@@ -159,10 +159,13 @@ def sheet(rows: Sequence[EnduranceRow]) -> Sheet:
     return sheet_of(
         "records under fire",
         [{name: "" if value is None else value for name, value in row.model_dump().items()} for row in rows],
-        f"a try: a melbench sweep of {faults.NETWORKS} tiny networks on tones, disturbed at any moment of its "
-        "life (half of the times while it writes), and the same command again; right: no record lost, changed or "
-        "trained twice, the table equal to the undisturbed one but for times, each message one line; memory: of one "
-        "process, growth after its first networks",
+        [
+            f"A try is a sweep of {faults.NETWORKS} tiny networks on tones, disturbed at any moment (half of the times "
+            "while it writes), and the same command again.",
+            "right: no record lost, changed or trained twice; the table equal to the undisturbed one but for times; "
+            "each message one line.",
+            "memory: growth of one process after its first networks.",
+        ],
     )
 
 

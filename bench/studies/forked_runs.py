@@ -81,7 +81,7 @@ class ForkedRun:
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
 
     def exit_code(self) -> int | None:
-        """Return the exit code as `wait` does, or None while it runs. Once it is returned, nobody can ask again."""
+        """Return the exit code as `wait` does, or None while it runs. It can be asked for once."""
         process, status = os.waitpid(self.process, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if process else None
 

@@ -166,7 +166,7 @@ def _where(error: BaseException) -> str:
 
 
 def _printed_traceback(errors: Path, start: int) -> str:
-    """Return the traceback that a callback of C printed since byte `start`, because nobody could catch it."""
+    """Return the traceback that a callback of C printed since byte `start`, because it could not be caught."""
     if not errors.exists():
         return ""
     with errors.open("rb") as file:
@@ -339,11 +339,11 @@ def sheet(tallies: dict[str, Tally]) -> Sheet:
         }
         for kind, tally in tallies.items()
     ]
-    legend = (
-        "values: read all the same; refused: in one line; findings: anything else, such as a traceback, a hang of more "
-        f"than {LIMIT_SECONDS:g} s, {MEMORY_BYTES // 2**30} GB of memory, a crash, a file outside the folder, code "
-        "that ran"
-    )
+    legend = [
+        "values: read all the same; refused: in one line.",
+        f"findings: anything else, such as a traceback, a hang of more than {LIMIT_SECONDS:g} s, "
+        f"{MEMORY_BYTES // 2**30} GB of memory, a crash, a file outside the folder, code that ran.",
+    ]
     return sheet_of("files mutated at random, read as the commands read them", rows, legend)
 
 

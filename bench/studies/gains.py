@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bench.analysis import summary
 from bench.cli import options
 from bench.cli.output import keep
 from bench.cli.progress import SweepProgress
@@ -87,7 +88,7 @@ def test(
     by_trial = {trial: found[i * seeds : (i + 1) * seeds] for i, trial in enumerate(trials)}
     plain = {(t.front_end.n_mels, t.model.groups): t for t in sets[0]}
     speakers = found[0].test.speakers
-    rows = []
+    rows: list[dict[str, Any]] = []
     for trial, records in by_trial.items():
         mean, half = accuracy_over_seeds([record.test.accuracy for record in records], len(speakers))
         before = by_trial[plain[trial.front_end.n_mels, trial.model.groups]]
@@ -101,7 +102,7 @@ def test(
         [
             *(str(row[name]) for name in ("n_mels", "groups", "variant", "recipe")),
             f"{row['macs']:,}",
-            f"{row['test_accuracy']:.4f}" + (f" ±{row['test_accuracy_ci95']:.4f}" if seeds > 1 else ""),
+            summary.accuracy(row["test_accuracy"], row["test_accuracy_ci95"]),
             *_gain_cells(row),
         ]
         for row in rows
@@ -112,8 +113,11 @@ def test(
         headings=["n_mels", "groups", "variant", "recipe", "MACs", "test accuracy", "gain (95%)", "errors"],
         cells=cells,
         records=rows,
-        note="± over seeds, for this very set of clips; gain: over variant and recipe plain, paired, for other "
-        "speakers and trainings like these; errors: as a share of those of variant and recipe plain",
+        notes=[
+            "± 95% interval of the mean over seeds, on these test clips.",
+            "gain: over variant and recipe plain, paired; its 95% interval is for other speakers and other trainings.",
+            "errors: as a share of those of variant and recipe plain.",
+        ],
     )
     _deliver(sheet, file)
 
@@ -162,8 +166,11 @@ def ingredients(
         headings=["groups", "variant", "change", "accuracy", "gain (95%)", "errors"],
         cells=cells,
         records=rows,
-        note="gain: over all of the recipe, paired, for other speakers and trainings like these, not corrected for "
-        f"{len(rows) - len(whole)} comparisons; errors: as a share of those of all of the recipe",
+        notes=[
+            "gain: over the whole recipe, paired; its 95% interval is for other speakers and other trainings, not "
+            f"corrected for {len(rows) - len(whole)} comparisons.",
+            "errors: as a share of those of the whole recipe.",
+        ],
     )
     _deliver(sheet, file)
 

@@ -56,8 +56,10 @@ def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
         headings=["executor", "trials", "at once", "a trial", "driver's memory", "before", "of it a trial"],
         cells=cells,
         records=list(rows),
-        note=f"each trial a stack and a record of its own, of {first['clips']:,} clips and {first['epochs']} epochs; "
-        "driver's memory: the most that was resident",
+        notes=[
+            f"Each trial is a stack and a record of its own, of {first['clips']:,} clips and {first['epochs']} epochs.",
+            "driver's memory: the most that was resident.",
+        ],
     )
 
 

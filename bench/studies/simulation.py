@@ -217,9 +217,13 @@ def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
     return sheet_of(
         f"recommendations with a margin of {100 * MARGIN:g} points, simulated",
         rows,
-        "shares of tries; wrong: the recommended candidate is worse than the best by more than the margin (low, high: "
-        "its 95% interval); best told worse: a best candidate was said to be told from the best; covered: by the 95% "
-        "interval, the difference of the last and the first candidate, and the first one's accuracy",
+        [
+            "Shares of tries.",
+            "wrong: the recommended candidate is worse than the best by more than the margin; low, high: 95% interval.",
+            "best told worse: a best candidate was called worse than the best.",
+            "covered: the 95% interval holds the difference of the last and the first candidate, or the first one's "
+            "accuracy.",
+        ],
     )
 
 

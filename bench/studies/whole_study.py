@@ -87,7 +87,7 @@ def stack_times(
         headings=["groups", "networks", "epoch time", "a network"],
         cells=cells,
         records=records,
-        note="one stack at a time, with all of torch's threads; a sweep trains several at once on the CPU",
+        notes=["One stack at a time, with all of torch's threads; a sweep trains several at once on the CPU."],
     )
 
 

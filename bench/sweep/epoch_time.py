@@ -93,11 +93,17 @@ def time_epochs(
         passes[trial.canonical()] = builders.build(epoch, device, kernels=kernels).call
     run = timer.interleave(passes, timer.fixed(TIMING_ROUNDS), clock_for(device))
     after = monitor.conditions(device)
-    doubts = [diagnostics.of_samples(samples_of(run, name)) for name in passes]
+    samples = {name: samples_of(run, name) for name in passes}
+    doubts = map(diagnostics.of_samples, samples.values())
     remarks = [*diagnostics.of_machine(before, after), *dict.fromkeys(text for texts in doubts for text in texts)]
     record = TimingRecord(
         timed=[
-            TimedTrial(trial=trial, train_clips=train_clips, epoch_seconds=run.series[trial.canonical()].seconds)
+            TimedTrial(
+                trial=trial,
+                train_clips=train_clips,
+                epoch_seconds=run.series[trial.canonical()].seconds,
+                held_up=samples[trial.canonical()].held_up,
+            )
             for trial in trials
         ],
         kernels=kernels or grouped_conv.kernels(device),

@@ -92,13 +92,25 @@ def compare_launches(a: Sequence[float], b: Sequence[float], effect: float = EFF
 
 def log_ratios(pairs: Sequence[Pair]) -> list[float]:
     """Return log(time of B / time of A) a round, the mean over pairs, without disturbed rounds if enough remain."""
+    times = _counted(pairs)
+    return np.log(times[:, 1] / times[:, 0]).mean(0).tolist()
+
+
+def seconds_of_a(pairs: Sequence[Pair]) -> float:
+    """Return the time of A in the rounds that `compare_pairs` counts: the geometric mean over pairs of their midmeans.
+
+    Times the ratio it is the time of B that the comparison rests on.
+    """
+    return math.exp(float(np.mean([midmean(np.log(_counted([pair])[0, 0]).tolist()) for pair in pairs])))
+
+
+def _counted(pairs: Sequence[Pair]) -> np.ndarray:
+    """Return seconds `(pairs, 2, rounds)`, without the rounds that other processes disturbed if enough remain."""
     calm = ~np.any([disturbed(one) for pair in pairs for one in pair], axis=0)
-    times = np.array([[one.seconds for one in pair] for pair in pairs])  # (pairs, 2, rounds)
+    times = np.array([[one.seconds for one in pair] for pair in pairs])
     if not times.all():
         raise ValueError("a time of zero has no ratio: the clock is too coarse for these calls")
-    if calm.sum() >= FEWEST_UNDISTURBED:
-        times = times[..., calm]
-    return np.log(times[:, 1] / times[:, 0]).mean(0).tolist()
+    return times[..., calm] if calm.sum() >= FEWEST_UNDISTURBED else times
 
 
 def disturbed(one: Series) -> np.ndarray:

@@ -63,7 +63,7 @@ def split_by_file(names: Sequence[str]) -> dict[str, str]:
 
 def _listed(content: bytes) -> frozenset[str]:
     """Return the names `word/file` in a split list; ends of lines, a byte order mark, backslashes, `./` and folders
-    before the word are nobody's intention."""
+    before the word are not intended."""
     lines = content.decode("utf-8-sig", errors="replace").replace("\\", "/").splitlines()
     return frozenset("/".join(PurePosixPath(line.strip()).parts[-2:]) for line in lines if line.strip())
 
@@ -71,7 +71,7 @@ def _listed(content: bytes) -> frozenset[str]:
 def _check_list(path: str, listed: frozenset[str], words: Sequence[str], present: Collection[str]) -> None:
     """Raise `InputError` if hardly any line of a list that could be about `words` names one of their files.
 
-    Else clips of other splits would end up in training, and nobody would notice.
+    Else clips of other splits would end up in training, unnoticed.
     """
     about = [name for name in listed if "/" not in name or name.split("/")[0] in words]
     named = sum(name in present for name in about)

@@ -10,7 +10,9 @@ import hashlib
 import lzma
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -66,12 +68,47 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
         # The name of the folder must equal the word.
         return f"{parts[-2]}/{printable(parts[-1])}" if parts[-2] in folders else None
 
-    try:
+    with _readable(source):
         for name, read in _files(source, wanted):
             if name in given:
                 raise InputError(f"{source} holds {name} more than once: keep one of them")
             given.add(name)
             yield name, read()
+    known = sorted(folder for folder in seen if not folder.startswith("_"))
+    if not known:
+        raise InputError(_NO_WORDS.format(source))
+    for folder in folders:
+        if folder not in seen and folder != NOISE:
+            meant = f" (did you mean {folder.lower()!r}?)" if folder.lower() in known else ""
+            raise InputError(f"the word {folder!r} is not in {source}: it has {', '.join(known)}{meant}")
+
+
+def word_counts(source: Path) -> dict[str, int]:
+    """Return the words of a folder or an archive, sorted, with the number of audio files of each.
+
+    Raises:
+        InputError: as `members` does.
+    """
+
+    def wanted(parts: tuple[str, ...]) -> str | None:
+        is_clip = len(parts) >= 2 and not parts[-1].startswith(".") and parts[-1].lower().endswith(SUFFIXES)
+        return "/".join(parts[-2:]) if is_clip and not parts[-2].startswith("_") else None
+
+    with _readable(source):
+        found = Counter(name.partition("/")[0] for name, _ in _files(source, wanted))
+    if not found:
+        raise InputError(_NO_WORDS.format(source))
+    return dict(sorted(found.items()))
+
+
+_NO_WORDS = "{} holds no word folder with audio files: expected word/clip.wav"
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    """Raise `InputError` for whatever keeps a source from being read whole."""
+    try:
+        yield
     except InputError:
         raise
     except _Sparse:
@@ -83,13 +120,6 @@ def members(source: Path, folders: Sequence[str]) -> Iterator[tuple[str, bytes]]
         raise InputError(
             f"{source} cannot be read as a folder or a whole tar archive ({reason}): check or fetch it again"
         ) from None
-    known = sorted(folder for folder in seen if not folder.startswith("_"))
-    if not known:
-        raise InputError(f"{source} holds no word folder with audio files: expected word/clip.wav")
-    for folder in folders:
-        if folder not in seen and folder != NOISE:
-            meant = f" (did you mean {folder.lower()!r}?)" if folder.lower() in known else ""
-            raise InputError(f"the word {folder!r} is not in {source}: it has {', '.join(known)}{meant}")
 
 
 def printable(name: str) -> str:

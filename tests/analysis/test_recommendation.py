@@ -48,7 +48,7 @@ def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the
     # Counted by hand in tests/counting/test_profile.py.
     assert (by_groups[4]["params"], by_groups[4]["macs"], by_groups[4]["weight_bytes"]) == (8482, 255_872, 4 * 8482)
     assert by_groups[4]["latency_time_ms"] is None and "latency" not in sheet.headings
-    assert sheet.note.startswith("recommended: groups=4 (255,872 MACs)")
+    assert sheet.verdict.startswith("Recommended: groups=4 (255,872 MACs). ")
 
 
 def test_one_seed_cannot_tell():
@@ -57,7 +57,7 @@ def test_one_seed_cannot_tell():
     sheet = recommendation.sheet(
         *recommendation.choose([predicted(t, 0.99, seeds=1) for t in trials], costs, 0.005), "synthetic", "a CPU"
     )
-    assert "cannot tell" in sheet.note and not any(row["recommended"] for row in sheet.records)
+    assert sheet.verdict.startswith("No clear winner: ") and not any(row["recommended"] for row in sheet.records)
     assert sheet.records[0]["accuracy_low95"] is None
 
 
@@ -112,7 +112,7 @@ def test_the_command(melbench, corpus, tmp_path):
         str(row["accuracy"]) for row in rows
     ]
     code, out, err = melbench(*arguments, "--out", tmp_path / "runs")
-    assert code == 0 and "verdict" in out and ("recommended" in out or "cannot tell" in out)
+    assert code == 0 and "verdict" in out and ("Recommended: " in out or "No clear winner: " in out)
     code, out, err = melbench("recommend", "--max-params", 10, "--data", corpus, "--out", tmp_path / "runs")
     assert (code, out) == (2, "") and "the least of these are params 5,890" in err
 

@@ -191,7 +191,7 @@ def test_titles_and_notes_say_what_was_compared():
     ]
     for sheet in found:
         assert "speech_commands: yes,no (20 training and 1000 test clips), recipe plain, 5 seeds, " in sheet.title
-        assert "20 train clips (the study 6358); 2 validation clips (the study 803)" in sheet.note
+        assert "20 train clips (the study 6358); 2 validation clips (the study 803)" in " ".join(sheet.notes)
         assert list(csv.DictReader(io.StringIO(formats.to_csv(sheet)))) and formats.to_latex(sheet)
 
 

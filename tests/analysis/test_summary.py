@@ -25,6 +25,7 @@ def rows():
     records = [
         trial_record(0, trial=one, kept_epoch=2),
         trial_record(1, trial=one, kept_epoch=5, logits=[[0.9, 0.1], [0.7, 0.3]]),
+        trial_record(2, trial=one, kept_epoch=5),
         trial_record(0, trial=two),
     ]
     return summary.rows(records, timing_record(one, two))
@@ -32,11 +33,56 @@ def rows():
 
 def test_rows_by_hand(rows):
     first, second = rows
-    assert (first.groups, first.seeds, second.groups, second.seeds) == (1, 2, 2, 1)
-    # accuracies 1 and 0.5: mean 0.75, half-width t(0.975; 1) sqrt(1/8) / sqrt(2) = 12.7062 / 4
-    assert first.test_accuracy == 0.75 and first.test_accuracy_ci95 == pytest.approx(12.7062 / 4, rel=1e-5)
-    assert first.epochs == 3.5 and first.epoch_time_s == 2.0
-    assert second.test_accuracy_ci95 is None
+    assert (first.groups, first.seeds, second.groups, second.seeds) == (1, 3, 2, 1)
+    # accuracies 1, 0.5, 1: mean 5 / 6, s = sqrt(1 / 12), half-width t(0.975; 2) s / sqrt(3) = 4.302653 / 6
+    assert first.test_accuracy == pytest.approx(5 / 6, abs=1e-6)
+    assert first.test_accuracy_ci95 == pytest.approx(4.302653 / 6, rel=1e-5)
+    # 5 / 6 - 4.302653 / 6, and no interval goes beyond 1.
+    assert first.test_accuracy_low95 == pytest.approx(0.697347 / 6, abs=1e-6) and first.test_accuracy_high95 == 1.0
+    assert first.epochs == 4 and first.epoch_time_s == 2.0
+    assert second.test_accuracy_ci95 is None and second.test_accuracy_low95 is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [
+        (0.75, None, "0.7500"),
+        (0.75, 0.25, "0.7500 ±0.2500"),
+        (0.9973, 0.0036, "0.9973 (≥0.9937)"),
+        (0.01, 0.02, "0.0100 (≤0.0300)"),
+    ],
+)
+def test_an_interval_ends_at_0_and_1(mean, half, text):
+    assert summary.accuracy(mean, half) == text
+
+
+def test_a_time_of_a_busy_machine_is_marked():
+    one, two = configure(), configure(groups=2)
+    record = timing_record(one, two)
+    busy = record.model_copy(update={"timed": [t.model_copy(update={"held_up": t.trial == two}) for t in record.timed]})
+    rows = summary.rows([trial_record(trial=one), trial_record(trial=two)], busy)
+    assert [row.epoch_time_held_up for row in rows] == [False, True]
+    sheet = summary.sheet(rows)
+    assert [cells[-1] for cells in sheet.cells] == ["2.000 s", "2.000 s !"]
+    assert [note for note in sheet.notes if note.startswith("! ")]
+    assert not [note for note in summary.sheet(rows[:1]).notes if note.startswith("! ")]
+
+
+def test_val_accuracy_says_which_epoch_it_is_of():
+    best, last = configure(recipe="plain"), configure(recipe="default")
+
+    def heading(*trials):
+        sheet = summary.sheet(summary.rows([trial_record(trial=trial) for trial in trials]))
+        return next(name for name in sheet.headings if name.startswith("val accuracy"))
+
+    assert (heading(best), heading(last)) == ("val accuracy (best epoch)", "val accuracy (last epoch)")
+    assert heading(best, last) == "val accuracy (kept epoch)"
+
+
+def test_what_is_constant_is_in_the_title():
+    records = [trial_record(trial=configure(groups=groups), kept_epoch=4) for groups in (1, 2)]
+    sheet = summary.sheet(summary.rows(records))
+    assert ", 4 epochs, " in sheet.title and "epochs" not in sheet.headings
 
 
 def test_csv_columns_are_the_contract_and_only_ever_added(rows):
@@ -62,7 +108,9 @@ def test_a_row_that_was_not_timed_names_no_timing_machine():
 def test_settings_that_are_not_the_defaults_are_named():
     sheet = summary.sheet(summary.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
     assert (
-        ", n_fft=512, batch_size=32, max_epochs=2, " in sheet.title and sheet.headings[0] == "groups" and not sheet.note
+        ", n_fft=512, batch_size=32, max_epochs=2, " in sheet.title
+        and sheet.headings[0] == "groups"
+        and not sheet.notes
     )
     assert "1 seed," in sheet.title
 
@@ -86,13 +134,13 @@ def test_json_holds_the_rows(rows):
 
 def test_markdown(rows):
     lines = formats.to_markdown(summary.sheet(rows)).splitlines()
-    assert lines[0].startswith("speech_commands: yes,no (20 training and 2 test clips), recipe plain, 2 / 1 seeds, ")
+    assert lines[0].startswith("speech_commands: yes,no (20 training and 2 test clips), recipe plain, 3 / 1 seeds, ")
     assert lines[2:6] == [
-        "| groups | params | MACs | MACs, all layers | MACs with front-end | max val accuracy | test accuracy | epochs "
-        "| epoch time |",
+        "| groups | params | MACs | MACs (all layers) | MACs (with front-end) | val accuracy (best epoch) "
+        "| test accuracy | epochs | epoch time |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         # The front-end has 2,060,595 (tests/counting/test_brute_force.py).
-        "| 1 | 1 | 2 | 3 | 2,060,597 | 0.7500 ±3.1766 | 0.7500 ±3.1766 | 3.5 | 2.000 s |",
+        "| 1 | 1 | 2 | 3 | 2,060,597 | 0.8333 (≥0.1162) | 0.8333 (≥0.1162) | 4.0 | 2.000 s |",
         "| 2 | 1 | 2 | 3 | 2,060,597 | 1.0000 | 1.0000 | 1.0 | 2.000 s |",
     ]
 
@@ -102,19 +150,16 @@ def test_latex(rows):
     assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
     assert lines[2].startswith(r"\caption{speech\_commands: yes,no (20 training and 2 test clips)")
     assert lines[4] == r"\begin{tabular}{rrrrrrrrr}"
-    assert lines[8] == r"1 & 1 & 2 & 3 & 2,060,597 & 0.7500 $\pm$3.1766 & 0.7500 $\pm$3.1766 & 3.5 & 2.000 s \\"
+    assert lines[8] == r"1 & 1 & 2 & 3 & 2,060,597 & 0.8333 ($\geq$0.1162) & 0.8333 ($\geq$0.1162) & 4.0 & 2.000 s \\"
 
 
 @pytest.mark.parametrize("width, second_convention", [(80, False), (160, True)])
 def test_the_table_fits_the_terminal(rows, width, second_convention):
     out = io.StringIO()
     Console(file=out, width=width).print(formats.to_table(summary.sheet(rows), width))
-    assert "0.7500 ±3.1766" in out.getvalue() and "2.000 s" in out.getvalue()
-    text = " ".join(out.getvalue().split())
-    assert (
-        "a wider terminal, and --format json, show MACs, all layers, MACs with front-end too" in text
-    ) != second_convention
-    assert ("MACs, all layers MACs with front-end max val accuracy" in text) == second_convention
+    assert "0.8333 (≥0.1162)" in out.getvalue() and "2.000 s" in out.getvalue()
+    assert ("Not shown at this width: MACs (all layers), MACs (with front-end)" in out.getvalue()) != second_convention
+    assert ("2,060,597" in out.getvalue()) == second_convention
     assert max(map(len, out.getvalue().splitlines())) <= width
 
 
@@ -148,7 +193,9 @@ def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
     said = {"names": ["a.wav", "b.wav"], "speakers": ["a", "b"], "labels": [1, 0], "logits": [[0, 1], [1, 0]]}
     records = [record.model_copy(update={"validation": Predictions(**said)}) for record in records]
     decided = summary.recommended(records)
-    assert decided and "no recommendation" not in summary.sheet(summary.rows(records), decided).note
+    assert decided and not [n for n in summary.sheet(summary.rows(records), decided).notes if "No recommend" in n]
     monkeypatch.setattr(summary, "MOST_CANDIDATES", 2)
     assert summary.recommended(records) is None
-    assert "no recommendation among more than 2 configurations" in summary.sheet(summary.rows(records)).note
+    assert (
+        "No recommendation for more than 2 configurations: sweep fewer." in summary.sheet(summary.rows(records)).notes
+    )

@@ -48,7 +48,7 @@ def test_a_table_is_kept_as_csv_and_markdown(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "first"),
-    [(["profile", "--groups", "4"], "layer"), (["data", "info"], "word")],
+    [(["profile", "--groups", "4"], "layer"), (["data", "info", "--words", "yes,no"], "word")],
 )
 def test_commands_with_several_tables_print_the_one_that_a_spreadsheet_wants(melbench, corpus, command, first):
     command = [*command, *(["--data", corpus] if command[0] == "data" else [])]

@@ -43,10 +43,10 @@ def test_what_was_done_and_how_to_go_on(capsys, handlers):
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 128 + 2), (signal.SIGTERM, 128 + 15)])
-def test_a_signal_is_an_interruption_that_says_at_once_that_it_was_heard(capfd, number, code):
+def test_a_signal_is_an_interruption_that_says_at_once_that_it_was_noticed(capfd, number, code):
     assert interrupted(number=number) == code
     heard, kept = capfd.readouterr().err.splitlines()
-    assert heard == "interrupted: ending in good order; once more ends it at once"
+    assert heard == "interrupted: ending cleanly; a second signal ends it at once"
     assert kept == "interrupted: all is kept"
 
 

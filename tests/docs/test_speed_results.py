@@ -12,7 +12,7 @@ from bench.timing import verdicts
 
 RESULTS = Path(__file__).parents[2] / "results"
 SPEED = RESULTS / "speed"
-README = (RESULTS / "README.md").read_text()
+README = (SPEED / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

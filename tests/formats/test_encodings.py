@@ -19,7 +19,7 @@ SHEET = Sheet(
     headings=["word", "time", "accuracy"],
     cells=[[WORD, "1.5 µs", "0.99 ±0.01 ≈"]],
     records=[{"word": WORD, "accuracy": 0.99}],
-    note="± is the interval – of the mean…",
+    notes=["± is the interval – of the mean…"],
 )
 
 

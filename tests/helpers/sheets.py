@@ -58,7 +58,7 @@ def csv_sheets(clips):
         "melbench time --against baseline": _stored("speed/baselines.csv", race.RaceRow),
         "melbench time --against baseline --what front-end": _stored("speed/front-end.csv", front_ends.FrontEndRow),
         "melbench time --against torch": _stored("speed/convolutions.csv", convolutions.ConvolutionRow),
-        "melbench compare": time_tables.compared([compared], "groups=1", "groups=2", 0.02),
+        "melbench compare": time_tables.compared([compared], "groups=1", "groups=2", 0.02, "means"),
         "melbench results check": audit.sheets(Path("runs"), Inventory(dict.fromkeys(RECORDS, 0), (STALE,)), {})[1],
         "melbench results merge": merging.sheet([Merged(Path("a"), dict.fromkeys(RECORDS, 1), 1)], Path("b")),
         "python -m bench.studies.endurance": endurance.sheet(

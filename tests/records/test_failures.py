@@ -52,7 +52,7 @@ def bad(groups, seeds):
 def test_a_sweep_with_failures_shows_the_rest_and_exits_with_1(command, monkeypatch, tmp_path):
     stand_in(monkeypatch, bad([2], [1]))
     code, out, err = command("sweep", *ARGUMENTS, "--csv", tmp_path / "table.csv")
-    assert code == 1 and "failed, and not in the table: groups=2 seed 1 (error)" in " ".join(out.split())
+    assert code == 1 and "Failed and not shown: groups=2 seed 1 (error)." in " ".join(out.split())
     lines = err.splitlines()
     assert "failed: groups=2 seed 1 (error)" in lines
     logs = tmp_path / "runs" / "failure-*.json"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.cli.app import sweep
 from bench.cli.decide import recommend
-from bench.grid import parse_axes, plan
+from bench.grid import DEFAULT_RECIPE, parse_axes, plan
 from bench.report import shell_commands
 from bench.report.load import load_report
 from melcnn import configure
@@ -212,5 +212,5 @@ def test_the_page_names_files_and_not_where_they_lie(paths, names):
 @pytest.mark.parametrize("command", [sweep, recommend])
 def test_what_commands_leave_unsaid_is_the_default(command):
     options = inspect.signature(command).parameters
-    assert options["recipe"].default == shell_commands.RECIPE
+    assert options["recipe"].default == DEFAULT_RECIPE
     assert tuple(options["words"].default.split(",")) == Data().words

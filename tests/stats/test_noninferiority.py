@@ -31,8 +31,8 @@ def test_the_cheapest_of_equals():
     assert found.chosen.candidate.name == "small" and found.best.candidate.name == "small"  # of equal ones, the cheaper
     assert [s.accepted for s in found.results] == [True, True] and not any(s.told_from_best for s in found.results)
     assert found.describe() == (
-        "recommended: small (10): the best found, and not worse than any other by more than 0.5 points "
-        "(1600 clips of 400 speakers, 3 seeds)"
+        "Recommended: small (10). It has the best accuracy, and no other is better by more than 0.5 points "
+        "(1600 clips of 400 speakers, 3 seeds)."
     )
 
 
@@ -59,8 +59,8 @@ def test_within_the_margin():
     # (8 - 3) / 2.8 = 1.77 > 1.65.
     found = recommend([candidate("large", 1_010_432, []), candidate("small", 130_112, [0, 4, 8])], SPEAKERS)
     assert found.describe("MACs") == (
-        "recommended: small (130,112 MACs): not worse than the best, large, by more than 0.5 points (difference -0.19, "
-        "95% at least -0.47 points; 1600 clips of 400 speakers, 3 seeds)"
+        "Recommended: small (130,112 MACs). It is within 0.5 points of the best, large: difference -0.19 points, "
+        "at least -0.47 (95% confidence; 1600 clips of 400 speakers, 3 seeds)."
     )
     # One clip more, and (8 - 4) / 2.8 = 1.4 is not enough; with a larger margin it is.
     both = [candidate("large", 1_010_432, []), candidate("small", 130_112, [0, 4, 8, 12])]
@@ -73,7 +73,8 @@ def test_a_single_candidate():
     found = recommend([candidate("only", 5, [7], seeds=1)], SPEAKERS)
     assert found.chosen is found.best and not found.best.told_from_best and found.more_seeds is None
     assert (
-        found.describe("MACs") == "recommended: only (5 MACs): the only candidate (1600 clips of 400 speakers, 1 seed)"
+        found.describe("MACs")
+        == "Recommended: only (5 MACs). It is the only candidate (1600 clips of 400 speakers, 1 seed)."
     )
     with pytest.raises(ValueError, match="no candidates"):
         recommend([], SPEAKERS)
@@ -83,9 +84,10 @@ def test_one_seed_cannot_tell():
     found = recommend([candidate("a", 5, [7], seeds=1), candidate("b", 6, [7], seeds=3)], SPEAKERS)
     assert found.chosen is None and found.more_seeds == 1 and found.results[1].at_least == -np.inf
     assert found.describe() == (
-        "cannot tell: no candidate is shown to be within 0.5 points of the best (1600 clips of 400 speakers, 1 to 3 "
-        "seeds); a single seed does not tell how much trainings differ: train at least 1 more of each"
+        "No clear winner: no candidate is shown to be within 0.5 points of the best (1600 clips of 400 speakers, 1 to "
+        "3 seeds). Next: train at least 1 more seed of each: one seed does not show how much trainings differ."
     )
+    assert found.describe(next_step="melbench recommend groups").endswith(" Next: melbench recommend groups.")
 
 
 def test_more_seeds_help_where_seeds_are_the_noise():
@@ -105,7 +107,9 @@ def test_more_seeds_do_not_help_where_speakers_are_the_noise():
     # 40 clips each that only the other one hears, in every seed: sqrt(80) = 8.9 clips, and the margin is 8.
     found = recommend([candidate("a", 1, range(0, 160, 4)), candidate("b", 2, range(160, 320, 4))], SPEAKERS)
     assert found.chosen is None and found.more_seeds is None
-    assert found.describe().endswith("no number of seeds would: it takes more speakers or a larger margin")
+    assert found.describe().endswith(
+        "Next: test more speakers or accept a larger margin; more seeds alone do not help."
+    )
 
 
 def test_the_same_again():

@@ -54,7 +54,7 @@ const hide = (plot) => {
 
 for (const fieldset of document.querySelectorAll("fieldset[data-part]")) {
   fieldset.addEventListener("change", () => {
-    document.querySelectorAll(`.figures[data-part="${fieldset.dataset.part}"] .plot`).forEach(hide);
+    document.querySelectorAll(`[data-part="${fieldset.dataset.part}"] .plot`).forEach(hide);
   });
 }
 
