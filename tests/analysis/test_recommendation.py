@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -113,6 +115,12 @@ def test_the_command(melbench, corpus, tmp_path):
     ]
     code, out, err = melbench(*arguments, "--out", tmp_path / "runs")
     assert code == 0 and "verdict" in out and ("Recommended: " in out or "No clear winner: " in out)
+    # Within 90 points of the best are all: the cheapest is taken, and named in the command that trains it.
+    code, out, err = melbench(*arguments, "--out", tmp_path / "runs", "--margin", 0.9)
+    words = " ".join(out.split())
+    named = re.search(r"Recommended: (.*?) \(", words)[1].split()
+    command = shlex.split(re.search(r"To train it: (.*?\.safetensors)", words)[1])
+    assert code == 0 and "groups=2" in named and {*named, "--data", str(corpus)} <= set(command)
     code, out, err = melbench("recommend", "--max-params", 10, "--data", corpus, "--out", tmp_path / "runs")
     assert (code, out) == (2, "") and "the least of these are params 5,890" in err
 

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 
 from bench.executors.jobs import Failure
 from bench.sweep import run
+from melcnn import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,36 @@ def test_evaluate(melbench, trained, corpus):
     assert code == 0 and row == {name: str(value) for name, value in found.items()} and "most_wrong" in err
 
 
+def test_train_takes_axes_and_does_not_overwrite(melbench, corpus, tmp_path):
+    path = tmp_path / "a.safetensors"
+    arguments = ["train", "groups=4", "n_mels=16", "variant=shuffle", "--data", corpus, "--epochs", 1, "-o", path]
+    assert melbench(*arguments)[0] == 0
+    trial = load_checkpoint(path).trial
+    assert (trial.model.groups, trial.front_end.n_mels, trial.model.variant) == (4, 16, "shuffle")
+    before = path.read_bytes()
+    code, out, err = melbench(*arguments)
+    assert (code, out) == (
+        2,
+        "",
+    ) and f"{path} exists: name another checkpoint with -o, or overwrite it with --force" in err
+    assert path.read_bytes() == before
+    assert melbench(*arguments[:3], *arguments[4:], "--force")[0] == 0 and path.read_bytes() != before
+
+
+def test_evaluate_uses_the_data_that_the_network_was_trained_on(melbench, corpus, tmp_path, monkeypatch):
+    copy, path = shutil.copytree(corpus, tmp_path / "copy"), tmp_path / "a.safetensors"
+    monkeypatch.chdir(tmp_path)
+    assert melbench("train", "--data", "copy", "--epochs", 1, "-o", path)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, out, err = melbench("evaluate", path, "--json")
+    assert code == 0 and json.loads(out)["evaluation"]["dataset"] == "speech_commands" and "is not what" not in err
+    shutil.rmtree(copy)
+    code, out, err = melbench("evaluate", path)
+    assert (code, out) == (2, "")
+    assert f"{path} was trained on {copy}, which is not here: name the data with --data" in " ".join(err.split())
+
+
 def test_evaluate_on_other_clips_says_so_and_needs_no_splits(melbench, trained, corpus, tmp_path):
     for word in ("yes", "no"):
         (tmp_path / "own" / word).mkdir(parents=True)
@@ -121,6 +153,21 @@ def test_predict_says_what_it_left_out(melbench, trained, clips, corpus, tmp_pat
     code, out, err = melbench("predict", trained, tmp_path / "bad.wav", corpus / clips.names[0], "--json")
     assert code == 2 and len(json.loads(out)) == 1
     assert "bad.wav is no audio" in err and "1 of 2 files" in err
+
+
+def test_data_info_without_words_lists_them(melbench, corpus, tmp_path):
+    code, out, _ = melbench("data", "info", "--data", corpus, "--json")
+    assert code == 0 and json.loads(out) == [
+        {"word": word, "recordings": len(list((corpus / word).iterdir()))} for word in ("go", "no", "stop", "yes")
+    ]
+    with tarfile.open(tmp_path / "corpus.tar.gz", "w:gz") as archive:
+        archive.add(corpus, "corpus")
+    assert melbench("data", "info", "--data", tmp_path / "corpus.tar.gz", "--json")[1] == out
+    (tmp_path / "empty").mkdir()
+    code, out, err = melbench("data", "info", "--data", tmp_path / "empty")
+    assert (code, out) == (2, "") and "holds no word folder with audio files: expected word/clip.wav" in err
+    code, _, err = melbench("data", "info", "--data", "synthetic")
+    assert code == 2 and "give --words, such as --words yes,no" in err
 
 
 def test_data_info(melbench, corpus, tmp_path):

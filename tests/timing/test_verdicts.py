@@ -12,6 +12,7 @@ from bench.timing.verdicts import (
     log_ratios,
     pair_precision,
     ratio_precision,
+    seconds_of_a,
 )
 
 
@@ -143,3 +144,14 @@ def test_equal_works_are_rarely_called_different_and_covered_as_often_as_it_says
     assert 11 <= below + above <= 29 and abs(below - above) <= 10
     slower = [compare_pairs([(noisy(), noisy(1.05)) for _ in range(20)]).verdict for _ in range(100)]
     assert "FASTER" not in slower and "SAME" not in slower and slower.count("SLOWER") > 90
+
+
+def test_the_times_shown_are_of_the_rounds_that_count():
+    # Two pairs. In the first A takes 1 s, but 5 s in the 20 rounds in which B was disturbed; in the second 4 s. The
+    # geometric mean is 2 s.
+    waited = [0.0] * 20 + [0.5] * 20
+    slow_late = Series(seconds=[1.0] * 20 + [5.0] * 20, waited=[0.0] * 40)
+    disturbed_pair = slow_late, Series(seconds=[2.0] * 40, waited=waited)
+    calm_pair = Series(seconds=[4.0] * 40, waited=[0.0] * 40), Series(seconds=[8.0] * 40, waited=[0.0] * 40)
+    assert seconds_of_a([disturbed_pair, calm_pair]) == pytest.approx(2.0)
+    assert compare_pairs([disturbed_pair, calm_pair]).ratio == pytest.approx(2.0)
