@@ -8,6 +8,7 @@ from bench.stats.intervals import (
     accuracy_interval,
     accuracy_over_seeds,
     difference_interval,
+    holm,
     mean_interval,
     median_interval,
     midmean,
@@ -157,3 +158,24 @@ def test_the_interval_over_seeds_is_rarely_wrong(errors, clips, seeds):
     found = [accuracy_over_seeds((1 - row / clips).tolist(), clips) for row in wrong]
     missed = np.mean([half is not None and abs(1 - errors / clips - mean) > half for mean, half in found])
     assert missed <= 0.05
+
+
+def test_the_least_that_holds_an_interval():
+    # s = sqrt(0.5), t(0.975; 1) = 12.7062: the mean's is t s / sqrt(2), one more value's t s sqrt(1 + 1 / 2).
+    assert mean_interval([1.0, 2.0]) == (1.5, pytest.approx(12.7062 * 0.5, rel=1e-4))
+    assert prediction_interval([1.0, 2.0]) == (1.5, pytest.approx(12.7062 * 0.75**0.5, rel=1e-4))
+    assert mean_interval([1.0])[1] is None and prediction_interval([1.0])[1] is None
+    low, high = accuracy_interval([True, False], ["a", "b"])
+    assert 0 < low < 0.5 < high < 1
+
+
+def test_all_right_or_all_wrong_of_few_seeds():
+    # Three seeds, of which one is wrong once in 10: 29 of 30; all wrong but one: 1 of 30, mirrored.
+    one, other = accuracy_over_seeds([1.0, 1.0, 0.9], 10), accuracy_over_seeds([0.0, 0.0, 0.1], 10)
+    assert one[0] == pytest.approx(1 - other[0]) and one[1] == pytest.approx(other[1])
+
+
+def test_holm_by_hand():
+    # 3 x 0.01, then 2 x 0.02 = 0.04, then 1 x 0.03, which may not be below the one before: 0.04; none is above 1.
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

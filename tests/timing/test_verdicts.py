@@ -155,3 +155,16 @@ def test_the_times_shown_are_of_the_rounds_that_count():
     calm_pair = Series(seconds=[4.0] * 40, waited=[0.0] * 40), Series(seconds=[8.0] * 40, waited=[0.0] * 40)
     assert seconds_of_a([disturbed_pair, calm_pair]) == pytest.approx(2.0)
     assert compare_pairs([disturbed_pair, calm_pair]).ratio == pytest.approx(2.0)
+
+
+def test_an_interval_that_ends_at_the_border():
+    # SLOWER and FASTER need all of the interval beyond; SAME takes the border in.
+    assert decide(1.02, 1.1) == "UNCLEAR" and decide(1.0200001, 1.1) == "SLOWER"
+    assert decide(0.9, 1 / 1.02) == "UNCLEAR" and decide(0.9, 0.98) == "FASTER"
+    assert decide(1 / 1.02, 1.02) == "SAME" and decide(0.98, 1.02) == "UNCLEAR"
+
+
+def test_a_round_is_disturbed_beyond_a_hundredth():
+    # 1% of 2 s is 0.02 s: as much is none, more is.
+    series = Series(seconds=[2.0, 2.0, 0.5], waited=[0.02, 0.021, 0.006])
+    assert disturbed(series).tolist() == [False, True, True]

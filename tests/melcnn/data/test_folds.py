@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -69,3 +70,36 @@ def test_a_word_of_one_speaker(clips):
     with pytest.raises(InputError, match="of the word 'yes' .* too few speakers: fold . leaves none for train"):
         for fold in range(5):
             held_out(few, fold, validated=False)
+
+
+def test_speakers_join_folds_in_the_order_of_their_hashes():
+    # One clip each: the speaker with the first SHA-1 joins the first fold, the second the second, and so on; as many
+    # speakers as folds are enough.
+    speakers = ["ann", "bob", "cid", "dee", "eve"]
+    by_hash = sorted(speakers, key=lambda name: hashlib.sha1(name.encode()).hexdigest())
+    assert by_hash != sorted(by_hash)
+    assert fold_of(speakers, 5).tolist() == [by_hash.index(name) for name in speakers]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_word_that_one_split_lacks(clips, validated):
+    # All of yes is said by one speaker of fold 0: fold 4 validates by it and learns from none. Where nothing validates,
+    # only fold 0 leaves nothing to learn from.
+    end = clips.split("test").start
+    folded = fold_of(clips.speakers[:end].tolist())
+    inside = np.flatnonzero((folded == 0) & (clips.labels[:end] == 0))
+    keep = np.r_[inside, np.flatnonzero(clips.labels[:end] == 1)]
+    labels = clips.labels.copy()
+    labels[np.setdiff1d(np.arange(end), keep)] = 1
+    few = replace(clips, labels=labels)
+
+    def lacks(fold):
+        try:
+            held_out(few, fold, validated)
+        except InputError as error:
+            return str(error).partition("leaves none for ")[2].partition(";")[0]
+        return None
+
+    assert [lacks(fold) for fold in range(5)] == (
+        ["train", "validation", "validation", "validation", "train"] if validated else ["train"] + [None] * 4
+    )

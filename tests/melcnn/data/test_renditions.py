@@ -60,3 +60,31 @@ def test_a_training_sees_slower_and_faster_clips_and_noise(clips):
     assert len(labels) == len(waveforms) and len(x) == 4 * len(waveforms)
     for part, made in zip(x.split(len(waveforms)), expected, strict=True):
         assert torch.equal(part, log_mel(made, trial.front_end, "cpu"))
+
+
+def test_what_is_too_loud_is_cut_at_full_scale():
+    # A clip at full scale in noise at 5 dB or more: the sum goes beyond, and stays within int16 without wrapping round.
+    square = np.where(np.arange(RATE) % 2, 32767, -32768).astype(np.int16)[None]
+    noise = np.random.default_rng(0).normal(0, 8000, 2 * RATE).astype(np.int16)
+    made = add_noise(square, noise)
+    assert made.min() == -32768 and made.max() == 32767
+    assert (np.sign(made.astype(int)) == np.sign(square.astype(int))).mean() > 0.9
+
+
+def test_silence_gets_noise_of_about_one_step():
+    # Silence counts as power 1, as if of one step of int16: at 5 to 25 dB below it the noise rounds to 2 steps at most.
+    noise = np.random.default_rng(0).normal(0, 500, 2 * RATE).astype(np.int16)
+    made = add_noise(np.zeros((8, RATE), np.int16), noise)
+    assert 0 < np.abs(made.astype(int)).max() <= 3
+
+
+def test_clips_beyond_one_batch_are_changed_alike(monkeypatch):
+    clips = np.stack([tone(300 + 10 * n) for n in range(5)])
+    whole = change_speed(clips, 1.1)
+    monkeypatch.setattr("melcnn.data.renditions.CLIPS_AT_ONCE", 2)
+    assert np.array_equal(change_speed(clips, 1.1), whole)
+    # The middle stays in the middle: what a clip that reads the same from both ends becomes does so, too.
+    even = np.concatenate([tone(400, 0.5), tone(400, 0.5)[::-1]])[None]
+    for factor in (0.9, 1.1):
+        made = change_speed(even, factor)[0].astype(int)
+        assert np.abs(made - made[::-1]).max() <= 2500, factor
