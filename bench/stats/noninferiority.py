@@ -103,7 +103,10 @@ class Recommendation:
         if len(self.results) == 1:
             return f"{name} It is the only candidate ({data})."
         if self.chosen is self.best:
-            return f"{name} It has the best accuracy, and no other is better by more than {points} ({data})."
+            if all(self.chosen.candidate.cost <= result.candidate.cost for result in self.results):
+                return f"{name} It has the best accuracy and the lowest cost ({data})."
+            worse = f"no cheaper one is shown to be within {points} of the best"
+            return f"{name} It has the best accuracy, and {worse} ({data})."
         return (
             f"{name} It is within {points} of the best, {self.best.candidate.name}: difference "
             f"{100 * self.chosen.difference:+.2f} points, at least {100 * self.chosen.at_least:+.2f} "

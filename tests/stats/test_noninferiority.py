@@ -31,8 +31,7 @@ def test_the_cheapest_of_equals():
     assert found.chosen.candidate.name == "small" and found.best.candidate.name == "small"  # of equal ones, the cheaper
     assert [s.accepted for s in found.results] == [True, True] and not any(s.told_from_best for s in found.results)
     assert found.describe() == (
-        "Recommended: small (10). It has the best accuracy, and no other is better by more than 0.5 points "
-        "(1600 clips of 400 speakers, 3 seeds)."
+        "Recommended: small (10). It has the best accuracy and the lowest cost (1600 clips of 400 speakers, 3 seeds)."
     )
 
 
@@ -67,6 +66,15 @@ def test_within_the_margin():
     assert recommend(both, SPEAKERS).chosen.candidate.name == "large"
     assert recommend(both, SPEAKERS, margin=0.01).chosen.candidate.name == "small"
     assert recommend(both, SPEAKERS, confidence=0.8).chosen.candidate.name == "small"
+
+
+def test_the_best_beside_a_cheaper_one_that_is_clearly_worse():
+    # 80 of 1600 clips are five points, ten times the margin.
+    found = recommend([candidate("large", 20, []), candidate("small", 10, range(80))], SPEAKERS)
+    assert found.describe() == (
+        "Recommended: large (20). It has the best accuracy, and no cheaper one is shown to be within 0.5 points of the "
+        "best (1600 clips of 400 speakers, 3 seeds)."
+    )
 
 
 def test_a_single_candidate():
