@@ -95,7 +95,14 @@ def to_measurement(content: dict[str, Any]) -> dict[str, Any]:
         KeyError, IndexError, TypeError, AttributeError: the file lacks our benchmarks or their samples.
     """
     here = content[KEY]
-    ours = [(one["stats"]["data"], one["extra_info"][KEY]) for one in content["benchmarks"] if KEY in one["extra_info"]]
+    named = here.get("benchmarks", {})
+    # Older files have this in each benchmark's `extra_info`.
+    extras = [named.get(one.get("fullname"), one["extra_info"].get(KEY)) for one in content["benchmarks"]]
+    ours = [
+        (one["stats"]["data"], extra)
+        for one, extra in zip(content["benchmarks"], extras, strict=True)
+        if extra is not None
+    ]
     samples = [
         {
             "cold_seconds": data[0],

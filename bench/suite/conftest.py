@@ -34,10 +34,11 @@ def top() -> Peaks:
 
 
 @pytest.fixture
-def time_work(benchmark: BenchmarkFixture, top: Peaks) -> Callable[[Workload], None]:
+def time_work(benchmark: BenchmarkFixture, top: Peaks, pytestconfig: pytest.Config) -> Callable[[Workload], None]:
     """Time a workload: a cold call and a few warm ones first, then rounds, each after one call of reference work."""
 
     def run(work: Workload) -> None:
+        benchmark.group = work.what  # A step and an epoch, a hundred times as long, share no table.
         call, beside = builders.build(work, DEVICE).call, builders.build_reference(work, DEVICE)
         CLOCK.read(call)
         CLOCK.read(beside)
@@ -47,8 +48,9 @@ def time_work(benchmark: BenchmarkFixture, top: Peaks) -> Callable[[Workload], N
         benchmark.pedantic(
             call, setup=lambda: reference_seconds.append(CLOCK.read(beside).host), rounds=rounds, iterations=1
         )
-        benchmark.extra_info.update(
-            benchmark_json.extra_info(work, builders.facts(work, DEVICE, top), reference_seconds)
-        )
+        facts = builders.facts(work, DEVICE, top)
+        benchmark.extra_info.update(params=facts.params, macs=facts.macs)
+        works = pytestconfig.stash.setdefault(benchmark_json.WORKS, {})
+        works[benchmark.fullname] = benchmark_json.of_work(work, facts, reference_seconds)
 
     return run
