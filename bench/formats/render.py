@@ -157,7 +157,7 @@ def to_markdown(sheet: Sheet) -> str:
     rules = ["---:" if number else ":---" for number in layout.numeric(sheet)]
     lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
-    verdict = sheet.verdict and f"**{escaping.markdown(sheet.verdict)}**"
+    verdict = sheet.verdict.strip() and f"**{escaping.markdown(sheet.verdict.strip())}**"
     notes = "\n".join(f"- {escaping.markdown_paragraph(note)}" for note in sheet.notes)
     parts = escaping.markdown_paragraph(sheet.title), text, verdict, notes
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
@@ -211,6 +211,7 @@ def test_markdown_shows_what_the_cells_hold():
 texts = st.text(st.one_of(st.sampled_from("|\\`*_[]<>&~#-+=1.!$%{}^\"';@ \n\t\x1b"), st.characters()), max_size=12)
 
 
+@settings(deadline=None)  # a busy machine takes longer
 @given(st.lists(texts, min_size=3, max_size=3), texts)
 def test_any_text_is_text(cells, title):
     title = f"{title}x"  # of white space alone there is no paragraph

@@ -93,8 +93,8 @@ def test_a_measurement_of_two_launches(models, env):
 
 
 def test_reference_work_runs_beside(env):
-    chosen = workloads.of_trial(configure(groups=16, batch_size=2), ["latency", "front-end"])
-    job = LaunchJob(works=chosen, device="cpu", referenced=True, max_seconds=1.0, seed=1)
+    chosen = workloads.of_trial(configure(recipe="plain", groups=16, batch_size=2), ["latency", "front-end"])
+    job = LaunchJob(works=chosen, device="cpu", referenced=True, max_seconds=3.0, seed=1)
     start, *answers, end = worker.launch_answers(job)
     assert start.before and end.after
     assert sorted(answer.index for answer in answers) == [0, 1, 2] and end.index is None and not end.error
@@ -113,7 +113,7 @@ def test_reference_work_is_the_study_network():
 
 def test_launches_are_added_until_every_work_is_known(monkeypatch, env):
     # Means of five: s = 0.02 gives +-2.8 x 0.02 / sqrt(5) = 2.5%; s = 0.005 gives 0.6%.
-    chosen = workloads.of_trial(configure(), ["latency"])
+    chosen = workloads.of_trial(configure(recipe="plain"), ["latency"])
     now = Conditions(threads=1, affinity=None, load=None, cpu_mhz=None)
 
     def launches(spread, held_up=()):
@@ -145,7 +145,7 @@ def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
 
 def test_where_the_time_goes_is_asked_of_networks(monkeypatch):
     monkeypatch.setattr(worker.profiler, "of_call", lambda *_: {"rest": 1.0})
-    chosen = workloads.of_trial(configure(groups=16), ["latency", "front-end"])
+    chosen = workloads.of_trial(configure(recipe="plain", groups=16), ["latency", "front-end"])
     job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=1.0, seed=1)
     _, *answers, _ = worker.launch_answers(job)
     told = {chosen[answer.index].what: answer.samples.shares for answer in answers}
@@ -157,7 +157,7 @@ def test_a_call_that_fails_after_its_rounds_keeps_them(monkeypatch):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(worker.profiler, "of_call", fails)
-    chosen = workloads.of_trial(configure(groups=16), ["latency"])
+    chosen = workloads.of_trial(configure(recipe="plain", groups=16), ["latency"])
     job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=1.0, seed=1)
     _, answer, end = worker.launch_answers(job)
     assert answer.samples.seconds and answer.samples.shares == {}
@@ -176,7 +176,7 @@ def test_a_process_that_dies_is_said(models, env, monkeypatch):
 
 def test_an_interruption_keeps_the_launches_before_it(env, monkeypatch):
     real, kept = launcher._launch, []
-    chosen = workloads.of_trial(configure(groups=16), ["latency"])
+    chosen = workloads.of_trial(configure(recipe="plain", groups=16), ["latency"])
 
     def second_is_interrupted(job, progress):
         if job.seed == 2:
@@ -207,7 +207,7 @@ def test_a_model_that_cannot_be_trained(models, env):
 
 
 def test_no_room_for_repetitions(env):
-    chosen = workloads.of_trial(configure(groups=16, batch_size=512), ["step"])
+    chosen = workloads.of_trial(configure(recipe="plain", groups=16, batch_size=512), ["step"])
     with pytest.raises((InputError, Failed), match=r"the time allowed, 0.001 s, has no room for 9 rounds"):
         launcher.measure(chosen, "cpu", 1, 0.001, False, env)
 
@@ -220,12 +220,14 @@ def test_a_work_is_of_a_trial_or_a_model():
 
 
 def test_labels_tell_works_apart():
-    chosen = [w for g in (1, 4) for w in workloads.of_trial(configure(groups=g), ["step", "throughput"])]
+    chosen = [
+        w for g in (1, 4) for w in workloads.of_trial(configure(recipe="plain", groups=g), ["step", "throughput"])
+    ]
     labels = workloads.labels(chosen)
     assert len(set(labels)) == len(labels) == 8
     assert labels[0] == "step groups=1" and labels[1] == "throughput batch 16 groups=1"
     # One front-end, whatever networks follow.
-    front_ends = {w for g in (1, 4) for w in workloads.of_trial(configure(groups=g), ["front-end"])}
+    front_ends = {w for g in (1, 4) for w in workloads.of_trial(configure(recipe="plain", groups=g), ["front-end"])}
     assert len(front_ends) == len(workloads.FRONT_END_BATCHES)
 
 

@@ -14,7 +14,7 @@ import vl_convert
 from PIL import Image
 
 from bench.measurement import workloads
-from bench.report import charts, time_breakdown, time_charts
+from bench.report import charts, time_breakdown
 from bench.report.charts import INTERVALS
 from bench.report.export import image
 from bench.report.findings import OUT_OF_FOLD, TEST, VALIDATION, find
@@ -247,7 +247,7 @@ def test_there_is_no_figure_without_points():
     crossed = figures(folds=[record for groups in (1, 2) for record in folds(configure(groups=groups))])
     # Of a cross-validation alone there are no accuracies of the test split and no times, and no fold validates.
     assert " ".join(crossed) == "accuracy-macs groups-accuracy groups-params groups-macs train-loss confusion"
-    assert time_charts.times([], PAPER) == []
+    assert charts.times([], PAPER) == []
     # Of one configuration nothing is drawn over an axis, and of no timing no times.
     curves = ["train-loss", "validation-loss", "validation-accuracy"]
     two = [network(configure(groups=groups)) for groups in (1, 2)]
@@ -336,7 +336,7 @@ def test_times_are_drawn_part_by_part():
     of += workloads.of_trial(configure(), ["front-end"])
     seconds = [2.0, 1.0, 0.5, 0.5]
     split = [{"convolution": 0.75, "pooling": 0.25}] * 2
-    (figure,) = time_charts.times(time_breakdown.points(measurement(of, seconds, split)), PAPER)
+    (figure,) = charts.times(time_breakdown.points(measurement(of, seconds, split)), PAPER)
     assert (figure.name, figure.title) == ("batch-1", "One clip at a time")
     # A bar of two networks for each of front-end, convolution and other operators; one begins where the other ends.
     assert drawn(figure)["bar"] == len(figure.points) == 6 and not cut_off(figure)
@@ -347,7 +347,7 @@ def test_times_are_drawn_part_by_part():
 def test_parts_keep_their_colours_and_the_caption_tells_of_those_that_occur():
     def bars(share):
         measured = measurement(workloads.of_trial(configure(), ["latency"]), [1.0], [share])
-        (figure,) = time_charts.times(time_breakdown.points(measured), PAPER)
+        (figure,) = charts.times(time_breakdown.points(measured), PAPER)
         scale = figure.spec["layer"][0]["encoding"]["color"]["scale"]
         return dict(zip(scale["domain"], scale["range"], strict=True)), figure.caption
 
@@ -365,7 +365,7 @@ def test_parts_keep_their_colours_and_the_caption_tells_of_those_that_occur():
 def test_what_binds_the_network_stands_once_beside_its_bar():
     of = [*workloads.of_trial(configure(), ["latency"]), *workloads.of_trial(configure(), ["front-end"])[:1]]
     split = [{"convolution": 0.5, "Python and launching": 0.5}]
-    (figure,) = time_charts.times(time_breakdown.points(measurement(of, [2.0, 1.0], split)), PAPER)
+    (figure,) = charts.times(time_breakdown.points(measurement(of, [2.0, 1.0], split)), PAPER)
     bars = re.findall(r'aria-roledescription="bar" d="M([\d.]+),[\d.]+h([\d.]+)', svg(figure))
     (text,) = re.findall(r"translate\(([\d.]+),[^>]*>arithmetic</text>", svg(figure))
     # Four points behind the last of three bars.
@@ -394,7 +394,7 @@ def test_zero_has_no_unit():
 
 def test_a_figure_for_each_batch_size():
     of = workloads.of_trial(configure(), ["latency", "throughput"])
-    made = time_charts.times(time_breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
+    made = charts.times(time_breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
     assert [figure.title for figure in made] == ["One clip at a time", "In batches of 64"]
     for figure in made:
         vl_convert.vegalite_to_vega(figure.spec)
