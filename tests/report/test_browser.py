@@ -102,7 +102,7 @@ def test_the_tables_have_the_numbers_of_the_stored_csv(opened):
     assert opened.column(table, 2) == [f"{int(row['params']):,}" for row in stored]
     assert opened.column(table, 3) == [f"{int(row['macs']):,}" for row in stored]
     means = [f"{float(row['test_accuracy']):.4f} ±{float(row['test_accuracy_ci95']):.4f}" for row in stored]
-    assert opened.column(table, 6) == means
+    assert opened.column(table, 7) == means
 
 
 def test_figures_show_the_numbers_of_the_tables(opened, figures):
