@@ -157,7 +157,9 @@ def to_markdown(sheet: Sheet) -> str:
     rules = ["---:" if number else ":---" for number in layout.numeric(sheet)]
     lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
-    verdict = sheet.verdict.strip() and f"**{escaping.markdown(sheet.verdict.strip())}**"
+    # No blank may stand beside the marks of bold type.
+    verdict = escaping.markdown(sheet.verdict).strip()
+    verdict = verdict and f"**{verdict}**"
     notes = "\n".join(f"- {escaping.markdown_paragraph(note)}" for note in sheet.notes)
     parts = escaping.markdown_paragraph(sheet.title), text, verdict, notes
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -8,9 +8,10 @@ from typing import Any
 import altair as alt
 
 from bench.formats import Point
-from bench.report.findings import AXES, CURVES, OUT_OF_FOLD, TEST, VALIDATION, Findings
-from bench.report.style import PHONE, STUDY, Keys, Style, drawn, keys, round_numbers, tooltip
-from bench.report.time_breakdown import FRONT_END, FUSED_BLOCK, PARTS, WHOLE
+from bench.report.configurations import AXES
+from bench.report.findings import CURVES, OUT_OF_FOLD, TEST, VALIDATION, Findings
+from bench.report.style import PHONE, STUDY, Figure, Keys, Style, few_ticks, figure, keys, round_numbers, tooltip
+from melcnn.config import SETTINGS
 
 # Marks that show a curve's values to who points at them, of all curves of a figure: more would slow a page down.
 MOST_TO_POINT_AT = 1500
@@ -46,46 +47,29 @@ COSTS = {
 }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure of a report.
-
-    Attributes:
-        name: for its files and its place in a page.
-        caption: what is drawn and how to read it.
-        spec: for Vega-Lite.
-        points: one for each mark that carries a value.
-    """
-
-    name: str
-    title: str
-    caption: str
-    spec: dict[str, Any]
-    points: Sequence[Point]
-
-
 def figures(found: Findings, style: Style) -> list[Figure]:
-    """Return all figures that these findings have points for; an axis shows only what varies along it."""
+    """Return all figures that these findings have points for; an axis shows only what varies along it.
+
+    Of several sweeps only what stands over no axis: each sweep has its own figures.
+    """
     measured = {point["measure"] for point in found.accuracies if point["configuration"] is not None}
     measures = [measure for measure in dict.fromkeys((found.basis, TEST)) if measure in measured]
     made = [_tradeoff(found, measure, style) for measure in measures]
+    if len(found.sweeps) > 1:
+        return made + ([_confusion(found, style)] if found.confusion else [])
     accuracies = _accuracies(found, measures)
     for axis in AXES:
         if _varies(axis, [point for point in accuracies if point["configuration"] is not None]):
-            made.append(_accuracy_over(axis, accuracies, style))
+            made.append(_accuracy_over(axis, accuracies, found, style))
         for cost in COSTS:
             if _varies(axis, points := [point for point in found.costs if point[cost] is not None]):
-                made.append(_cost_over(axis, cost, points, style))
+                made.append(_cost_over(axis, cost, points, found, style))
     for curve in CURVES:
         if points := [point for point in found.curves if point["curve"] == curve]:
-            made.append(_curve(curve, points, not found.chapter.trials, style))
+            made.append(_curve(curve, points, found, style))
     if found.confusion:
         made.append(_confusion(found, style))
     return made
-
-
-def _figure(name: str, title: str, caption: str, layers: list[alt.Chart], points: list[Point], style: Style) -> Figure:
-    return Figure(name, title, caption, drawn(layers, points, style, f"{title}. {caption}"), points)
 
 
 def _varies(axis: str, points: Sequence[Point]) -> bool:
@@ -99,36 +83,85 @@ def _accuracies(found: Findings, measures: Sequence[str]) -> list[Point]:
     return [p for p in found.accuracies if p["measure"] in (studys if p["configuration"] is None else measures)]
 
 
-def _told_by_measure(points: Sequence[Point], axis: str) -> tuple[list[Point], str]:
-    """Return the points with their series, which names one measure of several, and the title of their axis."""
+@dataclass(frozen=True)
+class Look:
+    """The keys of a figure's configurations: one of colours and one of shapes, or one of both."""
+
+    by_colour: Keys
+    by_shape: Keys
+
+    @property
+    def colour(self) -> alt.Color:
+        return self.by_colour.colour
+
+    @property
+    def shape(self) -> alt.Shape:
+        return self.by_shape.shape
+
+
+def _look(points: Sequence[Point], found: Findings, style: Style, lines: bool = False, named: bool = False) -> Look:
+    """Return the keys of the configurations, which look the same in all figures of these findings.
+
+    Args:
+        named: the figure itself names what has which colour: the legend names the study alone.
+    """
+    colours, shapes = (tuple(dict.fromkeys(point[name] for point in found.costs)) for name in ("colour", "shape"))
+    if found.keys.colour == found.keys.shape:
+        one = keys(points, "colour", style, found.keys.colour, lines, colours, legend="study" if named else "all")
+        return Look(one, one)
+    return Look(
+        # The study's points stand in the other key, of shapes: in both they would be named twice.
+        keys(points, "colour", style, found.keys.colour, lines, colours, legend="" if named else "ours"),
+        keys(points, "shape", style, found.keys.shape, lines, shapes, each_dash=1, on_top=True),
+    )
+
+
+def _told_by_measure(points: Sequence[Point]) -> tuple[list[Point], str]:
+    """Return the points, of which the study's name their measure if there are several, and the title of their axis."""
     measures = list(dict.fromkeys(point["measure"] for point in points))
-    if len(measures) == 1:
-        return [point | {"series": _series(point, axis)} for point in points], f"{measures[0]} accuracy"
-    return [point | {"series": f"{_series(point, axis)} ({point['measure']})"} for point in points], "accuracy"
+
+    def of_study(point: Point) -> Point:
+        name = STUDY if len(measures) == 1 else f"{STUDY} ({point['measure']})"
+        return point | ({"colour": name, "shape": name} if point["configuration"] is None else {})
+
+    return [of_study(point) for point in points], f"{measures[0]} accuracy" if len(measures) == 1 else "accuracy"
 
 
 def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
-    """Return accuracy against MACs; with the Pareto front for the measure that decides."""
+    """Return accuracy against MACs; with the Pareto front and the answer for the measure that decides."""
     decides = measure == found.basis
-    points, title = _told_by_measure(_accuracies(found, [measure]), "groups")
+    points, title = _told_by_measure(_accuracies(found, [measure]))
     points = _side_by_side(points, style)
-    legend = keys(points, "series", style)
+    named = _named_by_macs(points, found)
+    legend = _look(points, found, style, named=named)
     x = alt.X("macs:Q", title="MACs of one clip (log scale)", scale=alt.Scale(type="log", nice=False, padding=20))
     x = x.axis(format="~s", values=round_numbers([point["macs"] for point in points]), grid=False)
     tips = tooltip(configuration="", macs=",", accuracy=".4f", low=".4f", high=".4f")
     aside = alt.ExprRef("datum.beside_px")
     layers = _with_bars(points, x, title, legend, tips, aside)
-    # One number for all points of the same MACs, above their intervals.
-    numbers = alt.Chart().mark_text(dy=-3, baseline="bottom", aria=False)
-    numbers = numbers.transform_calculate(end="isValid(datum.high) ? datum.high : datum.accuracy")
-    numbers = numbers.transform_aggregate(top="max(end)", groupby=["macs", "groups"])
-    layers.append(numbers.encode(x=x, y=_accuracy("top", title), text="groups:N"))
-    clauses = ["Numbers above the points are groups.", *_of_intervals(points)]
-    if decides and found.decided and found.decided.chosen:
-        ring = alt.Chart().mark_point(size=220, filled=False, strokeWidth=2, color=style.ink, xOffset=aside, aria=False)
+    clauses = _of_intervals(points)
+    if named:
+        # One name for all points of the same MACs, above their intervals.
+        names = alt.Chart().mark_text(dy=-1.1 * style.font_size, baseline="bottom", aria=False)
+        names = names.transform_calculate(end="isValid(datum.high) ? datum.high : datum.accuracy")
+        names = names.transform_filter("isValid(datum.configuration)")
+        names = names.transform_aggregate(top="max(end)", groupby=["macs", "colour"])
+        layers.append(names.encode(x=x, y=_accuracy("top", title), text="colour:N"))
+        clauses.insert(0, f"Numbers above the points are {AXIS_TITLES.get(found.keys.colour, found.keys.colour)}.")
+    if decides and found.answer:
+        certain = found.decided is not None and found.decided.chosen is not None
+        ring = alt.Chart().mark_point(
+            size=28 * style.font_size,
+            filled=False,
+            strokeWidth=style.line,
+            strokeDash=[1, 0] if certain else [3, 2],
+            color=style.ink,
+            xOffset=aside,
+            aria=False,
+        )
         ring = ring.transform_filter(alt.FieldEqualPredicate(field="configuration", equal=found.answer))
         layers.append(ring.encode(x=x, y=_accuracy("accuracy", title)))
-        clauses.insert(0, "The ring marks the recommended configuration.")
+        clauses.insert(0, f"The ring marks {'the recommended configuration' if certain else 'the best so far'}.")
     if any(point["beside_px"] for point in points):
         clauses.append("Points of equal MACs stand side by side.")
     if not decides:
@@ -140,14 +173,20 @@ def _tradeoff(found: Findings, measure: str, style: Style) -> Figure:
         front = front.transform_filter("datum.on_front === 'True'")
         layers.insert(0, front.encode(x=x, y=_accuracy("accuracy", title), order="macs:Q"))
         clauses.append("The dotted line is the Pareto front.")
-    return _figure(
+    return figure(
         name="accuracy-macs" if decides else "accuracy-macs-test",
-        title=f"{measure.capitalize()} accuracy against multiply-accumulates",
+        title=f"{measure.capitalize()} accuracy against cost (MACs)",
         caption=" ".join(clauses),
         layers=layers,
         points=points,
         style=style,
     )
+
+
+def _named_by_macs(points: Sequence[Point], found: Findings) -> bool:
+    """Return whether the key of colours is of one setting, of which points of equal MACs have one value."""
+    own = {(point["macs"], point["colour"]) for point in points if point["configuration"] is not None}
+    return found.keys.colour in SETTINGS and len({macs for macs, _ in own}) == len(own) > 1
 
 
 def _side_by_side(points: Sequence[Point], style: Style) -> list[Point]:
@@ -182,67 +221,83 @@ def _of_intervals(points: Sequence[Point]) -> list[str]:
     return clauses
 
 
-def _accuracy_over(axis: str, accuracies: Sequence[Point], style: Style) -> Figure:
-    points, title = _told_by_measure(accuracies, axis)
-    legend = keys(points, "series", style)
+def _accuracy_over(axis: str, accuracies: Sequence[Point], found: Findings, style: Style) -> Figure:
+    points, title = _told_by_measure(accuracies)
+    # What stands side by side over one value of the axis.
+    points = [point | {"series": f"{point[f'beside_{axis}']} {point['measure']}"} for point in points]
+    points.sort(key=lambda point: (point["configuration"] is None, point["measure"] == TEST))
+    legend = _look(points, found, style, named=found.keys.colour == axis)
     tips = tooltip(configuration="", measure="", accuracy=".4f", low=".4f", high=".4f")
-    apart = alt.XOffset("series:N", scale=alt.Scale(domain=list(legend.names)))
-    return _figure(
+    beside = alt.XOffset("series:N", scale=alt.Scale(domain=list(dict.fromkeys(point["series"] for point in points))))
+    layers = _with_bars(points, _step(axis), title, legend, tips)
+    clauses = _of_intervals(points)
+    if len({point["measure"] for point in points if point["configuration"] is not None}) > 1:
+        # Of a figure with two measures the one that decides nothing is hollow.
+        filled = alt.condition(f"datum.measure === '{TEST}'", alt.value(0), alt.value(1))
+        layers[-1] = layers[-1].encode(fillOpacity=filled, stroke=alt.Stroke(**legend.colour._kwds))
+        clauses.insert(0, f"Filled marks are {found.basis} accuracies, hollow ones {TEST} accuracies.")
+    return figure(
         name=f"{axis.replace('_', '-')}-accuracy",
         title=f"Accuracy against {AXIS_TITLES[axis]}",
-        caption=" ".join(_of_intervals(points)),
-        layers=[layer.encode(xOffset=apart) for layer in _with_bars(points, _step(axis), title, legend, tips)],
+        caption=" ".join(clauses),
+        layers=[layer.encode(xOffset=beside) for layer in layers],
         points=points,
         style=style,
     )
 
 
-def _cost_over(axis: str, cost: str, points: Sequence[Point], style: Style) -> Figure:
+def _cost_over(axis: str, cost: str, points: Sequence[Point], found: Findings, style: Style) -> Figure:
     name, title, unit, format, caption = COSTS[cost]
-    points = [point | {"series": _series(point, axis)} for point in points]
     if len({(point[axis], point[cost]) for point in points}) < len(points):
         caption += " Of marks that lie on each other the last is seen."
-    legend = keys(points, "series", style)
-    y = alt.Y(cost, type="quantitative", title=unit, scale=alt.Scale(zero=True), axis=_few_ticks(format))
-    line = alt.Chart().mark_line(aria=False).encode(x=_step(axis), y=y, color=legend.colour)
+    legend = _look(points, found, style, named=found.keys.colour == axis)
+    y = alt.Y(cost, type="quantitative", title=unit, scale=alt.Scale(zero=True), axis=few_ticks(format))
+    line = alt.Chart().mark_line(aria=False, color=style.soft, strokeWidth=style.line / 2)
+    line = line.encode(x=_step(axis), y=y, detail=f"beside_{axis}:N")
     tips = tooltip(configuration="", **{cost: ".4f" if cost.endswith("_s") else ","})
     marks = alt.Chart().mark_point().encode(x=_step(axis), y=y, color=legend.colour, shape=legend.shape, tooltip=tips)
-    return _figure(
+    layers = [line, marks]
+    if cost == "epoch_time_s" and any(point["held_up"] for point in points):
+        caption += " ! Other processes held up this time: it is too long."
+        doubts = alt.Chart().mark_text(text="!", dy=-6, baseline="bottom", fontWeight="bold", aria=False)
+        layers.append(doubts.transform_filter("datum.held_up === 'True'").encode(x=_step(axis), y=y))
+    return figure(
         name=f"{axis.replace('_', '-')}-{name}",
         title=f"{title} against {AXIS_TITLES[axis]}",
         caption=caption,
-        layers=[line, marks],
-        points=points,
+        layers=layers,
+        points=list(points),
         style=style,
     )
 
 
-def _curve(curve: str, points: list[Point], of_folds: bool, style: Style) -> Figure:
-    legend = keys(points, "configuration", style, lines=True)
+def _curve(curve: str, points: list[Point], found: Findings, style: Style) -> Figure:
+    legend = _look(points, found, style, lines=True)
     lowest, highest = min(point["lowest"] for point in points), max(point["highest"] for point in points)
     far = curve != "validation_accuracy" and lowest > 0 and highest / lowest > FAR
     scale = alt.Scale(type="log", nice=False, padding=5) if far else alt.Scale(zero=False)
-    ticks = alt.Axis(values=round_numbers([lowest, highest])) if far else _few_ticks()
+    ticks = alt.Axis(values=round_numbers([lowest, highest])) if far else few_ticks()
     titled: dict[str, Any] = {
         "title": CURVE_TITLES[curve].lower() + " (log scale)" * far,
         "axis": ticks,
         "scale": scale,
     }
     y, low = (alt.Y(name, type="quantitative", **titled) for name in ("mean", "lowest"))
-    x = alt.X("epoch:Q", axis=_few_ticks(), scale=alt.Scale(nice=False))
-    band = alt.Chart().mark_area(opacity=0.15, aria=False).encode(x=x, y=low, y2="highest:Q")
+    x = alt.X("epoch:Q", axis=few_ticks(), scale=alt.Scale(nice=False))
+    band = alt.Chart().mark_area(opacity=0.15, aria=False)
+    band = band.encode(x=x, y=low, y2="highest:Q", detail="shape:N")
     # Of a single epoch there is no line to see.
-    line = alt.Chart().mark_line(point=not _varies("epoch", points)).encode(x=x, y=y, strokeDash=legend.dash)
+    line = alt.Chart().mark_line(point=not _varies("epoch", points)).encode(x=x, y=y, strokeDash=legend.by_shape.dash)
     layers = [band, line]
     if style.width is None:  # A page has something to point at.
         every = math.ceil(len(points) / MOST_TO_POINT_AT)
         tips = tooltip(configuration="", epoch=",", mean=".4f", lowest=".4f", highest=".4f", networks=",")
         marks = alt.Chart().mark_point(opacity=0, aria=False).encode(x=x, y=y, tooltip=tips)
         layers.append(marks.transform_filter(f"(datum.epoch - 1) % {every} === 0"))
-    return _figure(
+    return figure(
         name=curve.replace("_", "-"),
         title=f"{CURVE_TITLES[curve]} by epoch",
-        caption=_of_networks(points, of_folds),
+        caption=_of_networks(points, not found.chapter.trials),
         layers=[layer.encode(color=legend.colour) for layer in layers],
         points=points,
         style=style,
@@ -270,17 +325,17 @@ def _confusion(found: Findings, style: Style) -> Figure:
     room = 0.7 * (style.width or PHONE) / len(words) / (0.55 * style.font_size)
     flat = max(map(len, words)) <= room
     limits: dict[str, Any] = {"labelLimit": 12 * style.font_size}
-    x = alt.X("heard:N", sort=None, axis=alt.Axis(labelAngle=0 if flat else -90, orient="top", **limits))
+    x = alt.X("predicted:N", sort=None, axis=alt.Axis(labelAngle=0 if flat else -90, orient="top", **limits))
     y = alt.Y("spoken:N", sort=None, axis=alt.Axis(**limits))
     shade = alt.FillOpacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 0.5]), legend=None)
-    tips = tooltip(spoken="", heard="", times=",", share=".4f")
+    tips = tooltip(spoken="", predicted="", times=",", share=".4f")
     layers = [alt.Chart().mark_rect(fill=style.series[0]).encode(x=x, y=y, fillOpacity=shade, tooltip=tips)]
     digits = next((digits for digits in (2, 0) if room >= len(f"{100:.{digits}f}")), None)
     if digits is not None:
         texts = alt.Chart().mark_text(color=style.ink, fontSize=style.font_size, aria=False)
         texts = texts.transform_calculate(percent="100 * datum.share")
         layers.append(texts.encode(x=x, y=y, text=alt.Text("percent:Q", format=f".{digits}f")))
-    return _figure(
+    return figure(
         name="confusion",
         title="Confusion on the test split" if found.chapter.trials else "Confusion on the folds held out",
         caption=f"How often, in percent, each spoken word is recognised as each, by {found.shown_in_confusion}, all "
@@ -291,65 +346,20 @@ def _confusion(found: Findings, style: Style) -> Figure:
     )
 
 
-def times(points: Sequence[Point], style: Style) -> list[Figure]:
-    """Return the figures of the time of one clip, by batch size, from the points of `bench.report.time_breakdown`."""
-    return [
-        _times([point for point in points if point["batch_size"] == batch], batch, style)
-        for batch in dict.fromkeys(point["batch_size"] for point in points)
-    ]
-
-
-def _times(points: Sequence[Point], batch: int, style: Style) -> Figure:
-    legend = keys(points, "part", style, every=PARTS)
-    ends: dict[str, float] = {}
-    placed = []
-    for point in points:
-        begin = ends.get(point["configuration"], 0.0)
-        ends[point["configuration"]] = end = begin + 1e3 * point["time_s"]
-        placed.append(point | {"from_ms": begin, "to_ms": end})
-    # Room for the words beside the longest bar.
-    scale = alt.Scale(domain=[0, 1.4 * max(ends.values())], nice=False)
-    y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=20 * style.font_size))
-    tips = tooltip(configuration="", part="", time_s=".3s", bound_by="")
-    bars = alt.Chart().mark_bar().encode(y=y, x2="to_ms:Q", color=legend.colour, tooltip=tips)
-    bars = bars.encode(x=alt.X("from_ms:Q", title="ms for one clip", scale=scale, axis=_few_ticks("~g")))
-    bound = alt.Chart().mark_text(align="left", dx=4, aria=False).transform_filter(f"datum.part !== '{FRONT_END}'")
-    bound = bound.transform_aggregate(end="max(to_ms)", groupby=["configuration", "bound_by"])
-    clauses = ["Beside each bar stands what binds the network, the front-end aside, by the roofline model."]
-    if FUSED_BLOCK in legend.names:
-        clauses.insert(0, "A fused block is a grouped convolution with ReLU, BatchNorm and pooling, in one call.")
-    if WHOLE not in legend.names:
-        clauses.insert(0, "The network's time is split by the shares that the profiler sees.")
-    return _figure(
-        name=f"batch-{batch}",
-        title="One clip at a time" if batch == 1 else f"In batches of {batch}",
-        caption=" ".join(clauses),
-        layers=[bars, bound.encode(y=y, x="end:Q", text="bound_by:N")],
-        points=placed,
-        style=replace(style, height=min(style.height, style.height // 4 + 3 * style.font_size * len(ends))),
-    )
-
-
-def _series(point: Point, axis: str) -> str:
-    return STUDY if point["configuration"] is None else point[f"beside_{axis}"] or "melbench"
-
-
 def _step(axis: str) -> alt.X:
     return alt.X(axis, type="ordinal", title=AXIS_TITLES[axis], axis=alt.Axis(labelAngle=0))
 
 
 def _accuracy(field: str, title: str) -> alt.Y:
-    return alt.Y(field, type="quantitative", title=title, scale=alt.Scale(zero=False, padding=15), axis=_few_ticks())
-
-
-def _few_ticks(format: str = "") -> alt.Axis:
-    # Nothing has no unit: "0", never "0k"; and a last number stays under its tick.
-    zero: dict[str, Any] = {"format": format, "labelExpr": "datum.value === 0 ? '0' : datum.label"} if format else {}
-    return alt.Axis(tickCount=5, labelFlush=False, **zero)
+    # Room for what is written above the points, and nothing that could be read as an accuracy there.
+    possible: dict[str, Any] = {"condition": {"test": "datum.value > 1", "value": 0}, "value": 1}
+    ticks = few_ticks()
+    ticks.gridOpacity = ticks.tickOpacity = ticks.labelOpacity = possible
+    return alt.Y(field, type="quantitative", title=title, scale=alt.Scale(zero=False, padding=20), axis=ticks)
 
 
 def _with_bars(
-    points: Sequence[Point], x: alt.X, title: str, legend: Keys, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
+    points: Sequence[Point], x: alt.X, title: str, legend: Look, tips: list[alt.Tooltip], aside: alt.ExprRef | int = 0
 ) -> list[alt.Chart]:
     """Return layers of accuracies with their intervals.
 

@@ -9,11 +9,10 @@ from xml.sax.saxutils import escape
 
 import vl_convert
 
-from bench.report import charts, time_breakdown
-from bench.report.charts import Figure
-from bench.report.findings import find
+from bench.report import charts, time_breakdown, time_charts
+from bench.report.findings import find, parts
 from bench.report.load import ReportInput
-from bench.report.style import PAPER
+from bench.report.style import PAPER, Figure
 from melcnn.errors import InputError
 from melcnn.files import make_folder, write_whole
 
@@ -21,7 +20,8 @@ PIXELS_PER_INCH = 300
 
 
 def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
-    """Write every figure as a whole file and yield the paths; each of several data sets or measurements has a folder.
+    """Write every figure as a whole file and yield the paths; each of several data sets, sweeps or measurements has a
+    folder.
 
     Raises:
         InputError: there is nothing to draw, or the folder cannot be written.
@@ -29,9 +29,11 @@ def write_figures(gathered: ReportInput, folder: Path) -> Iterator[Path]:
     sets: dict[Path, list[Figure]] = {}
     for chapter in gathered.chapters:
         name = f"{chapter.dataset}-{'-'.join(chapter.words)}"
-        sets[free_folder(_plain(name), sets)] = charts.figures(find(chapter), PAPER)
+        found = find(chapter)
+        for sweep, own in [("", found), *parts(found)] if len(found.sweeps) > 1 else [("", found)]:
+            sets[free_folder(_plain(f"{name}-{sweep}"), sets)] = charts.figures(own, PAPER)
     for name, measurement in gathered.measurements.items():
-        sets[free_folder(_plain(Path(name).stem), sets)] = charts.times(time_breakdown.points(measurement), PAPER)
+        sets[free_folder(_plain(Path(name).stem), sets)] = time_charts.times(time_breakdown.points(measurement), PAPER)
     sets = {name: figures for name, figures in sets.items() if figures}
     if not sets:
         raise InputError("these records have nothing to draw: name a folder of records, as --out of a sweep made it")

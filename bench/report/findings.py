@@ -5,10 +5,8 @@ Computed from records by the functions that make the terminal's tables, so that 
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,20 +17,17 @@ from bench.formats import Point, Sheet
 from bench.records import FailureRecord, Predictions, TimingRecord, TrialRecord
 from bench.records.folds import OutOfFold, by_fold, common_seeds, join_folds, missing_seeds, out_of_fold_predictions
 from bench.report.caveats import caveats
+from bench.report.configurations import KeyTitles, Sweep, about, sweeps
+from bench.report.confusions import confusion, most_wrong
 from bench.report.load import Chapter
 from bench.stats.clustered import crossed_interval
 from bench.stats.intervals import significant
 from bench.stats.noninferiority import MARGIN, Recommendation, pareto
-from melcnn.config import Data, FrontEnd, Model, Trial, descriptions, settings_of, varying_settings
+from melcnn.config import Data, FrontEnd, Model, Trial, settings_of
 
 VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
 
-# The study's two axes, which figures stand over.
-AXES = ("groups", "n_mels")
 CURVES = ("train_loss", "validation_loss", "validation_accuracy")
-
-# Of the clips that networks get wrong, as many as a person listens to.
-MOST_WRONG = 20
 
 
 @dataclass(frozen=True)
@@ -41,27 +36,33 @@ class Findings:
 
     Points are what figures draw, with raw values. Each names its `configuration` (None for the study's own points), its
     `groups` and `n_mels`; ours also the other settings that tell it apart, without groups and without n_mels
-    (`beside_groups`, `beside_n_mels`).
+    (`beside_groups`, `beside_n_mels`), and the values of its two keys (`colour`, `shape`).
 
     Attributes:
+        keys: the titles of the keys to the configurations' colours and shapes.
+        sweeps: what the configurations were made by.
         configurations: as text, each once.
         decided: the recommendation.
         basis: the predictions that it rests on.
         undecided: why there is none.
         answer, answer_trial: the recommended configuration, or else the best one; empty and None where there is no
             choice.
+        best: the configuration with the best accuracy.
         sheets: the tables, by name.
         curves, confusion, wrong: of the networks on the data set's own splits or, without any, of those on folds.
         shown_in_confusion: the configuration that `confusion` shows.
     """
 
     chapter: Chapter
+    keys: KeyTitles
+    sweeps: tuple[Sweep, ...]
     configurations: tuple[str, ...]
     decided: Recommendation | None
     basis: str
     undecided: str
     answer: str
     answer_trial: Trial | None
+    best: str
     sheets: dict[str, Sheet]
     accuracies: tuple[Point, ...]
     costs: tuple[Point, ...]
@@ -72,6 +73,19 @@ class Findings:
     remarks: tuple[str, ...]
 
 
+def parts(found: Findings) -> list[tuple[str, Findings]]:
+    """Return the contents of each sweep with the sweep's name; of a single sweep what was found."""
+    if len(found.sweeps) == 1:
+        return [(found.sweeps[0].name, found)]
+
+    def of(sweep: Sweep) -> Chapter:
+        own, chapter = {*sweep.trials}, found.chapter
+        trials, folds = ([r for r in records if r.trial in own] for records in (chapter.trials, chapter.folds))
+        return replace(chapter, trials=tuple(trials), folds=tuple(folds))
+
+    return [(sweep.name, find(of(sweep))) for sweep in found.sweeps]
+
+
 def find(chapter: Chapter) -> Findings:
     """Return the contents of a report about the records of one data set."""
     groups, crossings = _ordered(chapter.trials), _ordered(chapter.folds)
@@ -80,7 +94,8 @@ def find(chapter: Chapter) -> Findings:
     folds = [join_folds(parts[0][0].trial, parts) for parts in complete]
     own = [group[0].trial for group in groups]
     trials = list(dict.fromkeys([*own, *(one.trial for one in folds)]))
-    about = _about(trials)
+    made = sweeps(trials)
+    named, keys = about(trials, made)
     timed = timing_of(groups, chapter.timings)
     decided = summary.recommended([record for group in groups for record in group]) if groups else None
     rows = summary.marked([summary.rows(group, timed.get(group[0].trial.canonical()))[0] for group in groups], decided)
@@ -95,29 +110,34 @@ def find(chapter: Chapter) -> Findings:
         sheets[OUT_OF_FOLD] = recommendation.sheet(chosen, crossed, chapter.dataset, not undecided)
     if not undecided or not groups:
         basis, decided = OUT_OF_FOLD, None if undecided else chosen
-    answer = _answer(decided, [one.trial for one in folds] if basis == OUT_OF_FOLD else own)
+    candidates = [one.trial for one in folds] if basis == OUT_OF_FOLD else own
+    best = candidates[decided.results.index(decided.best)] if decided else None
+    answer = candidates[decided.results.index(decided.chosen)] if decided and decided.chosen else best
     in_folds = [[record for part in parts for record in part] for parts in complete]
     said = {group[0].trial: [record.test for record in group] for group in groups}
     said = said or {parts[0][0].trial: out_of_fold_predictions(parts) for parts in complete}
     shown = answer if answer in said else next(iter(said), None)
     return Findings(
         chapter=chapter,
-        configurations=tuple(about[trial]["configuration"] for trial in trials),
+        keys=keys,
+        sweeps=tuple(made),
+        configurations=tuple(named[trial]["configuration"] for trial in trials),
         decided=decided,
         basis=basis,
         undecided="" if decided else undecided if basis == OUT_OF_FOLD else _not_by_validation(groups),
-        answer=about[answer]["configuration"] if answer else "",
+        answer=named[answer]["configuration"] if answer else "",
         answer_trial=answer,
+        best=named[best]["configuration"] if best else "",
         sheets=sheets,
         accuracies=(
-            *_accuracies(groups, rows, crossed, basis, about),
+            *_accuracies(groups, rows, crossed, basis, named),
             *_of_the_study([*groups, *in_folds]),
         ),
-        costs=tuple(_costs(groups, rows, folds, about)),
-        curves=tuple(point for group in groups or in_folds for point in _curves(group, about)),
-        confusion=tuple(_confusion(said[shown] if shown else [], chapter.words)),
-        shown_in_confusion=about[shown]["configuration"] if shown else "",
-        wrong=_most_wrong(
+        costs=tuple(_costs(groups, rows, folds, named)),
+        curves=tuple(point for group in groups or in_folds for point in _curves(group, named)),
+        confusion=tuple(confusion(said[shown] if shown else [], chapter.words)),
+        shown_in_confusion=named[shown]["configuration"] if shown else "",
+        wrong=most_wrong(
             [one for networks in said.values() for one in networks],
             chapter.words,
             "test clips" if groups else "out-of-fold clips",
@@ -163,17 +183,6 @@ def _not_by_validation(groups: Sequence[Sequence[TrialRecord]]) -> str:
     return "the configurations were validated on different clips, or on those of one speaker"
 
 
-def _answer(decided: Recommendation | None, trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial that is recommended, or else the best.
-
-    Args:
-        trials: in the order of the candidates.
-    """
-    if decided is None:
-        return None
-    return trials[decided.results.index(decided.chosen or decided.best)]
-
-
 def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
     """Return the records by configuration, in the order of their settings; seeds rise."""
 
@@ -185,25 +194,6 @@ def _ordered(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
         sorted(records, key=lambda record: (record.fold.index if record.fold else -1, record.seed))
     )
     return sorted(groups.values(), key=place)
-
-
-def _about(trials: Sequence[Trial]) -> dict[Trial, Point]:
-    settings = [settings_of(trial) for trial in trials]
-    names = varying_settings(settings) if settings else []
-    described = descriptions(trials)
-
-    def beside(axis: str, own: Mapping[str, Any]) -> str:
-        return " ".join(f"{name}={own[name]}" for name in names if name != axis)
-
-    return {
-        trial: {
-            "configuration": described[trial],
-            "groups": own["groups"],
-            "n_mels": own["n_mels"],
-            **{f"beside_{axis}": beside(axis, own) for axis in AXES},
-        }
-        for trial, own in zip(trials, settings, strict=True)
-    }
 
 
 def timing_of(groups: Sequence[Sequence[TrialRecord]], timings: Sequence[TimingRecord]) -> dict[str, TimingRecord]:
@@ -288,7 +278,10 @@ def _of_the_study(groups: Sequence[Sequence[TrialRecord]]) -> list[Point]:
         if study is None or not same or trial.data != Data() or not first.dataset.startswith("speech_commands"):
             continue
         place: Point = {"configuration": None, "groups": trial.model.groups, "n_mels": trial.front_end.n_mels}
-        place |= {f"beside_{axis}": "" for axis in AXES} | {"macs": first.complexity.macs, "on_front": False}
+        place |= dict.fromkeys(("beside_groups", "beside_n_mels", "colour", "shape"), "") | {
+            "macs": first.complexity.macs,
+            "on_front": False,
+        }
         for measure, accuracy in ((VALIDATION, study.val_accuracy_max), (TEST, study.test_accuracy)):
             point = place | {"measure": measure, "accuracy": accuracy, "low": None, "high": None}
             if accuracy is not None and point not in points:
@@ -308,11 +301,18 @@ def _costs(
     own = {group[0].trial for group in groups}
     counted = [one for one in folds if one.trial not in own]
     points = [
-        about[group[0].trial] | {"params": row.params, "macs": row.macs, "epoch_time_s": row.epoch_time_s}
+        about[group[0].trial]
+        | {
+            "params": row.params,
+            "macs": row.macs,
+            "epoch_time_s": row.epoch_time_s,
+            "held_up": bool(row.epoch_time_held_up),
+        }
         for group, row in zip(groups, rows, strict=True)
     ]
     return points + [
-        about[one.trial] | {"params": one.complexity.params, "macs": one.complexity.macs, "epoch_time_s": None}
+        about[one.trial]
+        | {"params": one.complexity.params, "macs": one.complexity.macs, "epoch_time_s": None, "held_up": False}
         for one in counted
     ]
 
@@ -327,59 +327,6 @@ def _curves(group: Sequence[TrialRecord], about: Mapping[Trial, Point]) -> list[
             if values:
                 figures = (statistics.fmean(values), min(values), max(values))
                 named = zip(("mean", "lowest", "highest"), map(significant, figures), strict=True)
-                place = {"configuration": about[group[0].trial]["configuration"], "curve": curve, "epoch": epoch + 1}
-                points.append({**place, **dict(named), "networks": len(values)})
+                own = {name: about[group[0].trial][name] for name in ("configuration", "colour", "shape")}
+                points.append(own | {"curve": curve, "epoch": epoch + 1} | dict(named) | {"networks": len(values)})
     return points
-
-
-def _confusion(said: Sequence[Predictions], words: Sequence[str]) -> list[Point]:
-    """Return how often each word is predicted as each, by all networks together."""
-    if not said:
-        return []
-    spoken = np.concatenate([one.labels for one in said])
-    predicted = np.concatenate([np.argmax(one.logits, axis=1) for one in said])
-    counts = np.zeros((len(words), len(words)), int)
-    np.add.at(counts, (spoken, predicted), 1)
-    return [
-        {"spoken": words[i], "heard": words[j], "times": int(counts[i, j]), "share": _share(counts[i, j], counts[i])}
-        for i in range(len(words))
-        for j in range(len(words))
-    ]
-
-
-def _share(part: int, whole: np.ndarray) -> float | None:
-    return round(float(part / whole.sum()), 6) if whole.sum() else None
-
-
-def _most_wrong(said: Sequence[Predictions], words: Sequence[str], which: str) -> Sheet | None:
-    """Return the clips that most networks get wrong, with speaker and most frequent answer; None without networks.
-
-    Args:
-        said: predictions of the same clips.
-        which: the name of these clips.
-    """
-    if not said:
-        return None
-    first = said[0]
-    predicted = np.stack([np.argmax(one.logits, axis=1) for one in said])
-    wrong = (predicted != np.array(first.labels)).sum(0)
-    worst = [i for i in np.argsort(-wrong, kind="stable")[:MOST_WRONG] if wrong[i]]
-    lines = [
-        {
-            "clip": first.names[i],
-            "speaker": first.speakers[i],
-            "spoken": words[first.labels[i]],
-            "heard": words[Counter(h for h in predicted[:, i].tolist() if h != first.labels[i]).most_common(1)[0][0]],
-            "wrong": int(wrong[i]),
-            "networks": len(said),
-        }
-        for i in worst
-    ]
-    right = int((wrong == 0).sum())
-    return Sheet(
-        title=f"{which} that are most often wrong",
-        headings=["clip", "speaker", "spoken", "predicted", "networks wrong"],
-        cells=[[*(line[n] for n in ("clip", "speaker", "spoken", "heard")), str(line["wrong"])] for line in lines],
-        records=lines,
-        notes=[f"{len(said)} networks each; {right} of {len(wrong)} {which} are recognised by all of them."],
-    )

@@ -218,7 +218,7 @@ def _told_apart(chapters: Sequence[Chapter]) -> list[Chapter]:
     found = []
     for chapter in chapters:
         if alike[chapter.dataset, chapter.words] > 1:
-            apart = _counts(chapter)
+            apart = data_of(chapter)
             counted[chapter.name + apart] += 1
             if (number := counted[chapter.name + apart]) > 1:
                 apart += f", set {number}"
@@ -228,12 +228,13 @@ def _told_apart(chapters: Sequence[Chapter]) -> list[Chapter]:
     return found
 
 
-def _counts(chapter: Chapter) -> str:
+def data_of(chapter: Chapter) -> str:
+    """Return the numbers of clips of a chapter's data."""
     first = _records(chapter)[0]
     if not chapter.trials:
         return f"{_number(first):,} clips in folds"
     counts = first.train_clips, len(first.validation.names), len(first.test.names)
-    return f"{counts[0]:,} clips for training, {counts[1]:,} for validation, {counts[2]:,} for testing"
+    return f"{counts[0]:,} training, {counts[1]:,} validation and {counts[2]:,} test clips"
 
 
 def _with_failures(chapters: Sequence[Chapter], failures: Sequence[FailureRecord]) -> list[Chapter]:

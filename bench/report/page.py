@@ -10,8 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,11 @@ from bench.formats import Sheet, to_csv
 from bench.measurement import time_tables
 from bench.measurement.measurements import Measurement
 from bench.records import TimingRecord, TrialRecord
-from bench.report import charts, shell_commands, time_breakdown
-from bench.report.caveats import speakers_known
-from bench.report.charts import Figure
-from bench.report.findings import OUT_OF_FOLD, TEST, Findings, find
-from bench.report.load import ReportInput
-from bench.report.style import PAGE
+from bench.report import charts, shell_commands, time_breakdown, time_charts
+from bench.report.findings import Findings, find, parts
+from bench.report.headline import headline, verdict
+from bench.report.load import ReportInput, data_of
+from bench.report.style import PAGE, Figure
 from melcnn.errors import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,19 +49,6 @@ DRAWN = (
 )
 
 
-@dataclass(frozen=True)
-class Headline:
-    """The first screen: a verdict, figures (name, value, detail), the evidence, the meaning of the figures' intervals,
-    and the command that trains the network.
-    """
-
-    verdict: str
-    figures: Sequence[tuple[str, str, str]]
-    evidence: str
-    intervals: str = ""
-    command: str = ""
-
-
 def page(gathered: ReportInput, command: str) -> str:
     """Return the HTML; the same records give the same page.
 
@@ -71,9 +56,12 @@ def page(gathered: ReportInput, command: str) -> str:
         command: makes this page, and is shown on it.
     """
     found = [find(chapter) for chapter in gathered.chapters]
-    parts = [_part(number, one) for number, one in enumerate(found, 1)]
+    data = [_part(number, one) for number, one in enumerate(found, 1)]
     times = [_times(number, name, one) for number, (name, one) in enumerate(gathered.measurements.items(), 1)]
-    figures = {f"{part['id']}-{figure.name}": figure for part in (*parts, *times) for figure in part["figures"]}
+    drawn = [(one["id"], one["figures"] + one["more"]) for part in data for one in part["sections"]]
+    drawn += [(part["id"], [part["first"]]) for part in data if part["first"]]
+    drawn += [(time["id"], time["figures"]) for time in times]
+    figures = {f"{home}-{figure.name}": figure for home, own in drawn for figure in own}
     script = _script()
     template = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -90,7 +78,7 @@ def page(gathered: ReportInput, command: str) -> str:
         style=Markup(_file("page.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        parts=parts,
+        parts=data,
         times=times,
         remarks=_general_remarks(found, times),
         environments=_environments(gathered),
@@ -99,25 +87,50 @@ def page(gathered: ReportInput, command: str) -> str:
         specs=_packed({name: _for_download(figure) for name, figure in figures.items()}),
         most_in_table=MOST_IN_TABLE,
         sort_value=sort_value,
+        numeric=numeric,
         csv_link=_csv_link,
         numbers_of=_numbers,
     )
 
 
 def _part(number: int, found: Findings) -> dict[str, Any]:
+    identity, sweeps = f"data-{number}", parts(found)
     figures = charts.figures(found, PAGE)
     # The one that shows the answer stands beside it.
     first = next((figure for figure in figures if figure.name == "accuracy-macs"), None)
+    whole = _section(identity, found.chapter.name, found, [figure for figure in figures if figure is not first])
+    whole["wrong"] = found.wrong if found.wrong and found.wrong.records else None
+    sections = [whole]
+    if len(sweeps) > 1:
+        whole["title"] += ": all sweeps together"
+        sections = []
+        for place, (name, own) in enumerate(sweeps, 1):
+            # Confusions are the answer's.
+            drawn = [figure for figure in charts.figures(own, PAGE) if figure.name != "confusion"]
+            sections.append(_section(f"{identity}-sweep-{place}", f"Sweep over {name}", own, drawn[:1]))
+            sections[-1] |= {"verdict": verdict(own), "more": drawn[1:]}
+        sections.append(whole)
     return {
-        "id": f"data-{number}",
+        "id": identity,
         "name": found.chapter.name,
         "answer": headline(found),
+        "data": data_of(found.chapter),
         "remarks": found.remarks,
+        "first": first,
+        "sections": sections,
+    }
+
+
+def _section(identity: str, title: str, found: Findings, figures: Sequence[Figure]) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "title": title,
+        "verdict": "",
         "sheets": found.sheets,
         "configurations": found.configurations,
-        "first": first,
         "figures": figures,
-        "wrong": found.wrong if found.wrong and found.wrong.records else None,
+        "more": [],
+        "wrong": None,
     }
 
 
@@ -125,49 +138,10 @@ def _times(number: int, name: str, measurement: Measurement) -> dict[str, Any]:
     return {
         "id": f"times-{number}",
         "name": Path(name).name,
-        "figures": charts.times(time_breakdown.points(measurement), PAGE),
+        "figures": time_charts.times(time_breakdown.points(measurement), PAGE),
         "sheet": time_tables.times(measurement),
         "remarks": time_tables.remarks(measurement),
     }
-
-
-def headline(found: Findings) -> Headline:
-    """Return the headline of one data set: the recommendation, or why there is none."""
-    decided = found.decided
-    if decided is None:
-        return Headline("No recommendation", (), f"{found.undecided[:1].upper()}{found.undecided[1:]}.")
-    shown = decided.chosen or decided.best
-    figures = [] if decided.chosen else [("best found", shown.candidate.name, "")]
-    costs = next((point for point in found.costs if point["configuration"] == found.answer), {})
-    if costs:
-        figures.append(("parameters", f"{costs['params']:,}", ""))
-    trial = found.answer_trial
-    times = max(result.candidate.cost for result in decided.results) / shown.candidate.cost
-    dearest = f"the dearest takes {times:.1f} times as many" if times > 1 else ""
-    figures.append(("MACs of one clip", f"{shown.candidate.cost:,.0f}", dearest))
-    for measure in dict.fromkeys((found.basis, TEST)):
-        for point in found.accuracies:
-            if (point["configuration"], point["measure"]) == (found.answer, measure):
-                figures.append((f"{measure} accuracy", f"{point['accuracy']:.4f}", _interval(point)))
-    if costs.get("epoch_time_s") is not None:
-        figures.append(("epoch time", f"{costs['epoch_time_s']:.3g} s", ""))
-    basis = (
-        f"Decided by out-of-fold predictions: no network was trained on {_whom(found)}."
-        if found.basis == OUT_OF_FOLD
-        else "Decided by validation accuracy alone; 'melbench recommend' cross-validates, which tells more."
-    )
-    return Headline(
-        verdict=shown.candidate.name if decided.chosen else "No clear winner yet",
-        figures=tuple(figures),
-        evidence=f"{decided.describe('MACs')} {basis} The test split decided nothing.",
-        command=shell_commands.training(trial, found.chapter.dataset) if decided.chosen and trial else "",
-        intervals=f"{charts.INTERVALS}." if any("(95%)" in detail for _, _, detail in figures) else "",
-    )
-
-
-def _whom(found: Findings) -> str:
-    known = speakers_known(found.chapter.folds)
-    return "a speaker it was asked about" if known else "a clip it was asked about (speakers are unknown)"
 
 
 def sort_value(cell: str) -> float | None:
@@ -177,8 +151,10 @@ def sort_value(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _interval(point: Mapping[str, Any]) -> str:
-    return "" if point["low"] is None else f"{point['low']:.4f} to {point['high']:.4f} (95%)"
+def numeric(sheet: Sheet) -> list[bool]:
+    """Return for each column whether its cells are numbers, as far as they are not empty."""
+    columns = [[cells[place] for cells in sheet.cells if cells[place]] for place in range(len(sheet.headings))]
+    return [bool(own) and all(sort_value(cell) is not None for cell in own) for own in columns]
 
 
 def _title(found: Sequence[Findings]) -> str:
@@ -190,16 +166,18 @@ def _title(found: Sequence[Findings]) -> str:
     return f"The cheapest network that recognises {named}{synthetic}"
 
 
-def _lead(found: Sequence[Findings], gathered: ReportInput) -> str:
+def _lead(found: Sequence[Findings], gathered: ReportInput) -> list[str]:
+    """Return the data, where all is of one data set, and what was trained on it."""
     records = [record for one in found for record in (*one.chapter.trials, *one.chapter.folds)]
     if not records:
-        return _counted(len(gathered.measurements), "measurement") + " of time."
+        return ["", _counted(len(gathered.measurements), "measurement") + " of time."]
     configurations = sum(len(one.configurations) for one in found)
     dates = sorted({record.finished_at[:10] for record in records})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    clips = " / ".join(dict.fromkeys(f"{record.train_clips:,}" for one in found for record in one.chapter.trials[:1]))
-    trained = f", each trained on {clips} clips" if clips and not any(one.chapter.folds for one in found) else ""
-    return f"{_counted(len(records), 'network')} of {_counted(configurations, 'configuration')}{trained}; {when}."
+    data = f"{found[0].chapter.dataset}: {data_of(found[0].chapter)}." if len(found) == 1 else ""
+    if found[0].chapter.dataset == "synthetic" and data:
+        data += " Not a measure of real speech."
+    return [data, f"{_counted(len(records), 'network')} of {_counted(configurations, 'configuration')}, {when}."]
 
 
 def _counted(number: int, thing: str) -> str:

@@ -1,17 +1,16 @@
-"""Lines for a shell that make records again: what these are of, as comments, and the fewest grids that are exactly the
+"""Lines for a shell that make records again: what these are of, as comments, and few grids that are exactly the
 configurations that are there."""
 
-import math
 import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.grid import DEFAULT_RECIPE, expand, parse_axes, train_command
+from bench.grid import train_command
 from bench.records import TrialRecord
+from bench.report.configurations import axes_of_grid, sweeps
 from bench.report.load import Chapter
-from melcnn.config import SETTINGS, Data, Trial, recipe_settings, settings_of, varying_settings
-from melcnn.errors import InputError
+from melcnn.config import Data, Trial, settings_of, varying_settings
 
 # Of the data sets that everybody can get; others are somebody's own folder.
 SYNTHETIC = "synthetic"
@@ -21,7 +20,7 @@ SOURCE = "# Records do not tell which folder or archive their clips are from: na
 
 
 def again(chapters: Sequence[Chapter]) -> list[str]:
-    """Return the commands that repeat all chapters' trials and folds, each once, under comments that name their clips.
+    """Return the commands that repeat all chapters' trials and folds, under comments that name their clips.
 
     A configuration that no command can name is left out.
     """
@@ -44,6 +43,11 @@ def again(chapters: Sequence[Chapter]) -> list[str]:
 def training(trial: Trial, dataset: str) -> str:
     """Return the command that trains one configuration of a data set and keeps the network."""
     return train_command(trial, DATA.get(dataset, ["--data", "my_recordings"]))
+
+
+def deciding(chapter: Chapter, more_seeds: int = 0) -> list[str]:
+    """Return the commands that cross-validate all configurations of a chapter, with so many more seeds."""
+    return _commands("recommend", chapter.folds or chapter.trials, chapter.dataset, more_seeds)
 
 
 def of_report(paths: Sequence[Path], output: Path) -> str:
@@ -76,25 +80,30 @@ def _counts(numbers: Iterable[int]) -> str:
     return " / ".join(f"{number:,}" for number in dict.fromkeys(numbers))
 
 
-def _commands(name: str, records: Sequence[TrialRecord], dataset: str) -> list[str]:
+def _commands(name: str, records: Sequence[TrialRecord], dataset: str, more_seeds: int = 0) -> list[str]:
     made: dict[Trial, tuple[int, bool]] = {}
     for record in records:
         seeds, by_torch = made.get(record.trial, (0, True))
         made[record.trial] = max(seeds, record.seed + 1), by_torch and record.kernels == "torch"
-    made = {trial: how for trial, how in made.items() if _grid([trial])}
+    made = {trial: how for trial, how in made.items() if axes_of_grid([trial])}
     options = list(DATA.get(dataset, ["--data", "my_recordings"]))
     if records and (words := records[0].trial.data.words) != Data().words:
         options += ["--words", ",".join(words)]
-    return [
-        shlex.join(["melbench", name, *axes, *options, *["--kernels", "torch"] * by_torch, "--seeds", str(seeds)])
+    lines = [
+        shlex.join(
+            ["melbench", name, *axes, *options, *["--kernels", "torch"] * by_torch, "--seeds", str(seeds + more_seeds)]
+        )
         for seeds, by_torch in sorted(set(made.values()), reverse=True)
-        for axes in _grids([trial for trial, how in made.items() if how == (seeds, by_torch)])
+        for sweep in sweeps([trial for trial, how in made.items() if how == (seeds, by_torch)])
+        for axes in _grids(sweep.trials)
     ]
+    # A configuration may be in several sweeps.
+    return list(dict.fromkeys(lines))
 
 
 def _grids(trials: Sequence[Trial]) -> list[list[str]]:
     """Return axes for `melbench sweep`, of grids that together are exactly `trials`."""
-    if axes := _grid(trials):
+    if axes := axes_of_grid(trials):
         return [axes]
     settings = [settings_of(trial) for trial in trials]
     # Parted by what has the fewest values, so that the parts are large.
@@ -102,31 +111,3 @@ def _grids(trials: Sequence[Trial]) -> list[list[str]]:
     name = min(values, key=lambda name: len(values[name]))
     parts = [[t for t, own in zip(trials, settings, strict=True) if own[name] == value] for value in values[name]]
     return [grid for part in parts for grid in _grids(part)]
-
-
-def _grid(trials: Sequence[Trial]) -> list[str] | None:
-    """Return the axes of one grid that is exactly `trials`, or None if there is none."""
-    settings = [settings_of(trial) for trial in trials]
-    expected = recipe_settings(settings[0]["recipe"])
-    varying = varying_settings(settings) or ["groups"]
-    named = [name for name in SETTINGS if name in varying or (name != "recipe" and settings[0][name] != expected[name])]
-    if settings[0]["recipe"] != DEFAULT_RECIPE and "recipe" not in named:
-        named.insert(0, "recipe")
-    values = {name: sorted({own[name] for own in settings}, key=_place) for name in named}
-    # With combinations that cannot exist, which a sweep leaves out, a grid has hardly more.
-    if math.prod(map(len, values.values())) > 2 * len(trials):
-        return None
-    axes = [f"{name}={','.join(map(_text, each))}" for name, each in values.items()]
-    try:
-        made, _ = expand(parse_axes(axes), trials[0].data.words, DEFAULT_RECIPE)
-    except InputError:
-        return None
-    return axes if set(made) == set(trials) else None
-
-
-def _place(value: object) -> tuple:
-    return (value, "") if isinstance(value, (int, float)) else (math.inf, str(value))
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -7,7 +7,7 @@ Each figure is a single view that fits its width, so that it holds on a phone an
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -33,6 +33,7 @@ class Style:
     font_size: int
     line: float
     ink: str
+    soft: str
     faint: str
     paper: str
     series: tuple[str, ...]
@@ -47,6 +48,7 @@ PAGE = Style(
     font_size=12,
     line=2,
     ink="var(--ink)",
+    soft="var(--soft)",
     faint="var(--rule)",
     paper="var(--paper)",
     series=tuple(f"var(--series-{number})" for number in range(1, N_COLOURS + 1)),
@@ -59,13 +61,15 @@ PAPER = Style(
     font_size=8,
     line=1.2,
     ink="#1a1a1a",
+    soft="#808080",
     faint="#d9d9d9",
     paper="#ffffff",
     series=("#1818a8", "#b88800", "#801800", "#0098e8", "#107060", "#582058", "#c03000", "#888890"),
 )
 
 SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right")
-DASHES = ([1, 0], [5, 3], [2, 2], [8, 3, 2, 3])
+DASHES = ([1, 0], [5, 3], [2, 2], [8, 3, 2, 3], [10, 3])
+MOST_SHAPES = min(len(SHAPES), len(DASHES))
 # The width of a figure on a phone, in px.
 PHONE = 340
 # More entries nobody looks up; the page names each by pointing at it.
@@ -74,18 +78,25 @@ MOST_IN_LEGEND = 24
 
 @dataclass(frozen=True)
 class Keys:
-    """The colours, shapes and (for lines) dashes that tell the values of one field apart, with one legend.
+    """The colours, shapes and (for lines) dashes of the values of one field, with one legend.
 
     Attributes:
         names: the values that occur.
         every: all values that could occur; their places give colours, shapes and dashes.
+        shown: the values in the legend.
+        each_dash: so many values in a row have one dash.
+        on_top: the legend stands above the figure, and not below.
     """
 
     field: str
+    title: str
     names: tuple[str, ...]
     every: tuple[str, ...]
+    shown: tuple[str, ...]
     style: Style
     lines: bool
+    each_dash: int
+    on_top: bool
 
     def _scale(self, choices: Sequence[Any], study: Sequence[Any] = (), each: int = 1) -> alt.Scale:
         own = [name for name in self.every if not (study and name.startswith(STUDY))]
@@ -94,21 +105,26 @@ class Keys:
         return alt.Scale(domain=list(self.names), range=[chosen[name] for name in self.names])
 
     def _legend(self) -> alt.Legend | None:
-        if len(self.names) < 2:
+        if len(self.names) < 2 or not self.shown:
             return None
-        # In a figure as narrow as it gets, beside the axis and the symbol, for letters half as wide as high.
-        em, width, symbol = self.style.font_size, self.style.width or PHONE, 1 + self.lines
-        columns = 2 if 0.55 * em * max(map(len, self.names)) <= width / 2 - (4.5 + symbol) * em else 1
-        limits: dict[str, Any] = {"symbolOpacity": 1, "labelLimit": width - (6 + symbol) * em - 10}
-        title = None
-        if len(self.names) > MOST_IN_LEGEND:
-            limits["values"] = list(self.names[:MOST_IN_LEGEND])
-            title = f"{MOST_IN_LEGEND} of {len(self.names)}"
+        title = self.title
+        if len(self.shown) > MOST_IN_LEGEND:
+            title = f"{title} ({MOST_IN_LEGEND} of {len(self.shown)})".strip()
+        # In a figure as narrow as it gets, beside the axis, the title and the symbol, for letters half as wide as high.
+        em, symbol = self.style.font_size, 1 + self.lines
+        room = (self.style.width or PHONE) - (6 + 0.6 * len(title)) * em
+        columns = max(1, int(room / (0.55 * em * max(map(len, self.shown)) + (1.5 + symbol) * em)))
+        limits: dict[str, Any] = {"symbolOpacity": 1, "labelLimit": room - symbol * em - 10}
+        if self.shown != self.names or len(self.shown) > MOST_IN_LEGEND:
+            limits["values"] = list(self.shown[:MOST_IN_LEGEND])
+        if self.on_top:  # It has no colours.
+            limits |= {"symbolFillColor": self.style.ink, "symbolStrokeColor": self.style.ink}
         if self.lines:
             limits |= {"symbolType": "stroke", "symbolSize": 4 * em**2, "symbolStrokeWidth": 1.5 * self.style.line}
             # A row is as high as its symbol, which here is as high as it is long.
             limits["rowPadding"] = -0.6 * em
-        return alt.Legend(title=title, orient="bottom", columns=columns, **limits)
+        side: Any = {"orient": "top" if self.on_top else "bottom", "titleOrient": "left"}
+        return alt.Legend(title=title or None, columns=columns, **side, **limits)
 
     @property
     def colour(self) -> alt.Color:
@@ -122,23 +138,71 @@ class Keys:
 
     @property
     def dash(self) -> alt.StrokeDash:
-        # With the second round of colours the second dash.
-        scale = self._scale(DASHES, each=len(self.style.series))
+        scale = self._scale(DASHES, each=self.each_dash)
         return alt.StrokeDash(self.field, type="nominal", scale=scale, legend=self._legend() if self.lines else None)
 
 
-def keys(points: Sequence[Point], field: str, style: Style, lines: bool = False, every: Sequence[str] = ()) -> Keys:
-    """Return the keys of a field's values, in the order in which they first appear, the study last.
+def keys(
+    points: Sequence[Point],
+    field: str,
+    style: Style,
+    title: str = "",
+    lines: bool = False,
+    every: Sequence[str] = (),
+    legend: Literal["all", "ours", "study", ""] = "all",
+    each_dash: int = 0,
+    on_top: bool = False,
+) -> Keys:
+    """Return the key of a field's values, in the order in which they first appear, the study last.
 
     Args:
         lines: the legend shows lines.
         every: all values that there can be, in their order; each then looks the same in all figures.
+        legend: what the legend names.
+        each_dash: so many values in a row have one dash; as many as there are colours unless given.
+        on_top: the legend stands above the figure.
     """
     found = dict.fromkeys(point[field] for point in points)
-    names = tuple(name for name in every if name in found) or tuple(
-        sorted(found, key=lambda name: name.startswith(STUDY))
-    )
-    return Keys(field, names, tuple(every) or names, style, lines)
+    known = [name for name in every if name in found]
+    others = sorted((name for name in found if name not in known), key=lambda name: name.startswith(STUDY))
+    names = (*known, *others)
+    study = tuple(name for name in names if name.startswith(STUDY))
+    ours = tuple(name for name in names if name not in study)
+    shown = {"all": names, "ours": ours, "study": study, "": ()}[legend]
+    title = "" if legend == "study" else title
+    return Keys(field, title, names, tuple(every) or names, shown, style, lines, each_dash or len(style.series), on_top)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a report.
+
+    Attributes:
+        name: for its files and its place in a page.
+        caption: what is drawn and how to read it.
+        spec: for Vega-Lite.
+        points: one for each mark that carries a value.
+    """
+
+    name: str
+    title: str
+    caption: str
+    spec: dict[str, Any]
+    points: Sequence[Point]
+
+
+def figure(
+    name: str, title: str, caption: str, layers: Sequence[alt.Chart], points: Sequence[Point], style: Style
+) -> Figure:
+    """Return a figure of layers over `points`."""
+    return Figure(name, title, caption, drawn(layers, points, style, f"{title}. {caption}"), points)
+
+
+def few_ticks(format: str = "") -> alt.Axis:
+    """Return an axis of about five ticks, of which nought has no unit."""
+    # Nothing has no unit: "0", never "0k"; and a last number stays under its tick.
+    zero: dict[str, Any] = {"format": format, "labelExpr": "datum.value === 0 ? '0' : datum.label"} if format else {}
+    return alt.Axis(tickCount=5, labelFlush=False, **zero)
 
 
 def tooltip(**formats: str) -> list[alt.Tooltip]:

@@ -138,7 +138,13 @@ def test_the_command(melbench, corpus, tmp_path):
         "--csv",
         tmp_path / "r.csv",
     )
-    assert code == 0 and "features in memory" in (tmp_path / "r.csv").read_text() and "val accuracy" in out
+    ways = [line.partition(",")[0] for line in (tmp_path / "r.csv").read_text().splitlines()[1:]]
+    assert (
+        code == 0
+        and len(ways) == len(set(ways)) == 3
+        and "melbench" in ways
+        and "val accuracy" in " ".join(out.split())
+    )
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 4
 
 

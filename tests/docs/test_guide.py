@@ -47,7 +47,7 @@ def in_short(arguments):
     elif "baseline" in arguments:
         more = ["--seeds", "1"]
     elif name == "time" and "--against" not in arguments:
-        more = ["--launches", "1", "--max-time", "1"] + ([] if "--what" in arguments else ["--what", "latency"])
+        more = ["--launches", "1", "--max-time", "3"] + ([] if "--what" in arguments else ["--what", "latency"])
     elif name == "compare" and "=" in arguments[1]:
         more = ["--effect", "1"]
     elif arguments[:2] == ["data", "prepare"] and "--data" not in arguments:

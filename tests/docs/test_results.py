@@ -99,7 +99,8 @@ def test_the_stored_figures_are_of_the_records(tmp_path):
 def test_the_stored_figure_shows_the_records():
     (chapter,) = load_report([RECIPES / "records", RECOMMENDATION / "records"]).chapters
     drawn = (REPORT / "figures" / "accuracy-macs.svg").read_text()
-    shown = re.findall(r"accuracy: ([\d.]+); series: [^;]*; configuration: (groups[^;]*); macs: ([\d,]+)", drawn)
+    label = r"accuracy: ([\d.]+); colour: [^;]*; shape: [^;]*; configuration: (groups[^;]*); macs: ([\d,]+)"
+    shown = re.findall(label, drawn)
     wanted = [point for point in find(chapter).accuracies if point["measure"] == OUT_OF_FOLD]
     assert sorted((float(accuracy), name, macs) for accuracy, name, macs in shown) == sorted(
         (point["accuracy"], point["configuration"], f"{point['macs']:,}") for point in wanted

@@ -254,10 +254,10 @@ def test_a_command_on_a_cluster(cluster, melbench, corpus, tmp_path):
 @pytest.mark.parametrize(
     "address, message",
     [
-        ("127.0.0.1:1", "nobody answers there"),
-        ("nowhere.invalid:6379", "nobody answers there"),
-        (f"{'a' * 64}.org:6379", "nobody answers there"),  # A label of a name has 63 characters at the most.
-        ("127.0.0.1:65536", "nobody answers there"),
+        ("127.0.0.1:1", "nothing answers there"),
+        ("nowhere.invalid:6379", "nothing answers there"),
+        (f"{'a' * 64}.org:6379", "nothing answers there"),  # A label of a name has 63 characters at the most.
+        ("127.0.0.1:65536", "nothing answers there"),
         ("127.0.0.1", "is no address: give auto, or host:port"),
         (":6379", "is no address: give auto, or host:port"),
         ("auto", "auto: this machine is part of no Ray cluster; 'ray start --head'"),

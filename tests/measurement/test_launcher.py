@@ -146,7 +146,7 @@ def test_a_model_that_fails_in_the_middle_keeps_what_was_timed(models, env):
 def test_where_the_time_goes_is_asked_of_networks(monkeypatch):
     monkeypatch.setattr(worker.profiler, "of_call", lambda *_: {"rest": 1.0})
     chosen = workloads.of_trial(configure(recipe="plain", groups=16), ["latency", "front-end"])
-    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=1.0, seed=1)
+    job = LaunchJob(works=chosen, device="cpu", referenced=False, max_seconds=3.0, seed=1)
     _, *answers, _ = worker.launch_answers(job)
     told = {chosen[answer.index].what: answer.samples.shares for answer in answers}
     assert told == {"latency": {"rest": 1.0}, "front-end": {}}

@@ -2,16 +2,19 @@
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from bench.report import charts, findings
-from bench.report.load import load_report
+from bench.report.load import ReportInput, load_report
 from bench.report.page import page
 from bench.report.style import PAGE
+from melcnn import configure
 from melcnn.errors import visible
+from tests.helpers.records import chapter, network
 from tests.report.test_page import HOSTILE, named
 
 pytestmark = pytest.mark.slow
@@ -53,7 +56,7 @@ def figures():
 class Opened:
     """A page that was opened and has drawn all its figures; complaints and requests as they came."""
 
-    def __init__(self, browser, path, **context):
+    def __init__(self, browser, path, folded=False, **context):
         self.complaints, self.requests = [], []
         self.page = browser.new_context(**context).new_page()
         self.page.on("console", lambda message: self.complaints.append(message.text))
@@ -62,7 +65,8 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
         # Asked from outside: the page's policy lets nobody evaluate text within.
-        expected(self.page.locator(".plot:not([data-drawn])")).to_have_count(0, timeout=120_000)
+        waiting = ".answer .plot:not([data-drawn])" if folded else ".plot:not([data-drawn])"
+        expected(self.page.locator(waiting)).to_have_count(0, timeout=120_000)
 
     def column(self, table, number):
         return self.page.locator(f"#{table} tbody tr td:nth-child({number})").all_text_contents()
@@ -228,4 +232,64 @@ def test_tables_fit_on_paper(browser, report):
     opened.page.emulate_media(media="print")
     wide = "[...document.querySelectorAll('.scroll')].filter((home) => home.scrollWidth > home.clientWidth).length"
     assert opened.page.evaluate(wide) == 0
+    opened.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def one_sweep(tmp_path_factory):
+    """A page of one sweep of five configurations."""
+    path = tmp_path_factory.mktemp("report") / "sweep.html"
+    path.write_text(page(load_report(RUNS[:1]), "melbench report"), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("of", ["report", "one_sweep"])
+@pytest.mark.parametrize("screen", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
+def test_the_first_screen_has_the_data_the_answer_and_its_chart(browser, request, of, screen):
+    opened = Opened(browser, request.getfixturevalue(of), viewport=screen, is_mobile=screen is PHONE)
+    for what in ("h1", ".lead", ".answer h2", ".answer .sure", ".answer .tiles div:first-child small", ".answer .plot"):
+        box = opened.page.locator(what).first.bounding_box()
+        assert box["height"] > 0 and box["y"] >= 0 and box["y"] + box["height"] <= screen["height"], what
+    # The chart has the Pareto front, intervals and the ring around the answer.
+    chart = opened.page.locator(".answer .plot svg").first
+    assert chart.locator(".mark-line path").count() == 1 and chart.locator(".mark-rule line").count() >= 5
+    assert chart.locator(".mark-symbol.role-mark").count() == 2
+    opened.page.context.close()
+
+
+def test_a_sweep_of_five_is_printed_on_four_pages(browser, one_sweep):
+    opened = Opened(browser, one_sweep, viewport={"width": 1280, "height": 800})
+    printed = opened.page.pdf(format="A4")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page[^s]", printed)) <= 4
+    opened.page.context.close()
+
+
+def test_numbers_stand_right_under_their_headings_and_texts_left(opened):
+    aligned = "cells => [...new Set(cells.map((cell) => getComputedStyle(cell).textAlign))]"
+    for table in ("data-1-configurations", "data-1-out-of-fold"):
+        for row in ("thead th", "tbody td"):
+            assert opened.page.locator(f"#{table} {row}:nth-child(1)").evaluate_all(aligned) == ["right"]
+    for row in ("thead th", "tbody td"):
+        assert opened.page.locator(f"#data-1-wrong {row}:nth-child(3)").evaluate_all(aligned) == ["left"]
+
+
+def test_a_table_that_scrolls_sideways_says_so(browser, one_sweep):
+    for screen, said in ((PHONE, True), ({"width": 1280, "height": 800}, False)):
+        opened = Opened(browser, one_sweep, viewport=screen)
+        hint = opened.page.locator(".scroll:has(#data-1-configurations)").locator("xpath=preceding-sibling::p[1]")
+        assert "scrolls sideways" in hint.text_content() and hint.is_visible() == said
+        opened.page.context.close()
+
+
+def test_what_is_folded_up_is_drawn_when_it_is_opened(browser, tmp_path):
+    settings = [{"groups": 1}, {"groups": 2}, {"groups": 4}, {"n_mels": 20}, {"n_mels": 40}]
+    records = [network(configure(**own), seed) for own in settings for seed in (0, 1)]
+    path = tmp_path / "several.html"
+    path.write_text(page(ReportInput((chapter(records),), {}), "melbench report"), encoding="utf-8")
+    opened = Opened(browser, path, folded=True)
+    more = opened.page.locator("details.more").first
+    assert more.locator("svg").count() == 0
+    more.locator("> summary").click()
+    expected(more.locator(".plot:not([data-drawn=yes])")).to_have_count(0, timeout=60_000)
+    assert more.locator(".plot svg").first.bounding_box()["width"] > 300 and opened.complaints == []
     opened.page.context.close()

@@ -21,7 +21,7 @@ from tests.helpers.records import (
     written,
 )
 
-ONE, TWO = configure(), configure(groups=2)
+ONE, TWO = (configure(recipe="plain", groups=groups) for groups in (1, 2))
 TIMES = measurement(workloads.of_trial(ONE, ["latency"]), [1.0])
 EARLIER = {"results_version": RESULTS_VERSION - 1}
 
@@ -70,16 +70,16 @@ def test_data_sets_and_words_are_parted(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "apart"),
     [
-        ({"test": heard(10, of="theirs")}, "20 clips for training, 20 for validation, 10 for testing"),
-        ({"validation": heard(12, of="theirs")}, "20 clips for training, 12 for validation, 20 for testing"),
-        ({"train_clips": 1212}, "1,212 clips for training, 20 for validation, 20 for testing"),
+        ({"test": heard(10, of="theirs")}, "20 training, 20 validation and 10 test clips"),
+        ({"validation": heard(12, of="theirs")}, "20 training, 12 validation and 20 test clips"),
+        ({"train_clips": 1212}, "1,212 training, 20 validation and 20 test clips"),
     ],
 )
 def test_other_clips_are_another_set(tmp_path, changes, apart):
     new = network(ONE, 1, data_fingerprint="f01", **changes)
     second, first = of(tmp_path, network(ONE, 0), new)
     assert first.name == f"speech_commands: yes, no ({apart})" and first.trials == (new,)
-    assert second.apart == "20 clips for training, 20 for validation, 20 for testing" and len(second.trials) == 1
+    assert second.apart == "20 training, 20 validation and 20 test clips" and len(second.trials) == 1
     remark = "one of several sets of clips of speech_commands: yes, no: what they say is not to be compared"
     assert first.remarks == second.remarks == (remark,)
 
@@ -218,7 +218,7 @@ def test_folds_that_could_be_of_several_sets_are_of_none(tmp_path):
     chapters = of(tmp_path, network(ONE), theirs, *folds(ONE))
     assert sorted((len(chapter.trials), len(chapter.folds)) for chapter in chapters) == [(0, 5), (1, 0), (1, 0)]
     # Of as many clips: told apart by a number.
-    counts = "20 clips for training, 20 for validation, 20 for testing"
+    counts = "20 training, 20 validation and 20 test clips"
     assert {chapter.apart for chapter in chapters} == {counts, f"{counts}, set 2", "40 clips in folds"}
 
 

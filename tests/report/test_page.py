@@ -15,15 +15,14 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 import vl_convert
 
+from bench.formats import Sheet
 from bench.measurement import workloads
 from bench.report.findings import CURVES, find
 from bench.report.load import ReportInput
-from bench.report.page import _file, headline, page, sort_value
-from bench.stats.clustered import crossed_interval
+from bench.report.page import _file, numeric, page, sort_value
 from melcnn import configure
 from melcnn.errors import visible
 from tests.helpers.records import (
@@ -119,73 +118,45 @@ def two(seeds=2, **changes):
     return [network(trial, seed, **changes) for trial in (ONE, FOUR) for seed in range(seeds)]
 
 
-# The answer
+# The first screen and the sections
 
 
-def figures(found):
-    return {name: (value, more) for name, value, more in headline(found).figures}
+def test_a_time_of_a_busy_machine_is_marked_and_not_bold():
+    timed = timing_record(ONE, FOUR, seconds=(0.5,))
+    held_up = timed.model_copy(update={"timed": [one.model_copy(update={"held_up": True}) for one in timed.timed]})
+    html = html_of(chapter(two(), timings=[held_up]))
+    assert re.search(r'<dd class="doubtful">0.5 s ! <small>busy machine: too long</small>', html)
+    assert 'class="doubtful"' not in html_of(chapter(two(), timings=[timed]))
+    assert re.search(r"\.doubtful {[^}]*font-weight: 400", _file("page.css"))
 
 
-def test_the_answer_by_cross_validation():
-    # Of 5 folds of 100 clips, all are recognised but 50 of groups=1: 450 of 500, by each of two seeds. Of groups=4 the
-    # test split's second clip is wrong for one of two networks: 39 of 40.
-    trials = [network(FOUR, 0), network(FOUR, 1, wrong_in_test=[1]), network(ONE, 0), network(ONE, 1)]
-    crossed = [
-        fold for seed in (0, 1) for t, wrong in ((ONE, range(50)), (FOUR, ())) for fold in folds(t, seed, wrong, 100)
+def test_the_data_stand_above_the_answer_and_synthetic_ones_in_the_title():
+    real, synthetic = (page_of(chapter(two(dataset=name))) for name in ("speech_commands", "synthetic"))
+    assert "speech_commands: 20 training, 20 validation and 20 test clips." in real.text
+    assert "(synthetic speech)" in synthetic.text and "Not a measure of real speech." in synthetic.text
+    assert "synthetic" not in real.text
+
+
+def test_several_sweeps_are_sections_each_with_its_chart_and_table():
+    mels = [configure(n_mels=n_mels, recipe="default") for n_mels in (20, 40, 80)]
+    groups = [configure(groups=number, recipe="default") for number in (1, 2, 4)]
+    html = html_of(chapter([network(trial, seed) for trial in dict.fromkeys([*mels, *groups]) for seed in (0, 1)]))
+    assert re.findall("<h2>([^<]*)</h2>", html)[:3] == [
+        "Sweep over n_mels",
+        "Sweep over groups",
+        "speech_commands: yes, no: all sweeps together",
     ]
-    found = find(chapter(trials, crossed, [timing_record(ONE, FOUR, seconds=(0.5, 0.25, 0.75))]))
-    one = headline(found)
-    assert one.verdict == "groups=4" and "Decided by out-of-fold predictions" in one.evidence
-    # A fourth of the parameters and MACs of groups=1, 16,000 and 1,000,000 (tests/records.py).
-    told = figures(found)
-    assert told["parameters"] == ("4,000", "")
-    assert told["MACs of one clip"] == ("250,000", "the dearest takes 4.0 times as many")
-    assert told["out-of-fold accuracy"][0] == "1.0000"
-    correct = np.ones((2, 20))
-    correct[1, 1] = 0
-    low, high = crossed_interval(correct, [str(clip) for clip in range(20)])
-    assert told["test accuracy"] == ("0.9750", f"{low:.4f} to {high:.4f} (95%)")
-    assert told["epoch time"] == ("0.5 s", "")
-    assert one.intervals == "95% intervals for other speakers and other trainings like these."
-    assert one.command == "melbench train groups=4 -o network.safetensors"
+    shown = json.loads(Parsed(html).figures)
+    assert {"data-1-accuracy-macs", "data-1-sweep-1-accuracy-macs", "data-1-sweep-2-accuracy-macs"} <= set(shown)
+    # What stands over an axis is of a sweep, and a sweep's labels name what varies in it.
+    assert "data-1-sweep-2-groups-accuracy" in shown and "data-1-groups-accuracy" not in shown
+    assert re.findall('value="([^"]*)"> ', html)[3:6] == ["groups=1", "groups=2", "groups=4"]
 
 
-def test_the_answer_by_validation_alone():
-    found = find(chapter(two()))
-    one = headline(found)
-    assert one.verdict == "groups=4" and "'melbench recommend' cross-validates" in one.evidence
-    assert one.intervals == "95% intervals for other speakers and other trainings like these."
-    assert "epoch time" not in figures(found)  # nobody took any
-
-
-def test_without_a_clear_winner_the_best_found_is_shown():
-    # One clip of 20 is five points, ten times the margin.
-    records = [network(trial, seed, wrong) for trial, wrong in ((ONE, ()), (FOUR, (0,))) for seed in (0, 1)]
-    found = find(chapter(records))
-    assert headline(found).verdict == "No clear winner yet"
-    assert headline(found).figures[0] == ("best found", "groups=1", "")
-    assert figures(found)["MACs of one clip"] == ("1,000,000", "")  # nobody's takes more
-
-
-def test_one_seed_has_no_intervals():
-    found = find(chapter(two(seeds=1)))
-    assert figures(found)["test accuracy"] == ("1.0000", "") and headline(found).intervals == ""
-
-
-@pytest.mark.parametrize(
-    ("records", "why"),
-    [
-        ([network(ONE)], "There is one configuration"),
-        ([network(ONE), network(FOUR, validation=heard(20, of="other"))], "validated on different clips"),
-        ([network(ONE, validation=heard(0)), network(FOUR, validation=heard(0))], "There are no validation clips"),
-        (folds(ONE), "A single configuration was cross-validated"),
-        ([*folds(ONE), *folds(FOUR)[:4]], "The cross-validation is unfinished"),
-    ],
-)
-def test_without_a_choice_there_is_no_recommendation(records, why):
-    own = [record for record in records if not record.fold]
-    one = headline(find(chapter(own, [record for record in records if record.fold])))
-    assert (one.verdict, one.figures) == ("No recommendation", ()) and why in one.evidence
+def test_columns_of_numbers_are_right_aligned():
+    sheet = Sheet("of", ["groups", "speaker", "time", "none"], [["1", "0a1b", "2 s !", ""], ["16", "7", "", ""]], [])
+    assert numeric(sheet) == [True, False, True, False]
+    assert re.search(r"th\.number, td\.number {[^}]*text-align: right", _file("page.css"))
 
 
 @pytest.mark.parametrize(

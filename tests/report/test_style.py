@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.measurement import workloads
-from bench.report import charts, style, time_breakdown
+from bench.report import charts, style, time_breakdown, time_charts
 from bench.report.findings import find
 from bench.report.style import DASHES, N_COLOURS, PAGE, PAPER, SHAPES, STUDY, keys, round_numbers
 from melcnn import configure
@@ -216,7 +216,7 @@ def test_what_is_drawn_is_as_the_schema_says(style):
     networks = [network(trial, seed) for trial in trials for seed in (0, 1)]
     figures = charts.figures(find(chapter(networks, timings=(timing_record(*trials),))), style)
     timed = [workloads.Workload(what="latency", clips=1, batch_size=1, trial=trial) for trial in trials]
-    figures += charts.times(time_breakdown.points(measurement(timed, [0.001] * len(timed))), style)
+    figures += time_charts.times(time_breakdown.points(measurement(timed, [0.001] * len(timed))), style)
     assert len(figures) == 15
     for figure in figures:
         alt.LayerChart.from_dict(figure.spec)  # raises

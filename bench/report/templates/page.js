@@ -40,6 +40,12 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
   });
 }
 
+// A table that is wider than its place says so.
+const widths = new ResizeObserver((entries) => {
+  for (const { target } of entries) target.previousElementSibling.hidden = target.scrollWidth <= target.clientWidth;
+});
+document.querySelectorAll(".scroll").forEach((home) => widths.observe(home));
+
 const packed = Uint8Array.from(atob(document.getElementById("figures").textContent), (c) => c.charCodeAt(0));
 const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
 const figures = JSON.parse(await new Response(unpacked).text());
@@ -68,9 +74,8 @@ for (const button of document.querySelectorAll("button.download")) {
   });
 }
 
-// One figure after another, with a breath in between, so that the page can be read and used meanwhile. Expressions are
-// interpreted (ast), not compiled.
-for (const plot of document.querySelectorAll(".plot")) {
+// Expressions are interpreted (ast), not compiled.
+const draw = async (plot) => {
   const name = plot.dataset.figure;
   try {
     const result = await vegaEmbed(plot, withRows(figures[name]), { renderer: "svg", actions: false, ast: true });
@@ -81,5 +86,17 @@ for (const plot of document.querySelectorAll(".plot")) {
     plot.textContent = `This figure could not be drawn: ${error.message}`;
     plot.dataset.drawn = "no";
   }
+};
+
+// One figure after another, with a breath in between, so that the page can be read and used meanwhile. What is folded up
+// has no width yet: it is drawn when it is opened.
+for (const plot of document.querySelectorAll(".plot")) {
+  if (plot.closest("details:not([open])")) continue;
+  await draw(plot);
   await new Promise((resume) => setTimeout(resume));
+}
+for (const folded of document.querySelectorAll("details.more")) {
+  const drawIn = () => folded.open && folded.querySelectorAll(".plot:not([data-drawn])").forEach(draw);
+  folded.addEventListener("toggle", drawIn);
+  drawIn();
 }
