@@ -3,8 +3,10 @@
 import difflib
 import itertools
 import logging
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from melcnn.config import (
@@ -16,6 +18,7 @@ from melcnn.config import (
     descriptions,
     recipe_settings,
     settings_of,
+    varying_settings,
 )
 from melcnn.errors import InputError
 
@@ -77,7 +80,7 @@ def single(
     recipe: str | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
-    **options: Any,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trial:
     """Return the one configuration that axes such as `["groups=4", "variant=shuffle"]` name.
 
@@ -97,23 +100,45 @@ def single(
     return plan(grid | given, words, recipe, batch_size, epochs)[0]
 
 
-def axes_of(trial: Trial) -> list[str]:
-    """Return the axes that name `trial` to a command: its groups, and what differs from the defaults."""
-    own = settings_of(trial)
-    expected = recipe_settings(own["recipe"]) | {"recipe": DEFAULT_RECIPE}
-    names = [name for name in SETTINGS if name == "groups" or own[name] != expected[name]]
-    return [f"{name}={str(own[name]).lower() if isinstance(own[name], bool) else own[name]}" for name in names]
+def axes_of(trials: Sequence[Trial]) -> list[str] | None:
+    """Return the axes of the grid that is exactly `trials`; None if there is none, or no axes can name them."""
+    settings = [settings_of(trial) for trial in trials]
+    expected = recipe_settings(settings[0]["recipe"])
+    varying = varying_settings(settings) or ["groups"]
+    named = [name for name in SETTINGS if name in varying or (name != "recipe" and settings[0][name] != expected[name])]
+    if settings[0]["recipe"] != DEFAULT_RECIPE and "recipe" not in named:
+        named.insert(0, "recipe")
+    values = {name: sorted({own[name] for own in settings}, key=_place) for name in named}
+    # With combinations that cannot exist, which a sweep leaves out, a grid has hardly more.
+    if math.prod(map(len, values.values())) > 2 * len(trials):
+        return None
+    axes = [f"{name}={','.join(map(_text, each))}" for name, each in values.items()]
+    try:
+        made, _ = expand(parse_axes(axes), trials[0].data.words, DEFAULT_RECIPE)
+    except InputError:
+        return None
+    return axes if set(made) == set(trials) else None
+
+
+def _place(value: object) -> tuple:
+    return (value, "") if isinstance(value, (int, float)) else (math.inf, str(value))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def train_command(trial: Trial, options: Sequence[str] = ()) -> str:
-    """Return the shell command that trains `trial` and keeps the network.
+    """Return the shell command that trains `trial` and keeps the network; empty if no axes can name it.
 
     Args:
         options: further arguments, such as those that name the data.
     """
+    if (axes := axes_of([trial])) is None:
+        return ""
     words = trial.data.words
     named = [] if words == Data().words else ["--words", ",".join(words)]
-    return shlex.join(["melbench", "train", *axes_of(trial), *named, *options, "-o", "network.safetensors"])
+    return shlex.join(["melbench", "train", *axes, *named, *options, "-o", "network.safetensors"])
 
 
 def plan(

@@ -14,7 +14,10 @@ from melcnn.errors import InputError
 def test_axes_and_options_name_one_configuration():
     expected = configure(("yes", "no"), groups=4, variant="shuffle", recipe="default", label_smoothing=0)
     assert single(["groups=4", "variant=shuffle", "label_smoothing=0"], recipe="default") == expected
-    assert single(["variant=shuffle", "label_smoothing=0"], recipe="default", groups=4, n_mels=None) == expected
+    assert (
+        single(["variant=shuffle", "label_smoothing=0"], recipe="default", options={"groups": 4, "n_mels": None})
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_what_names_no_single_configuration(axes, message):
 
 def test_a_setting_given_twice():
     with pytest.raises(InputError, match="groups is both an axis and an option: give it once"):
-        single(["groups=4"], groups=4)
+        single(["groups=4"], options={"groups": 4})
 
 
 @pytest.mark.parametrize(
@@ -53,8 +56,21 @@ def test_a_setting_given_twice():
 )
 def test_axes_of_a_configuration_and_back(settings, axes):
     trial = configure(**{"recipe": "default"} | settings)
-    assert sorted(axes_of(trial)) == sorted(axes)
-    assert plan(parse_axes(axes_of(trial)), recipe="default") == [trial]
+    assert sorted(axes_of([trial])) == sorted(axes)
+    assert plan(parse_axes(axes_of([trial])), recipe="default") == [trial]
+
+
+def test_what_no_axes_can_name_has_no_command():
+    # The sample rate is no setting.
+    trial = configure(recipe="default")
+    other = trial.model_copy(update={"front_end": trial.front_end.model_copy(update={"sample_rate": 8000})})
+    assert axes_of([other]) is None and train_command(other) == ""
+
+
+def test_the_axes_of_a_grid():
+    trials = plan(parse_axes(["groups=1,4", "variant=plain,shuffle"]), recipe="default")
+    assert axes_of(trials) == ["groups=1,4", "variant=plain,shuffle"]
+    assert axes_of(trials[:2]) is not None and axes_of([trials[0], trials[-1]]) is None
 
 
 def test_the_command_that_trains_it():

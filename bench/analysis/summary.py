@@ -217,6 +217,8 @@ _FIGURES = {
         "" if row.epoch_time_s is None else f"{row.epoch_time_s:.3f} s" + " !" * bool(row.epoch_time_held_up)
     ),
 }
+# What to do where the validation split leaves no clear winner.
+BY_CROSS_VALIDATION = "cross-validate with 'melbench recommend', which tells more"
 # Left out where there is no room, in this order.
 _SPARE = ("MACs (all layers)", "MACs (with front-end)", "epochs", "params", "epoch time")
 _KEPT = {"last": "last epoch", "best": "best epoch"}
@@ -251,13 +253,8 @@ def settings_shown(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], li
     return varying, fixed
 
 
-def sheet(rows: Sequence[SummaryRow], decided: Recommendation | None = None, next_step: str = "") -> Sheet:
-    """Return the rows as a sheet; what all rows share is in the title.
-
-    Args:
-        decided: the recommendation that becomes the sheet's verdict.
-        next_step: what to do where it has no clear winner.
-    """
+def sheet(rows: Sequence[SummaryRow], decided: Recommendation | None = None) -> Sheet:
+    """Return the rows as a sheet; what all rows share is in the title, and what `decided` says is the verdict."""
     # The column `epochs` is the mean epoch kept.
     columns = {name: "max_epochs" if name == "epochs" else name for name in SETTINGS}
     shown = settings_shown([{name: getattr(row, column) for name, column in columns.items()} for row in rows])
@@ -300,7 +297,7 @@ def sheet(rows: Sequence[SummaryRow], decided: Recommendation | None = None, nex
         headings=varying + headings,
         cells=cells,
         records=[row.model_dump() for row in rows],
-        verdict=decided.describe("MACs", next_step) if decided else "",
+        verdict=decided.describe("MACs", BY_CROSS_VALIDATION) if decided else "",
         notes=notes,
         spare=_SPARE,
     )

@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +22,8 @@ from melcnn.errors import InputError
 from melcnn.files import check_writable
 
 if TYPE_CHECKING:
+    from bench.records import TrialRecord
+    from bench.stats.noninferiority import Recommendation
     from melcnn.checkpoint import Checkpoint
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -116,15 +120,44 @@ def sweep(
 
     trials = plan(parse_axes(axes), split_words(words), recipe, batch_size, epochs)
     chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
-    # Cross-validation tells more than the validation split can.
-    same = ["--words", words] * (words != "yes,no") + ["--data", data] * (data != "auto")
     result = Session(chosen, data, split_words(words)).train(run_sweep, trials, seeds)
     decided = summary.recommended(result.trials)
     rows = summary.rows(result.trials, result.timing, target, decided)
-    sheet = summary.sheet(rows, decided, next_step=shlex.join(["melbench", "recommend", *axes, *same]))
+    sheet = summary.sheet(rows, decided)
+    if decided:
+        given: dict[str, object] = {
+            "--words": None if words == "yes,no" else words,
+            "--recipe": None if recipe == "default" else recipe,
+        }
+        given |= {"--batch-size": batch_size, "--epochs": epochs}
+        named = ["--data", data] * (data != "auto")
+        sheet = replace(sheet, command=_after_sweep(result.trials, decided, axes, named, given))
     deliver([with_failures(sheet, result.failures, trials)], format, csv)
     log_failures(result.failures, trials, out)
     return int(bool(result.failures) or result.timing is None)
+
+
+def _after_sweep(
+    records: "Sequence[TrialRecord]",
+    decided: "Recommendation",
+    axes: Sequence[str],
+    data: Sequence[str],
+    given: Mapping[str, object],
+) -> str:
+    """Return the command that trains the winner of a sweep or, without one, cross-validates the same grid.
+
+    Args:
+        data: the arguments that name the data.
+        given: the sweep's other options by name; None: the default.
+    """
+    from bench.analysis import summary
+    from bench.grid import train_command
+
+    if decided.chosen:
+        groups = list(summary.by_configuration(records).values())
+        return train_command(groups[decided.results.index(decided.chosen)][0].trial, data)
+    same = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+    return shlex.join(["melbench", "recommend", *axes, *data, *same])
 
 
 @app.command()
@@ -177,9 +210,9 @@ def train(
     from melcnn.checkpoint import checkpoint_of, save_checkpoint
     from melcnn.data.loading import load_clips
 
-    network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant}
-    front_end: dict[str, Any] = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-    trial = single(axes or (), split_words(words), recipe, batch_size, epochs, **front_end, **network)
+    front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+    network = {"groups": groups, "channels": channels, "variant": variant}
+    trial = single(axes or (), split_words(words), recipe, batch_size, epochs, front_end | network)
     chosen = pick_device(device)
     clips = load_clips(data, split_words(words))
     with resumable("nothing was written"), SweepProgress(stderr) as on_event:
@@ -198,7 +231,9 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", help="auto, synthetic, a folder or an archive; what the network was trained on unless given."
+            "--data",
+            help="auto, synthetic, a folder or an archive; what the network was trained on unless given.",
+            rich_help_panel=options.DATA,
         ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, validation, test, or all clips.")] = "test",
@@ -319,9 +354,9 @@ def profile(
         raise InputError(f"{axes[0]} is of melbench's own network, and --model names another: give one of them")
     try:
         if model is None:
-            network: dict[str, Any] = {"groups": groups, "channels": channels, "variant": variant}
-            front_end: dict[str, Any] = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-            sheets = cost_tables.of_trial(single(axes or (), split_words(words), **front_end, **network))
+            front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+            network = {"groups": groups, "channels": channels, "variant": variant}
+            sheets = cost_tables.of_trial(single(axes or (), split_words(words), options=front_end | network))
         else:
             shapes = [cost_tables.parse_shape(shape) for shape in input or ()]
             sheets = cost_tables.of_model(model, cost_tables.load_model(model), shapes, allow_uncounted)

@@ -45,26 +45,8 @@ def recommend(
             rich_help_panel=options.BUDGET,
         ),
     ] = 0.005,
-    max_params: Annotated[
-        int | None,
-        typer.Option(
-            "--max-params",
-            help="Most parameters, such as 10000 or 10k.",
-            parser=options.count,
-            metavar="COUNT",
-            rich_help_panel=options.BUDGET,
-        ),
-    ] = None,
-    max_macs: Annotated[
-        int | None,
-        typer.Option(
-            "--max-macs",
-            help="Most MACs for one clip, such as 500k.",
-            parser=options.count,
-            metavar="COUNT",
-            rich_help_panel=options.BUDGET,
-        ),
-    ] = None,
+    max_params: Annotated[int | None, options.limit("--max-params", "Most parameters, such as 10000 or 10k.")] = None,
+    max_macs: Annotated[int | None, options.limit("--max-macs", "Most MACs for one clip, such as 500k.")] = None,
     max_latency_ms: Annotated[
         float | None,
         typer.Option(
@@ -75,14 +57,7 @@ def recommend(
         ),
     ] = None,
     max_weight_bytes: Annotated[
-        int | None,
-        typer.Option(
-            "--max-weight-bytes",
-            help="Most bytes of float32 weights, such as 32k.",
-            parser=options.count,
-            metavar="COUNT",
-            rich_help_panel=options.BUDGET,
-        ),
+        int | None, options.limit("--max-weight-bytes", "Most bytes of float32 weights, such as 32k.")
     ] = None,
     kernels: options.Kernels = "fastest",
     device: options.Device = "auto",
@@ -130,8 +105,7 @@ def recommend(
     decided, rows = recommendation.choose(found, costs, margin)
     sheet = recommendation.sheet(decided, rows, session.clips.dataset)
     if winner := next((row.found.trial for row in rows if row.result is decided.chosen), None):
-        named = ["--data", data] * (data != "auto")
-        sheet = replace(sheet, notes=[*sheet.notes, f"To train it: {train_command(winner, named)}"])
+        sheet = replace(sheet, command=train_command(winner, ["--data", data] * (data != "auto")))
     deliver([with_failures(sheet, failed, kept)], format, csv)
     log_failures(failed, kept, out)
     return int(bool(failed))

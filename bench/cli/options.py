@@ -4,7 +4,7 @@ import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,11 @@ def count(text: str) -> int:
     if number < 1 or number != int(number):
         raise typer.BadParameter(f"{text!r} is not a count: write a whole number such as 10000, 10k or 1.5M")
     return int(number)
+
+
+def limit(name: str, help: str) -> Any:
+    """Return a budget's option for a count."""
+    return typer.Option(name, help=help, parser=count, metavar="COUNT", rich_help_panel=BUDGET)
 
 
 Data = Annotated[

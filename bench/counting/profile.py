@@ -204,7 +204,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with suppress(NotImplementedError):  # Of torch.export: what it traced has one mode.
+        with suppress(NotImplementedError):  # A graph of torch.export has one mode, the traced one.
             model.eval()
         with attention_in_parts(), isolated_random_numbers(devices):
             yield

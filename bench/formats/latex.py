@@ -17,7 +17,7 @@ GAP = 2.5  # characters between two columns
 
 
 def to_latex(sheet: Sheet) -> str:
-    """Return a float: the title as its caption, the table, and under it the verdict and the notes.
+    """Return a float: the title as its caption, the table, and under it verdict, command and notes.
 
     Headings wider than their column are stacked; numbers are flush right. Columns that have no room are left out.
     """
@@ -25,7 +25,7 @@ def to_latex(sheet: Sheet) -> str:
     stacks, widths = stacked(sheet)
     flush_right = numeric(sheet)
     size, shares = _layout(widths, long_columns(sheet))
-    below = " ".join(filter(None, [sheet.verdict, *sheet.notes]))
+    below = " ".join(filter(None, [sheet.verdict, sheet.command, *sheet.notes]))
 
     def column(i: int) -> str:
         return rf"p{{{shares[i]:.2f}\linewidth}}" if i in shares else "r" if flush_right[i] else "l"

@@ -32,7 +32,8 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
     if format == "table":
         console = Console()
         for number, sheet in enumerate(filled):
-            console.print(*[""] * (number > 0), to_table(sheet, console.width, encoding), sep="\n")
+            # Not cropped: a command may be longer than a line.
+            console.print(*[""] * (number > 0), to_table(sheet, console.width, encoding), sep="\n", crop=False)
         return
     if format == "json" and len(sheets) > 1:
         text = _json({s.name: _values(s)[0] if s.single else _values(s) for s in sheets}, encoding)
@@ -44,7 +45,7 @@ def show(sheets: Sequence[Sheet], format: str) -> None:
 
 
 def to_table(sheet: Sheet, width: int, encoding: str = "utf-8") -> Group:
-    """Return title, table, verdict and notes for a terminal of `width` columns; no text is taken for markup.
+    """Return title, table, verdict, command and notes for a terminal of `width` columns; no text is taken for markup.
 
     Numbers and names are not broken: headings are stacked, and columns that have no room are left out and named.
     """
@@ -59,6 +60,7 @@ def to_table(sheet: Sheet, width: int, encoding: str = "utf-8") -> Group:
         cells=_aligned([[plain(cell) for cell in cells] for cells in sheet.cells]),
         notes=[plain(note) for note in sheet.notes],
         verdict=plain(sheet.verdict),
+        command=plain(sheet.command),
         spare=[plain(heading) for heading in sheet.spare],
     )
     sheet = layout.fitted(
@@ -81,6 +83,7 @@ def to_table(sheet: Sheet, width: int, encoding: str = "utf-8") -> Group:
         ]
         table.add_row(*map(Text, flush))
     below = [Text(line, style="bold") for line in _wrapped(sheet.verdict, width)]
+    below += [Text(sheet.command, no_wrap=True, overflow="ignore")] if sheet.command else []
     below += [Text(line) for note in sheet.notes for line in _wrapped(note, width)]
     title = [Text(line, style="italic") for line in _wrapped(sheet.title, width, indent="")]
     return Group(*title, table, *below)
@@ -153,7 +156,7 @@ def _json(content: object, encoding: str = "utf-8") -> str:
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """Return the title, the table, the verdict in bold, and the notes as a list."""
+    """Return the title, the table, the verdict in bold, the command as code, and the notes as a list."""
     rules = ["---:" if number else ":---" for number in layout.numeric(sheet)]
     lines = [[escaping.markdown(cell) for cell in cells] for cells in (sheet.headings, *sheet.cells)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rules, *lines[1:]))
@@ -161,7 +164,8 @@ def to_markdown(sheet: Sheet) -> str:
     verdict = escaping.markdown(sheet.verdict).strip()
     verdict = verdict and f"**{verdict}**"
     notes = "\n".join(f"- {escaping.markdown_paragraph(note)}" for note in sheet.notes)
-    parts = escaping.markdown_paragraph(sheet.title), text, verdict, notes
+    command = sheet.command and f"    {errors.visible(sheet.command)}"  # a block of code, in which nothing is markup
+    parts = escaping.markdown_paragraph(sheet.title), text, verdict, command, notes
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

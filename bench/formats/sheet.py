@@ -11,6 +11,7 @@ class Sheet:
 
     Attributes:
         verdict: the answer that the table gives, one line; its first sentence is the answer, the rest its evidence.
+        command: the shell command that goes on from the verdict; printed on a line of its own, which is never broken.
         notes: sentences about the table, each beginning with the mark that it explains, if any.
         spare: headings of columns that are left out where there is no room, in the order in which they go.
         single: as JSON the one record, not a list of it.
@@ -26,6 +27,7 @@ class Sheet:
     single: bool = False
     key: str = ""
     verdict: str = ""
+    command: str = ""
 
     @property
     def name(self) -> str:

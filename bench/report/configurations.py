@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.formats import Point
-from bench.grid import DEFAULT_RECIPE, expand, parse_axes
+from bench.grid import DEFAULT_RECIPE, axes_of
 from bench.report.style import MOST_SHAPES
 from melcnn.config import SETTINGS, Trial, recipe_settings, settings_of, short_names, varying_settings
-from melcnn.errors import InputError
 
 # The study's two axes, which figures stand over.
 AXES = ("groups", "n_mels")
@@ -76,35 +75,7 @@ def _dense(axes: Sequence[str], settings: Mapping[Trial, Mapping[str, Any]]) -> 
     counts = [len({own[name] for own in settings.values()}) for name in axes]
     if min(counts) == 1 or len(counts) == 1:
         return min(counts) > 1
-    return len(settings) > DENSE * math.prod(counts) or axes_of_grid(list(settings)) is not None
-
-
-def axes_of_grid(trials: Sequence[Trial]) -> list[str] | None:
-    """Return the axes of one grid that is exactly `trials`, or None if there is none."""
-    settings = [settings_of(trial) for trial in trials]
-    expected = recipe_settings(settings[0]["recipe"])
-    varying = varying_settings(settings) or ["groups"]
-    named = [name for name in SETTINGS if name in varying or (name != "recipe" and settings[0][name] != expected[name])]
-    if settings[0]["recipe"] != DEFAULT_RECIPE and "recipe" not in named:
-        named.insert(0, "recipe")
-    values = {name: sorted({own[name] for own in settings}, key=_place) for name in named}
-    # With combinations that cannot exist, which a sweep leaves out, a grid has hardly more.
-    if math.prod(map(len, values.values())) > 2 * len(trials):
-        return None
-    axes = [f"{name}={','.join(map(_text, each))}" for name, each in values.items()]
-    try:
-        made, _ = expand(parse_axes(axes), trials[0].data.words, DEFAULT_RECIPE)
-    except InputError:
-        return None
-    return axes if set(made) == set(trials) else None
-
-
-def _place(value: object) -> tuple:
-    return (value, "") if isinstance(value, (int, float)) else (math.inf, str(value))
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return len(settings) > DENSE * math.prod(counts) or axes_of(list(settings)) is not None
 
 
 def _differing(own: Mapping[str, Any], varying: Sequence[str]) -> str:

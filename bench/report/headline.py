@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.analysis.summary import BY_CROSS_VALIDATION
 from bench.report import shell_commands
 from bench.report.caveats import speakers_known
 from bench.report.charts import INTERVALS
@@ -53,7 +54,8 @@ def headline(found: Findings) -> Headline:
     if decided.chosen:
         verdict = f"Recommended: {found.answer}"
         sure = f"{100 * decided.confidence:g}% sure: no other is more accurate by more than {points} ({data})."
-        next_step, commands = "To train it:", [shell_commands.training(trial, found.chapter.dataset)]
+        command = shell_commands.training(trial, found.chapter.dataset)
+        next_step, commands = ("To train it:", [command]) if command else ("", [])
     else:
         verdict = f"No clear winner; best so far: {found.answer}"
         sure = f"Not sure: no configuration is shown to be within {points} of the best ({data})."
@@ -73,7 +75,7 @@ def verdict(found: Findings) -> str:
     """Return the verdict of a sweep in one line, as a terminal shows it; empty if nothing was decided."""
     if found.decided is None:
         return ""
-    return found.decided.describe("MACs", "'melbench recommend'" if found.basis == VALIDATION else "")
+    return found.decided.describe("MACs", BY_CROSS_VALIDATION if found.basis == VALIDATION else "")
 
 
 def _data(found: Findings, decided: Recommendation) -> str:
@@ -109,14 +111,7 @@ def _interval(point: Mapping[str, Any]) -> str:
 
 
 def _evidence(found: Findings, decided: Recommendation) -> str:
-    lines = []
-    if decided.chosen is decided.best:
-        lines.append("It has the best accuracy found.")
-    elif decided.chosen:
-        lines.append(
-            f"Difference to best ({found.best}): {100 * decided.chosen.difference:+.2f} points, at least "
-            f"{100 * decided.chosen.at_least:+.2f}."
-        )
+    lines = [f"{decided.reason(found.best)}."] if decided.chosen else []
     if found.basis == VALIDATION:
         lines.append("Decided by validation accuracy alone; 'melbench recommend' cross-validates, which tells more.")
     else:

@@ -19,7 +19,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.formats import Sheet, to_csv
+from bench.formats import Sheet, numeric, to_csv
 from bench.measurement import time_tables
 from bench.measurement.measurements import Measurement
 from bench.records import TimingRecord, TrialRecord
@@ -149,12 +149,6 @@ def sort_value(cell: str) -> float | None:
     found = re.match(r"(?:x )?([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?!\S)(?: (ns|µs|ms|s)(?!\S))?", cell)
     value = float(found[1].replace(",", "")) * SECONDS.get(found[2], 1.0) if found else math.inf
     return value if math.isfinite(value) else None
-
-
-def numeric(sheet: Sheet) -> list[bool]:
-    """Return for each column whether its cells are numbers, as far as they are not empty."""
-    columns = [[cells[place] for cells in sheet.cells if cells[place]] for place in range(len(sheet.headings))]
-    return [bool(own) and all(sort_value(cell) is not None for cell in own) for own in columns]
 
 
 def _title(found: Sequence[Findings]) -> str:

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.grid import train_command
+from bench.grid import axes_of, train_command
 from bench.records import TrialRecord
-from bench.report.configurations import axes_of_grid, sweeps
+from bench.report.configurations import sweeps
 from bench.report.load import Chapter
 from melcnn.config import Data, Trial, settings_of, varying_settings
 
@@ -41,7 +41,7 @@ def again(chapters: Sequence[Chapter]) -> list[str]:
 
 
 def training(trial: Trial, dataset: str) -> str:
-    """Return the command that trains one configuration of a data set and keeps the network."""
+    """Return the command that trains one configuration of a data set and keeps the network; empty if none can."""
     return train_command(trial, DATA.get(dataset, ["--data", "my_recordings"]))
 
 
@@ -85,7 +85,7 @@ def _commands(name: str, records: Sequence[TrialRecord], dataset: str, more_seed
     for record in records:
         seeds, by_torch = made.get(record.trial, (0, True))
         made[record.trial] = max(seeds, record.seed + 1), by_torch and record.kernels == "torch"
-    made = {trial: how for trial, how in made.items() if axes_of_grid([trial])}
+    made = {trial: how for trial, how in made.items() if axes_of([trial])}
     options = list(DATA.get(dataset, ["--data", "my_recordings"]))
     if records and (words := records[0].trial.data.words) != Data().words:
         options += ["--words", ",".join(words)]
@@ -103,7 +103,7 @@ def _commands(name: str, records: Sequence[TrialRecord], dataset: str, more_seed
 
 def _grids(trials: Sequence[Trial]) -> list[list[str]]:
     """Return axes for `melbench sweep`, of grids that together are exactly `trials`."""
-    if axes := axes_of_grid(trials):
+    if axes := axes_of(trials):
         return [axes]
     settings = [settings_of(trial) for trial in trials]
     # Parted by what has the fewest values, so that the parts are large.

@@ -100,17 +100,26 @@ class Recommendation:
             )
         cost = f"{self.chosen.candidate.cost:,.10g}"
         name = f"Recommended: {self.chosen.candidate.name} ({' '.join(part for part in (cost, unit) if part)})."
+        return f"{name} {self.reason(self.best.candidate.name)} ({data})."
+
+    def reason(self, best: str) -> str:
+        """Return why the chosen candidate is the one to take: a sentence without its full stop.
+
+        Args:
+            best: the name of the candidate with the best accuracy.
+        """
+        chosen, points = self.chosen, f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)}"
+        assert chosen is not None, "there is no clear winner"
         if len(self.results) == 1:
-            return f"{name} It is the only candidate ({data})."
-        if self.chosen is self.best:
-            if all(self.chosen.candidate.cost <= result.candidate.cost for result in self.results):
-                return f"{name} It has the best accuracy and the lowest cost ({data})."
-            worse = f"no cheaper one is shown to be within {points} of the best"
-            return f"{name} It has the best accuracy, and {worse} ({data})."
+            return "It is the only candidate"
+        cheapest = all(chosen.candidate.cost <= result.candidate.cost for result in self.results)
+        if chosen is self.best and cheapest:
+            return "It has the best accuracy and the lowest cost"
+        if chosen is self.best:
+            return f"It has the best accuracy, and no cheaper one is shown to be within {points} of the best"
         return (
-            f"{name} It is within {points} of the best, {self.best.candidate.name}: difference "
-            f"{100 * self.chosen.difference:+.2f} points, at least {100 * self.chosen.at_least:+.2f} "
-            f"({100 * self.confidence:g}% confidence; {data})."
+            f"It is within {points} of the best, {best}: difference {100 * chosen.difference:+.2f} points, at least "
+            f"{100 * chosen.at_least:+.2f} with {100 * self.confidence:g}% confidence"
         )
 
 

@@ -6,6 +6,11 @@ import sys
 import pytest
 import torch
 
+from bench.analysis import summary
+from bench.cli.app import _after_sweep
+from melcnn import configure
+from tests.helpers.records import network
+
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
 
 
@@ -105,3 +110,16 @@ def test_interrupted(melbench, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.executors.jobs.fit", interrupt)
     code, _, err = melbench("sweep", "groups", "--data", corpus, "--out", tmp_path)
     assert code == 130 and "goes on" in err
+
+
+def test_a_sweep_ends_with_the_command_that_goes_on():
+    one, four = configure(recipe="default"), configure(groups=4, recipe="default")
+    data, given = ["--data", "my data"], {"--words": "go,stop", "--recipe": None, "--batch-size": 32, "--epochs": None}
+
+    def command(wrong):
+        # Of groups=4 as many of 20 validation clips are wrong: none, or one, which is five points.
+        records = [network(trial, seed, miss) for trial, miss in ((one, ()), (four, wrong)) for seed in (0, 1, 2)]
+        return _after_sweep(records, summary.recommended(records), ["groups=1,4"], data, given)
+
+    assert command(()) == "melbench train groups=4 --data 'my data' -o network.safetensors"
+    assert command((0,)) == "melbench recommend groups=1,4 --data 'my data' --words go,stop --batch-size 32"

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def test_on_a_terminal_the_text_is_the_same_as_in_a_pipe(variables, sequences):
     assert set(re.findall(r"\x1b\[[\d;]*m", text)) == sequences
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert [line.rstrip() for line in plain.splitlines()] == shown(SWEEP, 80).splitlines()
+
+
+def test_a_command_is_never_broken(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    command = "melbench recommend groups mels --data speech_commands_v0.02 --words yes,no,up,down --epochs 5"
+    formats.show([replace(SWEEP, command=command)], "table")
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index(command)
+    assert lines[at - 1].endswith("10 seeds).") and lines[at + 1].startswith("± ")
 
 
 def test_long_text_is_wrapped_between_words_and_beside_it_nothing_is_lost():

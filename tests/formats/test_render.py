@@ -70,12 +70,13 @@ def awkward():
     headings = ["word", "clips", "gain of | this", "=column"]
     notes = ["± is *the* interval.", "<b>`x`</b> first: 1_000 \x1b[1m", "- no list; # no heading"]
     title, verdict = "- words of 你好|<i>me</i> [x] 100%", "Recommended: *a*_b_ **c** (1,000 MACs)."
-    return Sheet(title, headings, cells, records, notes, spare=["=column"], verdict=verdict)
+    command = "melbench train groups=4 --words '*a*,`b`,<c>' --data 'a  b' -o network.safetensors" + " x" * 20
+    return Sheet(title, headings, cells, records, notes, spare=["=column"], verdict=verdict, command=command)
 
 
 def on_a_terminal(sheet, width=100):
     out = io.StringIO()
-    Console(file=out, width=width).print(formats.to_table(sheet, width))
+    Console(file=out, width=width).print(formats.to_table(sheet, width), crop=False)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
@@ -187,18 +188,26 @@ def rendered(text):
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
     found = []
     for before, token in itertools.pairwise(tokens):
+        if token.type == "code_block":
+            found.append(("code", token.content.rstrip("\n")))
         if token.type == "inline":
             kinds = [child.type for child in token.children if child.type != "text"]
             bold = kinds == ["strong_open", "strong_close"]
             assert bold or not kinds, token.content
             found.append(("strong" if bold else before.tag, "".join(child.content for child in token.children)))
-    assert {token.tag for token in tokens} <= {"", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert {token.tag for token in tokens} <= {"", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code"}
     return found
 
 
 def check_markdown(sheet):
     shown = [*(("th", text) for text in sheet.headings), *(("td", text) for cells in sheet.cells for text in cells)]
-    expected = [("p", sheet.title), *shown, ("strong", sheet.verdict), *(("p", note) for note in sheet.notes)]
+    expected = [
+        ("p", sheet.title),
+        *shown,
+        ("strong", sheet.verdict),
+        ("code", sheet.command),
+        *(("p", note) for note in sheet.notes),
+    ]
     assert [(tag, text) for tag, text in rendered(formats.to_markdown(sheet))] == [
         (tag, errors.visible(text).strip()) for tag, text in expected if tag in ("th", "td") or text
     ]

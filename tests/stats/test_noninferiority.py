@@ -59,7 +59,7 @@ def test_within_the_margin():
     found = recommend([candidate("large", 1_010_432, []), candidate("small", 130_112, [0, 4, 8])], SPEAKERS)
     assert found.describe("MACs") == (
         "Recommended: small (130,112 MACs). It is within 0.5 points of the best, large: difference -0.19 points, "
-        "at least -0.47 (95% confidence; 1600 clips of 400 speakers, 3 seeds)."
+        "at least -0.47 with 95% confidence (1600 clips of 400 speakers, 3 seeds)."
     )
     # One clip more, and (8 - 4) / 2.8 = 1.4 is not enough; with a larger margin it is.
     both = [candidate("large", 1_010_432, []), candidate("small", 130_112, [0, 4, 8, 12])]
