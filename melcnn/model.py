@@ -164,7 +164,7 @@ class MelCNN(nn.Module):
         if layers and (self.kernels or self._faster(features, index)) == "melcnn":
             hidden = trunk.run(layers, self, features, index, views)
         else:
-            x = features if index is None else features[index]
+            x = features if index is None else _picked(features, index)
             x = (x if views is None else augmentation.apply(x, views)).flatten(1, -2)
             hidden = self.blocks(x if self.interleaving is None else self.interleaving(x))
         return self.classifier(self.embedding(hidden))
@@ -195,6 +195,13 @@ def stack(networks: Sequence[MelCNN]) -> MelCNN:
         {name: torch.cat([s[name] for s in states]) if t.dim() else t for name, t in states[0].items()}
     )
     return stacked.train(networks[0].training)
+
+
+def _picked(features: Tensor, index: Tensor) -> Tensor:
+    """Return `features[index]`; a clip that all replicas see is read once."""
+    if index.stride(1) == 0:
+        return features[index[:, 0]].unsqueeze(1).expand(-1, index.shape[1], -1, -1)
+    return features[index]
 
 
 def _linear(in_features: int, out_features: int, replicas: int) -> nn.Linear:

@@ -1,5 +1,7 @@
-"""The training steps of a stack: no step waits for the device, and on CUDA a whole epoch is one captured graph."""
+"""The training steps of a stack: no step waits for the device, and on CUDA each step is the replay of a graph."""
 
+import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,47 +11,59 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from melcnn import augmentation, native
+from melcnn import augmentation, cuda, native
 from melcnn.config import Training, Trial
-from melcnn.kernels import trunk
+from melcnn.errors import first_line
+from melcnn.kernels import grouped_conv, trunk
 from melcnn.model import MelCNN, isolated_random_numbers, stack
 
-# Takes work for the device and a short form of it for warming up; returns a function that repeats the work.
-Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
+log = logging.getLogger(__name__)
+
+# Takes a training step, runs it to warm up, and returns a function that repeats it.
+Capture = Callable[[Callable[[], object]], Callable[[], object]]
 
 
 def capture_for(device: str | torch.device) -> Capture | None:
-    """Return the function that makes epochs on `device` replayable; None: they run step by step."""
-    return cuda_graph if torch.device(device).type == "cuda" else None
+    """Return the function that makes steps on `device` replayable; None: they run operator by operator."""
+    return cuda.captured if torch.device(device).type == "cuda" and cuda.can_capture() else None
 
 
 class _Draws(NamedTuple):
-    """The random choices of one epoch, and its learning rates.
+    """The random choices of an epoch, or of a batch of it, and the rates of its steps.
 
     Attributes:
-        order: `(clips, replicas)`, the order of the clips.
-        offset: `(clips, replicas)`, the index of the first clip of the rendition that each clip is taken from; None:
-            there is one rendition.
+        order: `(clips, replicas)`, indices into the features of all renditions.
         views: `(clips, replicas, VIEW)` (`melcnn.augmentation`); None: no augmentation.
         rates: `(steps, 2)`, the learning rate, and the weight of the new weights in their running mean.
     """
 
     order: Tensor
-    offset: Tensor | None
     views: Tensor | None
     rates: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "_Draws":
-        offset = None if self.offset is None else function(self.offset)
-        views = None if self.views is None else function(self.views)
-        return _Draws(function(self.order), offset, views, function(self.rates))
+        return _Draws(
+            function(self.order), self.views if self.views is None else function(self.views), function(self.rates)
+        )
+
+    def batches(self, size: int) -> "Iterator[_Draws]":
+        """Return an epoch's batches, without a last one of a single clip, of which BatchNorm has no statistics."""
+        for step, order in enumerate(self.order.split(size)):
+            if len(order) > 1:
+                part = slice(step * size, step * size + len(order))
+                yield _Draws(order, self.views if self.views is None else self.views[part], self.rates[step : step + 1])
+
+    def copy_(self, other: "_Draws") -> None:
+        for target, tensor in zip(self, other, strict=True):
+            if target is not None and tensor is not None:
+                target.copy_(tensor)
 
 
 class Stack:
     """Networks in training side by side: replica r is initialised and fed by `seeds[r]` alone.
 
     Args:
-        capture: makes an epoch replayable, as returned by `capture_for`; None: epochs run step by step.
+        capture: makes a step replayable, as returned by `capture_for`; None: steps run operator by operator.
         kernels: the kernels that compute the blocks, "melcnn" or "torch"; None: the faster.
     """
 
@@ -70,10 +84,12 @@ class Stack:
         self.network.kernels = kernels
         self.weights = _flattened(list(self.network.parameters()))
         rate = trial.training.learning_rate
-        # A captured epoch reads a tensor anew at every step.
+        # A captured step reads the tensor anew at each replay.
         self.rate = torch.tensor(rate, device=device) if self.on_gpu else None
         lr = rate if self.rate is None else self.rate
         self.optimizer = torch.optim.Adam([self.weights], lr=lr, fused=True, capturable=self.on_gpu)
+        # Else it warns of the step that warms up, which is not captured.
+        self.optimizer.__dict__["_warned_capturable_if_run_uncaptured"] = True
         # Weights decay; biases, scales and shifts do not.
         self.decayed = torch.cat([torch.full_like(p, float(p.dim() > 1)).flatten() for p in self.network.parameters()])
         # All that training changes in the network, and the running mean of it.
@@ -81,8 +97,12 @@ class Stack:
         self.mean = [tensor.clone() for tensor in self.live] if self.training.ema_decay else []
         # Orders are drawn on the CPU, so that they are the same on every device.
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.total = torch.zeros(len(seeds), device=device)  # the losses of an epoch's clips, added up
+        self.drawn: tuple[tuple[int, ...], _Draws] | None = None
         self.capture = capture
-        self.captured: tuple[Tensor, Tensor, _Draws, Callable[[], None]] | None = None
+        # The features and labels that captured steps read; for each size of a batch its draws, and the replay.
+        self.captured_for: tuple[Tensor, Tensor] | None = None
+        self.captured: dict[int, tuple[_Draws, Callable[[], object]]] = {}
 
     def epoch(self, x: Tensor, labels: Tensor) -> Tensor:
         """Train one epoch over x `(clips, n_mels, frames)` and labels `(clips,)`.
@@ -93,66 +113,73 @@ class Stack:
         Returns:
             the mean training loss `(replicas,)`, still on the device: nothing here waits for the steps.
         """
-        draws = self._draw(len(x) // len(labels), len(labels), *x.shape[1:])
+        shape = len(x) // len(labels), len(labels), *x.shape[1:]
+        draws = self.drawn[1] if self.drawn and self.drawn[0] == shape else self._draw(*shape)
         self.epochs += 1
         if self.on_gpu:  # The epoch's only copies to the device: a few numbers per clip.
-            draws = draws.map(lambda tensor: tensor.pin_memory().to(x.device, non_blocking=True))
-        if self.capture is None:
-            return self._pass(x, labels, draws)
-        if self.captured is None or self.captured[0] is not x or self.captured[1] is not labels:
-            replayed = draws.map(torch.zeros_like)
-            self.captured = (x, labels, replayed, self._replayable(self.capture, x, labels, replayed))
-        for target, tensor in zip(self.captured[2], draws, strict=True):
-            if target is not None and tensor is not None:
-                target.copy_(tensor)
-        self.captured[3]()
-        return self.loss.clone()
+            draws = draws.map(lambda tensor: tensor.to(x.device, non_blocking=True))
+        if self.capture and not self._is_captured(x, labels):
+            self._capture(self.capture, x, labels, draws)
+        self.total.zero_()
+        seen = 0
+        for batch in draws.batches(self.batch_size):
+            if self.capture:
+                fixed, replay = self.captured[len(batch.order)]
+                fixed.copy_(batch)
+                replay()
+            else:
+                self._step(x, labels, batch)
+            seen += len(batch.order)
+        if self.on_gpu:  # The next epoch's, while the device works.
+            self.drawn = shape, self._draw(*shape).map(Tensor.pin_memory)
+        return self.total / max(seen, 1)
+
+    def repeated_step(self, x: Tensor, labels: Tensor) -> Callable[[], object]:
+        """Return a function that trains on the same batch, all clips of x and `labels` in one order, at each call."""
+        draws = self._draw(len(x) // len(labels), len(labels), *x.shape[1:]).map(lambda tensor: tensor.to(x.device))
+        step = functools.partial(self._step, x, labels, draws)
+        return self.capture(step) if self.capture else step
+
+    @property
+    def kernels(self) -> str:
+        """The kernels that trained the blocks: "melcnn" (on CUDA in some of the layers at least) or "torch"."""
+        of_network = None if self.on_gpu else self.network.kernels
+        return of_network or grouped_conv.trained_by(self.network)
 
     def _draw(self, renditions: int, clips: int, n_mels: int, frames: int) -> _Draws:
-        """Draw the random numbers of one epoch, on the CPU."""
-        orders, offsets, views = [], [], []
+        """Draw the random numbers of the next epoch, on the CPU."""
+        orders, views = [], []
         for generator in self.generators:
-            orders.append(torch.randperm(clips, generator=generator))
+            order = torch.randperm(clips, generator=generator)
             if renditions > 1:
-                offsets.append(torch.randint(renditions, (clips,), generator=generator) * clips)
+                order += torch.randint(renditions, (clips,), generator=generator) * clips
+            orders.append(order)
             if (view := augmentation.draw(self.training, clips, n_mels, frames, generator)) is not None:
                 views.append(view)
         steps = math.ceil(clips / self.batch_size)
         done = [self.epochs + step / steps for step in range(steps)]
         return _Draws(
             order=torch.stack(orders, 1),
-            offset=torch.stack(offsets, 1) if offsets else None,
             views=torch.stack(views, 1) if views else None,
             rates=torch.tensor(
                 [[learning_rate(self.training, d), averaging_rate(self.training, steps * d)] for d in done]
             ),
         )
 
-    def _pass(self, x: Tensor, labels: Tensor, draws: _Draws) -> Tensor:
-        """Train on all clips once and return the mean loss of each replica."""
-        replicas, weights = self.network.replicas, list(self.network.parameters())
-        total, seen = torch.zeros(replicas, device=x.device), 0
-        offsets = None if draws.offset is None else draws.offset.split(self.batch_size)
-        views = None if draws.views is None else draws.views.split(self.batch_size)
-        for step, batch in enumerate(draws.order.split(self.batch_size)):
-            if len(batch) == 1:
-                break  # BatchNorm has no statistics of one clip, so this clip is left out of this epoch.
-            index = batch if offsets is None else batch + offsets[step]
-            view = None if views is None else views[step]
-            logits = self.network(x, index, view).unflatten(1, (replicas, -1))  # (batch, R, classes)
-            # The mean over a replica's own batch, then the sum over replicas: no gradient is shared or scaled.
-            losses = cross_entropy(
-                logits.transpose(1, 2),
-                labels[batch],
-                reduction="none",
-                label_smoothing=self.training.label_smoothing,
-            ).mean(0)
-            gradients = torch.autograd.grad(losses.sum(), weights)
-            self.weights.grad = torch.cat([gradient.flatten() for gradient in gradients])
-            self._update(draws.rates[step])
-            total += losses.detach() * len(batch)
-            seen += len(batch)
-        return total / max(seen, 1)
+    def _step(self, x: Tensor, labels: Tensor, batch: _Draws) -> None:
+        """Train on a batch and add its clips' losses to `total`."""
+        logits = self.network(x, batch.order, batch.views).unflatten(1, (self.network.replicas, -1))
+        # The mean over a replica's own batch, then the sum over replicas: no gradient is shared or scaled.
+        losses = cross_entropy(
+            logits.transpose(1, 2),  # (batch, classes, replicas)
+            labels[batch.order % len(labels)],
+            reduction="none",
+            label_smoothing=self.training.label_smoothing,
+        ).mean(0)
+        gradients = torch.autograd.grad(losses.sum(), list(self.network.parameters()))
+        self.weights.grad = torch.cat([gradient.flatten() for gradient in gradients])
+        self._update(batch.rates[0])
+        self.total += losses.detach() * len(batch.order)
 
     @torch.no_grad()
     def _update(self, rates: Tensor) -> None:
@@ -179,31 +206,43 @@ class Stack:
         for tensor, value in zip(self.live, state, strict=bool(state)):
             tensor.copy_(value)
 
-    def _replayable(self, capture: Capture, x: Tensor, labels: Tensor, draws: _Draws) -> Callable[[], None]:
-        """Return a whole epoch, captured, that reads `draws`.
+    def _is_captured(self, x: Tensor, labels: Tensor) -> bool:
+        return self.captured_for is not None and self.captured_for[0] is x and self.captured_for[1] is labels
+
+    def _capture(self, capture: Capture, x: Tensor, labels: Tensor, draws: _Draws) -> None:
+        """Capture a step for each size of a batch; where that fails, steps run operator by operator from here on.
 
         Capturing trains a little, to make the optimiser's state and choose kernels; that training is undone.
+
+        Raises:
+            torch.OutOfMemoryError: a smaller stack may fit.
         """
-        self.loss = torch.zeros(self.network.replicas, device=x.device)
+        self.captured.clear()  # The memory of the former ones is free for these.
+        self.captured_for = x, labels
+        with self._undone():
+            try:
+                for size, batch in {len(batch.order): batch for batch in draws.batches(self.batch_size)}.items():
+                    fixed = batch.map(torch.clone)
+                    self.captured[size] = fixed, capture(functools.partial(self._step, x, labels, fixed))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                log.warning(f"training goes on without CUDA graphs, which is slower: {first_line(error)}")
+                self.capture = None
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Undo at the end what the steps inside have trained."""
         weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         mean = [tensor.clone() for tensor in self.mean]
         before = {name: tensor.clone() for name, tensor in self.optimizer.state[self.weights].items()}
-
-        def epoch() -> None:
-            self.loss.copy_(self._pass(x, labels, draws))
-
-        def a_batch_of_each_size() -> None:
-            few = self.batch_size + len(labels) % self.batch_size
-            self._pass(x, labels, draws.map(lambda tensor: tensor[:few]))
-
-        replay = capture(epoch, a_batch_of_each_size)
+        yield
         self.network.load_state_dict(weights)
         for tensor, value in zip(self.mean, mean, strict=True):
             tensor.copy_(value)
         for name, tensor in self.optimizer.state[self.weights].items():
             # A new optimiser has no moments yet, which equals zeros.
             tensor.copy_(before[name]) if before else tensor.zero_()
-        return replay
 
 
 # The share of a cosine schedule in which the learning rate rises.
@@ -263,19 +302,6 @@ def bytes_to_train(trial: Trial, clips: int) -> int:
     del logits  # Until here its graph holds the kept tensors.
     activations = sum(size for where, size in kept.items() if where not in weights) // few
     return 4 * sum(weights.values()) + 2 * activations * min(trial.training.batch_size, clips)
-
-
-def cuda_graph(epoch: Callable[[], None], warm_up: Callable[[], None]) -> Callable[[], None]:
-    """Capture `epoch` as a CUDA graph and return its replay; `warm_up` runs first on a stream of its own, as needed."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        warm_up()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        epoch()
-    return graph.replay
 
 
 def _initial(trial: Trial, seed: int) -> MelCNN:

@@ -15,8 +15,7 @@ from melcnn import inference
 from melcnn.config import Training, Trial
 from melcnn.errors import InputError, TrainingDiverged
 from melcnn.features import Features
-from melcnn.kernels import grouped_conv
-from melcnn.model import MelCNN, replica_block
+from melcnn.model import MelCNN
 from melcnn.steps import Stack, capture_for
 
 
@@ -106,10 +105,11 @@ def fit(
                 figures += [loss.double(), inference.accuracy(logits, validation_labels)]
             state = network.state_dict()
             # The one point of an epoch where the host waits for the device: it reads losses and accuracies.
-            for index, (replica, figure) in enumerate(zip(replicas, torch.stack(figures).T.tolist(), strict=True)):
-                if not replica.stopped and replica.record(number, training, *figure):
-                    for name, tensor in state.items():
-                        replica_block(kept[name], len(seeds), index).copy_(replica_block(tensor, len(seeds), index))
+            better = [
+                not replica.stopped and replica.record(number, training, *figure)
+                for replica, figure in zip(replicas, torch.stack(figures).T.tolist(), strict=True)
+            ]
+            _keep(kept, state, better)
         if on_epoch:
             best = [r.best[0] if r.curves.validation_accuracy else None for r in replicas]
             on_epoch(Epoch(number, best, [not r.stopped for r in replicas]))
@@ -124,7 +124,7 @@ def fit(
     runs = [
         TrainedNetwork(
             seed=seed,
-            kernels=stacked.network.kernels or grouped_conv.kernels(str(features.x.device)),
+            kernels=stacked.kernels,
             network=stacked.network.replica(index),
             curves=replica.curves,
             kept_epoch=replica.kept_epoch,
@@ -144,6 +144,19 @@ def fit(
             diverged,
         )
     return runs
+
+
+def _keep(kept: dict[str, Tensor], state: dict[str, Tensor], chosen: list[bool]) -> None:
+    """Copy the chosen replicas' blocks of `state` into `kept`: a call for each tensor, not for each replica."""
+    if not any(chosen):
+        return
+    mask = torch.tensor(chosen, device=next(iter(kept.values())).device).unsqueeze(1)
+    for name, tensor in state.items():
+        if tensor.dim():
+            blocks = kept[name].view(len(chosen), -1)
+            torch.where(mask, tensor.reshape(len(chosen), -1), blocks, out=blocks)
+        else:  # the step count of BatchNorm, which all replicas share
+            kept[name].copy_(tensor)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from bench.stats.intervals import median_interval, significant
 from bench.system import environment
 from bench.timing import timer
 from bench.timing.clocks import HostClock, clock_for
-from bench.timing.timer import Series
+from melcnn import cuda
 from melcnn.config import Trial
 from melcnn.errors import InputError
 from melcnn.kernels import grouped_conv
@@ -64,6 +64,7 @@ class ConvolutionRow(Shape):
         torch_times_floor, melbench_times_floor: the time in units of the least that the device needs for it; None if
             the device's peaks were measured on a busy machine.
         chosen: the kernels that melbench uses for it here.
+        precision: in which both computed; None on the CPU.
     """
 
     direction: str
@@ -77,6 +78,7 @@ class ConvolutionRow(Shape):
     melbench_times_floor: float | None
     chosen: str
     device: str
+    precision: str | None = None
 
 
 def of_trials(trials: Sequence[Trial], replicas: int = 1) -> list[Shape]:
@@ -110,6 +112,8 @@ def measure(
 ) -> list[ConvolutionRow]:
     """Time every shape, forward and training: torch's convolution and ours in interleaved rounds.
 
+    On CUDA these are replays of graphs by the device's clock, as trainings are: a call from Python takes longer.
+
     Raises:
         InputError: without kernels of ours, or if `kernels` asks for torch's.
     """
@@ -122,20 +126,23 @@ def measure(
     rows = []
     for shape, direction in itertools.product(shapes, (FORWARD, TRAINING)):
         progress(f"layer {shape.layer}, groups {shape.groups}, batch {shape.batch_size}, {direction}")
-        rows.append(_row(shape, direction, device, env.device, top, clock_for(device)))
+        rows.append(_row(shape, direction, device, env, top, clock_for(device)))
     return rows
 
 
-def _row(shape: Shape, direction: str, device: str, name: str, top: Peaks, clock: HostClock) -> ConvolutionRow:
+def _row(
+    shape: Shape, direction: str, device: str, env: environment.Environment, top: Peaks, clock: HostClock
+) -> ConvolutionRow:
     ways: dict[str, Callable[..., Tensor]] = {"torch": conv1d, "melbench": grouped_conv.ours}
     calls = {way: _call(shape, direction, device, convolution) for way, convolution in ways.items()}
     floor = roofline.floor(roofline.operations(calls["torch"]), top).seconds
+    if device == "cuda":
+        calls = {way: cuda.captured(call) for way, call in calls.items()}
     run = timer.interleave(calls, timer.fixed(ROUNDS), clock)
-    times = {way: _median(run.series[way]) for way in ways}
+    seconds = {way: series.device_seconds or series.seconds for way, series in run.series.items()}
+    times = {way: median_interval(each)[0] for way, each in seconds.items()}
     # Round by round, so that a machine that drifts has hit both alike.
-    ratio, low, high = median_interval(
-        [a / b for a, b in zip(run.series["torch"].seconds, run.series["melbench"].seconds, strict=True)]
-    )
+    ratio, low, high = median_interval([a / b for a, b in zip(seconds["torch"], seconds["melbench"], strict=True)])
     return ConvolutionRow(
         **shape.model_dump(),
         direction=direction,
@@ -148,12 +155,9 @@ def _row(shape: Shape, direction: str, device: str, name: str, top: Peaks, clock
         torch_times_floor=None if top.disturbed else significant(times["torch"] / floor),
         melbench_times_floor=None if top.disturbed else significant(times["melbench"] / floor),
         chosen=_chosen(shape, direction, device),
-        device=name,
+        device=env.device,
+        precision=env.precision,
     )
-
-
-def _median(series: Series) -> float:
-    return median_interval(series.seconds)[0]
 
 
 def _tensors(shape: Shape, direction: str, device: str) -> tuple[Tensor, Tensor, Tensor]:

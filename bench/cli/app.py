@@ -83,6 +83,7 @@ def sweep(
         ),
     ] = None,
     kernels: options.Kernels = "fastest",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     executor: options.ExecutorName = "local",
     jobs: options.Jobs = None,
@@ -119,7 +120,7 @@ def sweep(
     from bench.sweep.run import sweep as run_sweep
 
     trials = plan(parse_axes(axes), split_words(words), recipe, batch_size, epochs)
-    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels, precision)
     result = Session(chosen, data, split_words(words)).train(run_sweep, trials, seeds)
     decided = summary.recommended(result.trials)
     rows = summary.rows(result.trials, result.timing, target, decided)
@@ -188,6 +189,7 @@ def train(
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     kernels: options.Kernels = "fastest",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     format: options.Format = "table",
     json: options.Json = False,
@@ -213,7 +215,7 @@ def train(
     front_end = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
     network = {"groups": groups, "channels": channels, "variant": variant}
     trial = single(axes or (), split_words(words), recipe, batch_size, epochs, front_end | network)
-    chosen = pick_device(device)
+    chosen = pick_device(device, precision)
     clips = load_clips(data, split_words(words))
     with resumable("nothing was written"), SweepProgress(stderr) as on_event:
         networks, best, failed = train_best(trial, seeds, clips, chosen, on_event, options.kernels_of(kernels))

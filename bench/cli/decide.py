@@ -60,6 +60,7 @@ def recommend(
         int | None, options.limit("--max-weight-bytes", "Most bytes of float32 weights, such as 32k.")
     ] = None,
     kernels: options.Kernels = "fastest",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     executor: options.ExecutorName = "local",
     jobs: options.Jobs = None,
@@ -94,12 +95,14 @@ def recommend(
 
     check_seeds(seeds)
     trials = plan(parse_axes(axes or GRID), split_words(words), recipe, batch_size, epochs)
-    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels, precision)
     session = Session(chosen, data, split_words(words))
     budget = recommendation.Budget(max_params, max_macs, max_weight_bytes, max_latency_ms)
     # Latency is measured on this machine, wherever networks are trained.
     latency = max_latency_ms is not None
-    costs = side_by_side.costs(trials, pick_device(device) if latency else "cpu", latency, options.kernels_of(kernels))
+    costs = side_by_side.costs(
+        trials, pick_device(device, precision) if latency else "cpu", latency, options.kernels_of(kernels)
+    )
     kept = recommendation.within(budget, costs)
     found, failed = session.train(out_of_fold, kept, seeds)
     decided, rows = recommendation.choose(found, costs, margin)
@@ -117,6 +120,7 @@ def reproduce(
     seeds: options.Seeds = 10,
     recipe: options.Recipe = "plain",
     kernels: options.Kernels = "fastest",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     executor: options.ExecutorName = "local",
     jobs: options.Jobs = None,
@@ -147,7 +151,7 @@ def reproduce(
         raise InputError("--seeds 1 tells no spread, and without it no claim: give 2 or more")
     by_axis = [plan(parse_axes([axis]), recipe=recipe) for axis in ("groups", "mels")]
     trials = list(dict.fromkeys(trial for several in by_axis for trial in several))
-    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels)
+    chosen = TrainingOptions(device, executor, jobs, ray_address, out, retry_failed, kernels, precision)
     result, by_torch = Session(chosen, data, ("yes", "no")).train(sweep_for_study, trials, seeds)
     deliver(study.sheets(result.trials, result.timing, by_torch), format, csv, main="claims")
     log_failures(result.failures, trials, out)

@@ -150,13 +150,32 @@ Kernels = Annotated[
 ]
 
 
+def _check_precision(precision: str) -> str:
+    if precision not in ("fp32", "tf32"):
+        raise InputError(f"--precision {precision} is not known: use fp32 or tf32")
+    return precision
+
+
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="Convolutions and products on CUDA: fp32, or tf32 (faster, less exact).",
+        callback=_check_precision,
+        rich_help_panel=EXECUTION,
+    ),
+]
+
+
 def kernels_of(kernels: str) -> str | None:
     """Return the kernels that compute: "torch", or None for the faster of torch's and melbench's."""
     # The environment variable says the same for a whole shell; passed on as a value, it holds on a cluster too.
     return "torch" if "torch" in (kernels, os.environ.get("MELBENCH_KERNELS")) else None
 
 
-def opened(executor: str, jobs: int | None, ray_address: str | None, device: str) -> "AbstractContextManager[Executor]":
+def opened(
+    executor: str, jobs: int | None, ray_address: str | None, device: str, precision: str
+) -> "AbstractContextManager[Executor]":
     """Return the executor that the options name. Raises `InputError` for an unknown name or combination."""
     if executor not in ("local", "ray"):
         raise InputError(f"there is no executor {executor!r}: use local or ray")
@@ -164,7 +183,9 @@ def opened(executor: str, jobs: int | None, ray_address: str | None, device: str
         if jobs is not None:
             raise InputError("--jobs counts processes of --executor local: Ray fills the cores or GPUs that it has")
         from bench.executors.ray import Ray
+        from melcnn import cuda
 
+        cuda.set_precision(precision)  # Its tasks take it over; this machine need not have a GPU.
         return Ray(device, ray_address)
     if ray_address is not None:
         raise InputError("--ray-address goes with --executor ray: give both, or neither")
@@ -172,7 +193,7 @@ def opened(executor: str, jobs: int | None, ray_address: str | None, device: str
     from bench.executors.threads import Threads
     from bench.system.environment import pick_device
 
-    chosen = pick_device(device)
+    chosen = pick_device(device, precision)
     return nullcontext(Threads(chosen)) if jobs is None else Processes(chosen, jobs)
 
 

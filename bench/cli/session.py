@@ -26,6 +26,7 @@ class TrainingOptions:
     out: Path
     retry_failed: bool
     kernels: str
+    precision: str
 
 
 class Session:
@@ -37,7 +38,9 @@ class Session:
 
     def __init__(self, chosen: TrainingOptions, data: str, words: Sequence[str]):
         self.options = chosen
-        self.executor = options.opened(chosen.executor, chosen.jobs, chosen.ray_address, chosen.device)
+        self.executor = options.opened(
+            chosen.executor, chosen.jobs, chosen.ray_address, chosen.device, chosen.precision
+        )
         self.folder = RecordFolder(chosen.out)
         self.folder.prepare()
         self.clips = load_clips(data, words)

@@ -47,6 +47,7 @@ def time(
     seeds: Annotated[int | None, typer.Option("--seeds", help="With --against: as for sweep.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="With --against: as for sweep.")] = None,
     kernels: options.Kernels = "fastest",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Keep the measurement in this file, for 'melbench compare'.")
@@ -97,6 +98,7 @@ def time(
     of_others = {"--model": model, "-o": output, "--launches": launches, "--max-time": max_time}
     if unused := [name for name, value in (of_others if against else of_races).items() if value is not None]:
         raise InputError(f"{unused[0]} goes {'not ' if against else 'only '}with --against: leave it out")
+    on = environment.pick_device(device, precision)
     grid = parse_axes(axes or [])
     # A table of times has no column for them.
     if others := [name for name in grid if SETTINGS[name] == "training" and name != "batch_size"]:
@@ -108,9 +110,7 @@ def time(
         trials = plan(grid, split_words(words or "yes,no"), batch_size=batch_size, epochs=epochs)
         if any(trial.model.variant != "plain" for trial in trials):
             raise InputError("--against knows the plain network alone: leave out variant")
-        deliver(
-            [_against(against, trials, what, data or "auto", seeds, device, options.kernels_of(kernels))], format, csv
-        )
+        deliver([_against(against, trials, what, data or "auto", seeds, on, options.kernels_of(kernels))], format, csv)
         return
     kinds = _kinds(what or ",".join(workloads.WHAT))
     if model:
@@ -119,7 +119,6 @@ def time(
     else:
         trials = plan(grid, batch_size=batch_size)
         chosen = list(dict.fromkeys(work for trial in trials for work in workloads.of_trial(trial, kinds)))
-    on = environment.pick_device(device)
 
     def keep(measurement: measurements.Measurement) -> None:
         if output:
@@ -162,6 +161,7 @@ def compare(
     ] = "",
     max_time: options.MaxTime = None,
     kernels: options.Kernels = "fastest",
+    precision: options.Precision = "fp32",
     device: options.Device = "auto",
     csv: options.Csv = None,
     format: options.Format = "table",
@@ -183,6 +183,7 @@ def compare(
     if csv:
         check_writable(csv)
     from bench.measurement import comparison, reader, time_tables
+    from bench.system import environment
     from bench.timing.verdicts import SLOWER
 
     failure = None
@@ -199,9 +200,8 @@ def compare(
             note(remark)
     else:
         times = "A's mean over the paired rounds that count, and that times B / A"
-        found, failure = _side_by_side(
-            a, b, _kinds(what or "step"), effect, max_time, device, options.kernels_of(kernels)
-        )
+        on = environment.pick_device(device, precision)
+        found, failure = _side_by_side(a, b, _kinds(what or "step"), effect, max_time, on, options.kernels_of(kernels))
     deliver([time_tables.compared(found, a, b, effect, times)], format, csv)
     if failure:
         raise failure
@@ -215,7 +215,7 @@ def _against(
     what: str | None,
     data: str,
     seeds: int | None,
-    device: str,
+    on: str,
     kernels: str | None,
 ) -> "Sheet":
     """Return the table of melbench beside the baselines: of trainings, of the front-end, or of convolutions."""
@@ -233,7 +233,6 @@ def _against(
         )
     if what and len({trial.front_end for trial in trials}) > 1:
         raise InputError("--what front-end --against baseline takes one front-end: give one n_mels, n_fft, hop_length")
-    on = environment.pick_device(device)
     name = environment.collect(on).device
     with resumable("nothing was kept"), stderr.status("timing") as status:
 
@@ -255,15 +254,13 @@ def _against(
 
 
 def _side_by_side(
-    a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, device: str, kernels: str | None
+    a: str, b: str, kinds: Sequence[str], effect: float, max_time: float | None, on: str, kernels: str | None
 ) -> tuple[list["ComparedWorkload"], Failed | None]:
     """Return the comparisons, and the failure that cut them short if there was one."""
     from bench.measurement import diagnostics, side_by_side, workloads
     from bench.measurement.measurements import samples_of
     from bench.system import monitor
-    from bench.system.environment import pick_device
 
-    on = pick_device(device)
     sides = [workloads.of_trial(_configuration(text), kinds) for text in (a, b)]
     found: list[ComparedWorkload] = []
     before = monitor.conditions(on)

@@ -21,6 +21,7 @@ from bench.executors.events import EpochDone, OnEvent
 from bench.executors.jobs import JobOutcome, LatestFeatures, TrainFunction, TrainingJob, train_job
 from bench.executors.retry import Lost, PoolEvent, dispatch
 from bench.system import environment, monitor
+from melcnn import cuda
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
 from melcnn.training import Epoch
@@ -90,7 +91,7 @@ class Processes:
     def start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        arguments = (there, self.device, self.devices[number], torch.get_num_threads(), self.train)
+        arguments = (there, self.device, self.devices[number], torch.get_num_threads(), cuda.precision(), self.train)
         process = context.Process(target=_serve, args=arguments, daemon=True)
         # The first process would start the tracker, which would make it receive Ctrl-C again.
         resource_tracker.ensure_running()
@@ -227,12 +228,13 @@ class _SendRecords(logging.Handler):
         self.send(" ".join(record.getMessage().split()))
 
 
-def _serve(pipe: Connection, device: str, only: str | None, threads: int, train: TrainFunction) -> None:
+def _serve(pipe: Connection, device: str, only: str | None, threads: int, precision: str, train: TrainFunction) -> None:
     """Run a worker: clips and jobs arrive, epochs, outcomes and warnings leave, until the other end is closed.
 
     Args:
         only: the CUDA device that it sees.
         threads: the threads of the parent, which records name.
+        precision: the parent's, of CUDA.
     """
     if only is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = only
@@ -243,6 +245,7 @@ def _serve(pipe: Connection, device: str, only: str | None, threads: int, train:
     logging.captureWarnings(True)
     logging.getLogger().addHandler(_SendRecords(send))
     try:
+        cuda.set_precision(precision)
         torch.set_num_threads(threads)
         env = environment.collect(device)
         torch.set_num_threads(1)

@@ -20,6 +20,7 @@ from bench.executors.jobs import TrainFunction, TrainingJob, train_job
 from bench.executors.ray_mailbox import Mailbox
 from bench.executors.retry import Lost, PoolEvent, dispatch
 from bench.records import RESULTS_VERSION
+from melcnn import cuda
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
 from melcnn.training import Epoch
@@ -162,7 +163,7 @@ class Ray:
         """Return a reference to the function's result on a worker; a lost worker is reported, not tried again."""
         needs: dict[str, object] = {"num_gpus": 1} if self.device == "cuda" else {}
         remote = self._remote.options(**{**needs, **options}).remote
-        return remote(RESULTS_VERSION, function, *arguments)
+        return remote(RESULTS_VERSION, cuda.precision(), function, *arguments)
 
     def _waited(self, reference: Any, what: str) -> Any:
         """Return a task's result; it waits while others hold the resource that it needs, which `what` names."""

@@ -17,6 +17,7 @@ from bench.executors.retry import WAIT_SECONDS
 from bench.records import RESULTS_VERSION
 from bench.system import environment, monitor
 from bench.system.environment import Environment
+from melcnn import cuda
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
 from melcnn.training import Epoch
@@ -27,11 +28,12 @@ T = TypeVar("T")
 REPORT_SECONDS = 10
 
 
-def on_worker(version: int, function: Callable[..., T], *arguments: object) -> T:
+def on_worker(version: int, precision: str, function: Callable[..., T], *arguments: object) -> T:
     """Call the function.
 
     Args:
         version: the driver's `RESULTS_VERSION`.
+        precision: the driver's, of CUDA.
 
     Raises:
         InputError: unless the melbench of this node makes the same numbers.
@@ -41,6 +43,7 @@ def on_worker(version: int, function: Callable[..., T], *arguments: object) -> T
             f"{socket.gethostname()} of the Ray cluster has a melbench of other results (version {RESULTS_VERSION}, "
             f"here {version}): install the same on each node"
         )
+    cuda.set_precision(precision)
     return function(*arguments)
 
 
@@ -54,7 +57,7 @@ def _cores() -> int:
 
 
 @functools.cache
-def _environment(device: str) -> Environment:
+def _environment(device: str, precision: str) -> Environment:
     torch.set_num_threads(_cores())
     found = environment.collect(device)
     torch.set_num_threads(1)
@@ -109,7 +112,7 @@ def train(
     _delivered(mailbox.put.remote(number, host))
     if _lost:
         raise SystemExit(1)  # Another process takes the job; its device may answer.
-    env = _environment(device)
+    env = _environment(device, cuda.precision())
     torch.set_num_threads(1)
     if key not in _kept:
         _kept.clear()

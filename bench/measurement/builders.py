@@ -105,7 +105,8 @@ def _of_trial(work: Workload, trial: Trial, device: str, in_steps: bool, kernels
     stack = Stack(trial, [0], device, None if in_steps else capture_for(device), kernels)
     x = _noise(work.clips, trial.front_end.n_mels, trial.front_end.frames, device)
     labels = torch.arange(work.clips, device=device) % len(trial.data.words)
-    return Built(lambda: stack.epoch(x, labels), stack.network, [x[: work.batch_size]])
+    call = stack.repeated_step(x, labels) if work.what == "step" else functools.partial(stack.epoch, x, labels)
+    return Built(call, stack.network, [x[: work.batch_size]])
 
 
 @functools.lru_cache(maxsize=1)

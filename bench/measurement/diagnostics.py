@@ -39,7 +39,9 @@ def of_samples(one: Samples) -> list[str]:
         )
     if one.held_up:
         found.append(f"busy machine: others held it up in {one.busy_share:.0%} of the rounds: stop them, or time later")
-    if one.during and one.during.throttle:
+    if one.during and one.during.throttle is None:
+        found.append("unknown whether throttled: the GPU's driver does not tell; install melbench[gpu]")
+    elif one.during and one.during.throttle:
         reasons = ", ".join(one.during.throttle)
         found.append(f"throttled: the GPU ran slower than it can ({reasons}): let it cool, or raise its limit")
     return found

@@ -17,6 +17,7 @@ from bench.measurement.workloads import Workload
 from bench.stats.intervals import mean_interval
 from bench.system.environment import Environment
 from bench.timing import verdicts
+from melcnn import cuda
 from melcnn.errors import Failed, InputError
 from melcnn.kernels import grouped_conv
 
@@ -86,6 +87,7 @@ def measure(
             max_seconds=max_seconds,
             seed=number,
             kernels=kernels,
+            precision=cuda.precision(),
         )
         try:
             launch, end = _launch(job, partial(progress, label))

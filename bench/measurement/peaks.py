@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.system.environment import Environment
 from bench.timing.clocks import HostClock, clock_for
+from melcnn import cuda
 from melcnn.files import cache_folder, make_folder, write_whole
 from melcnn.scheduling import DISTURBED
 
 # Raise when they are measured differently: kept ceilings are then measured anew.
-VERSION = 2
+VERSION = 3
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 # Bytes read plus written: from what fits a cache to what lies in memory alone. Smaller ones would time the launch.
@@ -33,9 +34,9 @@ class Peaks(BaseModel):
     """The best rates of a device.
 
     Attributes:
-        flops_per_second: for a float32 matrix product, on a GPU with TF32, which its convolutions use.
+        flops_per_second: for a float32 matrix product, on a GPU in the environment's precision.
         bytes_per_second: for a copy, by the bytes that it reads and writes.
-        launch_seconds: for one small operator, called from Python.
+        launch_seconds: for one small operator, called from Python; on a GPU replayed in a graph, as trainings are.
         disturbed: other processes held up every try at one of these; floors from them would be far too high.
     """
 
@@ -54,7 +55,7 @@ class Peaks(BaseModel):
 
 def device_peaks(env: Environment, device: str) -> Peaks:
     """Return the peaks of `device`, cached or measured now (some seconds). A disturbed measurement is not cached."""
-    key = f"{VERSION} {env.device} {env.cpu} {env.threads} {env.cuda} {env.packages.get('torch')}"
+    key = f"{VERSION} {env.device} {env.cpu} {env.threads} {env.cuda} {env.precision} {env.packages.get('torch')}"
     path = cache_folder() / "ceilings" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
         return Peaks.model_validate_json(path.read_text())
@@ -84,12 +85,10 @@ def measure(device: str, clock: HostClock) -> Peaks:
         return min(undisturbed or [one.host for one in readings])
 
     rates = []
-    torch.backends.cuda.matmul.allow_tf32, tf32 = True, torch.backends.cuda.matmul.allow_tf32
     for n in MATMUL_SIZES[device]:
         a, b = torch.randn(2, n, n, device=device)
         out = torch.empty_like(a)
         rates.append(2 * n**3 / fastest(partial(torch.mm, a, b, out=out)))
-    torch.backends.cuda.matmul.allow_tf32 = tf32
     copies = {}
     for size in COPY_BYTES[device]:
         source = torch.zeros(size // 2, dtype=torch.uint8, device=device)
@@ -101,7 +100,7 @@ def measure(device: str, clock: HostClock) -> Peaks:
         for _ in range(LAUNCHES):
             one.add_(1)
 
-    launch_seconds = fastest(launches) / LAUNCHES
+    launch_seconds = fastest(cuda.captured(launches) if device == "cuda" else launches) / LAUNCHES
     return Peaks(
         flops_per_second=max(rates),
         bytes_per_second=copies,

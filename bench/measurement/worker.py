@@ -23,6 +23,7 @@ from bench.timing import timer
 from bench.timing.clocks import HostClock, busy_seconds, clock_for
 from bench.timing.timer import CandidateFailed, Rule, Series
 from bench.timing.verdicts import ratio_precision
+from melcnn import cuda
 from melcnn.errors import Failed, InputError, first_line
 
 # How precisely one launch should know a median. Launches differ by as much: more is better spent on more of them.
@@ -45,6 +46,7 @@ class LaunchJob(BaseModel):
         max_seconds: the time allowed to each run except epochs, which take as long as they take; None: `MOST_SECONDS`.
         seed: of the order within rounds.
         kernels: the kernels that compute, "torch" or None for the faster.
+        precision: of CUDA (`melcnn.cuda`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class LaunchJob(BaseModel):
     max_seconds: float | None
     seed: int
     kernels: str | None = None
+    precision: str = "fp32"
 
 
 class LaunchAnswer(BaseModel):
@@ -74,6 +77,7 @@ class LaunchAnswer(BaseModel):
 
 def launch_answers(job: LaunchJob, clock: HostClock | None = None) -> Iterator[LaunchAnswer]:
     """Run the job. A workload that cannot be built, does not fit the time allowed, or raises, ends it."""
+    cuda.set_precision(job.precision)
     clock = clock or clock_for(job.device)
     yield LaunchAnswer(before=monitor.conditions(job.device))
     error, bad_input = "", False

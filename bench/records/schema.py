@@ -218,7 +218,9 @@ def timing_identity(
     # Older files know neither kernels nor corpus; without them their identities stay.
     later = [*([] if kernels == "torch" else [kernels]), *([corpus] if corpus else [])]
     configurations = sorted(t.canonical() for t in trials)
-    return _hash(*configurations, train_clips, environment.model_dump_json(), results_version, *later)
+    # Nor do they know a precision.
+    machine = environment.model_dump_json(exclude={"precision"} if environment.precision is None else None)
+    return _hash(*configurations, train_clips, machine, results_version, *later)
 
 
 def _hash(*parts: object) -> str:

@@ -151,6 +151,7 @@ def _environments(records: Sequence[TrialRecord]) -> list[str]:
     return [
         *several("on different devices", {e.device for e in environments}),
         *several("by different kernels", {record.kernels for record in records}),
+        *several("in different precisions", {e.precision or "fp32" for e in environments}),
         *several("with different versions of torch", {e.packages.get("torch", "unknown") for e in environments}),
     ]
 

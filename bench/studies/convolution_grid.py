@@ -26,7 +26,6 @@ from bench.baselines.convolutions import (
     Shape,
     _call,
     _chosen,
-    _median,
     _settings,
     _tensors,
 )
@@ -120,7 +119,7 @@ def seconds_to_choose(device: str) -> float:
     run = timer.interleave(
         {"": lambda: grouped_conv.uses_ours(*tensors, *settings)}, timer.fixed(ROUNDS), clock_for(device)
     )
-    return _median(run.series[""])
+    return median_interval(run.series[""].seconds)[0]
 
 
 def read(path: Path) -> list[ConvolutionRow]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from melcnn import cuda
 from melcnn.data import prepared
 from melcnn.errors import InputError
 
@@ -18,6 +19,8 @@ class Environment(BaseModel):
 
     Attributes:
         device: the processor that computed, by the name that tables show.
+        precision: of float32 convolutions and products on a GPU (`melcnn.cuda.precision`); None on the CPU and in older
+            files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +33,7 @@ class Environment(BaseModel):
     python: str
     cuda: str | None
     packages: dict[str, str]
+    precision: str | None = None
 
 
 def collect(device: str) -> Environment:
@@ -45,6 +49,7 @@ def collect(device: str) -> Environment:
         python=platform.python_version(),
         cuda=torch.version.cuda if on_gpu else None,
         packages={name: _version(name) for name in ("melbench", "torch", "torchaudio", "numpy", "soundfile")},
+        precision=cuda.precision() if on_gpu else None,
     )
 
 
@@ -65,8 +70,13 @@ def describe() -> str:
     )
 
 
-def pick_device(name: str) -> str:
-    """Return "cpu" or "cuda" for auto, cpu or cuda. Raises `InputError` for cuda where there is none."""
+def pick_device(name: str, precision: str = "fp32") -> str:
+    """Return "cpu" or "cuda" for auto, cpu or cuda, and set the precision in which CUDA computes.
+
+    Raises:
+        InputError: for an unknown name, and for cuda where there is none.
+    """
+    cuda.set_precision(precision)
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"there is no device {name!r}: use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

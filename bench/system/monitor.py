@@ -27,7 +27,7 @@ class Conditions(BaseModel):
         affinity: the cores that this process may use.
         load: processes that run or wait to run on all `cores`, the mean of a minute.
         cpu_mhz: the fastest core's.
-        throttle: the reasons why the GPU runs slower than it could.
+        throttle: the reasons why the GPU runs slower than it could; none on the CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,7 @@ class Conditions(BaseModel):
     cpu_mhz: float | None
     gpu_mhz: int | None = None
     gpu_celsius: int | None = None
-    throttle: list[str] = []
+    throttle: list[str] | None = []
 
 
 def conditions(device: str) -> Conditions:
@@ -55,7 +55,7 @@ def conditions(device: str) -> Conditions:
         gpu_celsius=_nvml(lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
         if on_gpu
         else None,
-        throttle=(_nvml(_throttle_reasons) or []) if on_gpu else [],
+        throttle=_nvml(_throttle_reasons) if on_gpu else [],
     )
 
 
@@ -87,8 +87,8 @@ def free_bytes(device: str) -> int:
 
     Where the system does not tell, half of the machine's memory.
     """
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+    if device == "cuda":  # What torch has freed it keeps for its own later use.
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     known = [_unless_missing(lambda: _kilobytes(MEMORY, "MemAvailable")), _unless_missing(_free_in_container)]
     found = [size for size in known if size is not None]
     return min(found) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes  # torch has no public name for it
 
-from melcnn import files, native
+from melcnn import cuda, files, native
 from melcnn.errors import first_line
 from melcnn.files import cache_folder
 from melcnn.scheduling import DISTURBED, run_queue_wait
@@ -34,8 +34,8 @@ SECONDS = 0.1  # for all rounds together, once there are enough of them
 SHORTEST = 2e-4  # seconds of one timed reading: shorter calls are repeated
 DISTURBED_FOR = 600  # seconds that a choice of a busy machine is used: the processes of one command agree
 
-# The code beside the C kernels that decides how long our candidates take.
-CODE = ("grouped_conv.py", "trunk.py", "triton_conv.py")
+# The code beside the C kernels that decides how long our candidates take, and the code that measures it.
+CODE = ("grouped_conv.py", "trunk.py", "triton_conv.py", "autotune.py", "../cuda.py")
 
 # Numbers, flags and texts that name a computation.
 Key = tuple[object, ...]
@@ -62,10 +62,11 @@ _measuring = threading.local()
 def choose(key: Key, candidates: Callable[[], Candidates], device: str = "cpu") -> str:
     """Return the name of the fastest of `candidates()`, which is called only if nothing is known of `key` yet.
 
-    Any number of threads may ask. A question that a measurement itself asks is answered with the first candidate.
+    Any number of threads may ask. A question that a measurement itself asks is answered with the first candidate, and
+    so is one where CUDA graphs cannot be captured: eager calls there would time Python.
     """
     if key not in _known:
-        if getattr(_measuring, "now", False):
+        if getattr(_measuring, "now", False) or (_on_cuda(device) and not cuda.can_capture()):
             return next(iter(candidates()))
         with _lock:
             if key not in _known:
@@ -81,7 +82,7 @@ def _measured(key: Key, candidates: Callable[[], Candidates], device: str) -> st
         with (
             _disable_current_modes(),
             torch.autograd.graph.saved_tensors_hooks(_identity, _identity),
-            torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext(),
+            torch.cuda.device(device) if _on_cuda(device) else nullcontext(),
         ):
             found = measure(candidates(), device)
     finally:
@@ -102,35 +103,26 @@ def random_data(*shape: int, dtype: torch.dtype = torch.float32, device: str = "
 def measure(candidates: Candidates, device: str = "cpu") -> Choice:
     """Time the candidates in interleaved rounds and return the fastest and the seconds of each.
 
+    On CUDA the calls are replayed as a graph, as trainings do, and timed by the device's clock.
+
     A candidate that raises an exception is left out with a warning, unless it is the first: then the exception is
     raised.
     """
-    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-
-    def seconds(call: Callable[[], object], calls: int) -> float:
-        wait()
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        wait()
-        return (time.perf_counter() - start) / calls
-
-    calls: dict[str, int] = {}
+    timed: dict[str, Callable[[], float]] = {}
     for name, candidate in candidates.items():
         try:
-            seconds(candidate, 1)  # The first call also starts libraries.
-            calls[name] = max(1, int(SHORTEST / max(seconds(candidate, 1), 1e-9)))
+            timed[name] = (_replayed if _on_cuda(device) else _called)(candidate)
         except Exception as error:
-            if not calls:
+            if not timed:
                 raise
             _warn(f"kernels of {name} fail and are not used: {first_line(error)}")
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    found: dict[str, list[float]] = {name: [] for name in timed}
     disturbed: list[bool] = []
     begin = now = time.perf_counter()
     while len(disturbed) < MAX_ROUNDS:
         waited, start = run_queue_wait(), now
-        for name in found:
-            found[name].append(seconds(candidates[name], calls[name]))
+        for name, seconds in timed.items():
+            found[name].append(seconds())
         now = time.perf_counter()
         disturbed.append(run_queue_wait() - waited > DISTURBED * (now - start))
         if now - begin > SECONDS and len(disturbed) >= MIN_ROUNDS:
@@ -144,8 +136,44 @@ def measure(candidates: Candidates, device: str = "cpu") -> Choice:
     return {
         "chosen": best if ratios and ratios[best] < MARGIN else first,
         "seconds": {name: statistics.median(times) for name, times in found.items()},
-        "disturbed": 2 * sum(disturbed) >= len(disturbed),
+        # A replayed graph does not wait for the host's cores.
+        "disturbed": not _on_cuda(device) and 2 * sum(disturbed) >= len(disturbed),
     }
+
+
+def _called(candidate: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that times a candidate on the CPU: seconds a call."""
+
+    def seconds(calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            candidate()
+        return (time.perf_counter() - start) / calls
+
+    seconds(1)  # The first call also starts libraries.
+    return functools.partial(seconds, _repeats(seconds(1)))
+
+
+def _replayed(candidate: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that times a candidate on CUDA, captured: seconds a call."""
+    once = cuda.captured(candidate)
+    cuda.seconds(once)
+    calls = _repeats(cuda.seconds(once))
+
+    def repeated() -> None:
+        for _ in range(calls):
+            candidate()
+
+    replay = cuda.captured(repeated, lambda: None)
+    return lambda: cuda.seconds(replay) / calls
+
+
+def _repeats(seconds: float) -> int:
+    return max(1, int(SHORTEST / max(seconds, 1e-9)))
+
+
+def _on_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"
 
 
 def _stored(key: Key) -> str | None:
@@ -182,5 +210,5 @@ def _environment() -> str:
     """Return a hash of this machine, this torch and this code."""
     digest = hashlib.sha256(f"{native.identity()} {torch.__version__} {torch.version.cuda}".encode())
     for name in CODE:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+        digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()

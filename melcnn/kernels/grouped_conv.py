@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d
 from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, register_flop_formula
 
-from melcnn import native
+from melcnn import cuda, native
 from melcnn.kernels import autotune
 from melcnn.kernels.shapes import output_length
 
@@ -91,7 +91,8 @@ def uses_ours(
     call = (
         *(x.shape, x.dtype, x.is_cpu, x.requires_grad, weight.shape, weight.dtype, weight.is_cpu, weight.requires_grad),
         None if bias is None else (bias.shape, bias.dtype, bias.is_cpu),
-        *(stride, padding, dilation, groups, torch.is_grad_enabled(), torch.get_num_threads()),
+        *(stride, padding, dilation, groups, torch.is_grad_enabled()),
+        torch.get_num_threads() if x.is_cpu else cuda.precision(),
     )
     try:
         decision = _DECIDED.get(call)
@@ -124,6 +125,7 @@ def set_kernels(layer: nn.Conv1d, kernels: str | None) -> nn.Conv1d:
     # the layer stay an `nn.Conv1d` by type, as some counters and tools require.
     if kernels == "torch":
         layer.__dict__.pop("_conv_forward", None)
+        layer.__dict__.pop("trained_by", None)
     else:
         layer.__dict__["_conv_forward"] = functools.partial(_forward, layer)
     return layer
@@ -134,7 +136,17 @@ def _forward(layer: nn.Conv1d, x: Tensor, weight: Tensor, bias: Tensor | None) -
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return nn.Conv1d._conv_forward(layer, x, weight, bias)
     (stride,), (padding,), (dilation,) = layer.stride, layer.padding, layer.dilation
-    return grouped_conv1d(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=layer.groups)
+    settings = stride, padding, dilation, layer.groups
+    by_ours = uses_ours(x, weight, bias, *settings)
+    if layer.training and not torch.compiler.is_compiling():
+        layer.__dict__["trained_by"] = "melcnn" if by_ours else "torch"
+    return (ours if by_ours else conv1d)(x, weight, bias, *settings)
+
+
+def trained_by(network: nn.Module) -> str:
+    """Return the kernels that the network's convolutions last trained by: "torch" if none of them used ours."""
+    used = {layer.__dict__.get("trained_by") for layer in network.modules()}
+    return "melcnn" if "melcnn" in used else "torch"
 
 
 @_constant
@@ -168,8 +180,14 @@ def supports(
         and channels == groups * c_in > 0 == outputs % groups
         and 0 < taps <= MAX_TAPS
         and length + 2 * padding > dilation * (taps - 1)
+        and (x.is_cpu or _on_grid(weight, groups, length + 2 * padding))
         and (bias is None or (bias.shape == (outputs,) and bias.dtype == x.dtype and bias.device == x.device))
     )
+
+
+def _on_grid(weight: Tensor, groups: int, longest: int) -> bool:
+    triton_conv = _triton()
+    return triton_conv is not None and triton_conv.on_grid(weight.shape, groups, longest)
 
 
 @functools.cache
@@ -196,7 +214,7 @@ def faster_kernels(
     graph = torch.is_grad_enabled()
     key = (
         *("conv1d", str(x.dtype), str(x.device)),
-        torch.cuda.get_device_name(x.device) if x.is_cuda else torch.get_num_threads(),
+        f"{torch.cuda.get_device_name(x.device)} {cuda.precision()}" if x.is_cuda else torch.get_num_threads(),
         *(graph and x.requires_grad, graph and weight.requires_grad, bias is not None),
         *(clips, channels, length, outputs, taps, stride, padding, dilation, groups),
     )

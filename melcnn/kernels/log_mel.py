@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcnn import native
+from melcnn import cuda, native
 from melcnn.config import FrontEnd
 from melcnn.frontend import LOG_OFFSET, LogMelFilterBanks, normalized
 
-# For the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches; a GPU needs larger batches.
-CLIPS_PER_BATCH = {"cpu": 64, "cuda": 2048}
+# For the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches; a GPU needs larger batches, of which
+# one is copied while another is computed.
+CLIPS_PER_BATCH = {"cpu": 64, "cuda": 512}
 
 # Fewer clips are done before another thread has started.
 CLIPS_PER_THREAD = 4
@@ -35,7 +36,11 @@ def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.devi
         return _by_kernel(kernels, waveforms, front_end)
     module = copy.deepcopy(module).to(device)
     batches = torch.from_numpy(waveforms).split(CLIPS_PER_BATCH[torch.device(device).type])
-    return torch.cat([module(batch.to(device).float() / FULL_SCALE) for batch in batches])
+    on_gpu = torch.device(device).type == "cuda"
+    # Pinned memory is copied while the batch before is computed. Features have one precision, whatever networks have.
+    moved = (batch.pin_memory() if on_gpu else batch for batch in batches)
+    with cuda.computing_in("fp32"):
+        return torch.cat([module(batch.to(device, non_blocking=True).float() / FULL_SCALE) for batch in moved])
 
 
 # Cached, because its filters take longer to make than the features of a few clips.

@@ -1,4 +1,7 @@
-"""The grouped convolution on a GPU: groups have few channels, so products stay in registers and use no matrix units.
+"""The grouped convolution on a GPU: groups of few channels by sums in registers, of more channels by matrix products.
+
+The matrix units multiply in TF32. Where convolutions are to be float32 each product is three of these, of factors that
+are split in two, which is as exact ("tf32x3" of Triton).
 
 Sums have a fixed order, without atomic additions, so results repeat exactly. With `TRITON_INTERPRET=1` the kernels run
 on the CPU, which tests them without a GPU.
@@ -11,9 +14,16 @@ from torch import Tensor
 
 from melcnn.kernels.shapes import output_length
 
-BLOCK = 128  # positions along time
-MAX_ROWS = 16  # channels of a group that one program computes
-CLIPS_PER_SLICE = 32  # clips whose weight gradients one program adds up
+MAX_BLOCK = 128  # positions along time
+MAX_ROWS = 16  # channels of a group that one program computes by sums
+MAX_TAPS = 4  # taps whose weight gradients one program computes by sums
+# Matrix units take tiles of at least 16 x 16: fewer channels than half of it are faster by sums.
+FEWEST_CHANNELS, FEWEST_PAIRS = 8, 16
+PRODUCT_ROWS = 32  # channels of a group that one program computes by products
+PAIRS = 32  # of channel and tap: the inner dimension of a product; in the weight gradient an outer one
+# A program adds up the weight gradients of so many clips, of fewer where there would not be enough programs.
+CLIPS_PER_SLICE, ENOUGH_PROGRAMS = 32, 1024
+MAX_GRID = 65535  # CUDA's limit of the second and third dimension
 
 
 @triton.jit
@@ -68,31 +78,131 @@ def _input_gradient(
 def _weight_gradient(
     dy, x, dw, clips, groups, length, out_length, stride, padding, dilation,
     C_IN: tl.constexpr, C_OUT: tl.constexpr, TAPS: tl.constexpr, SLICE: tl.constexpr, ROWS: tl.constexpr,
-    BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
+    AT_ONCE: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    first, part, pair = tl.program_id(0) * SLICE, tl.program_id(1), tl.program_id(2)
+    first, part, column = tl.program_id(0) * SLICE, tl.program_id(1), tl.program_id(2)
     blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
+    spans: tl.constexpr = (TAPS + AT_ONCE - 1) // AT_ONCE
     g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
-    c, k = pair // TAPS, pair % TAPS
+    c, k = column // spans, column % spans * AT_ONCE + tl.arange(0, AT_ONCE)
     real = rows < C_OUT
-    sums = tl.zeros((ROWS, BLOCK), tl.float32)
+    sums = tl.zeros((AT_ONCE, ROWS, BLOCK), tl.float32)
     for i in range(SLICE):
         n = (first + i).to(tl.int64)
         for block in range(BLOCKS):
             at = block * BLOCK + tl.arange(0, BLOCK)
             some = (at < out_length) & (n < clips)
-            read = at * stride + k * dilation - padding
-            values = tl.load(
-                x + ((n * groups + g) * C_IN + c) * length + read, some & (read >= 0) & (read < length), 0.0
-            )
+            read = at[None, :] * stride + (k * dilation - padding)[:, None]
+            inside = some[None, :] & (read >= 0) & (read < length) & (k < TAPS)[:, None]
+            values = tl.load(x + ((n * groups + g) * C_IN + c) * length + read, inside, 0.0)
             gradients = tl.load(
                 dy + ((n * groups + g) * C_OUT + rows)[:, None] * out_length + at[None, :],
                 real[:, None] & some[None, :],
                 0.0,
             )
-            sums += gradients * values[None, :]
+            sums += gradients[None, :, :] * values[:, None, :]
     to = dw + tl.program_id(0).to(tl.int64) * groups * C_OUT * C_IN * TAPS
-    tl.store(to + ((g * C_OUT + rows) * C_IN + c) * TAPS + k, tl.sum(sums, 1), real)
+    to += ((g * C_OUT + rows)[None, :] * C_IN + c) * TAPS + k[:, None]
+    tl.store(to, tl.sum(sums, 2), real[None, :] & (k < TAPS)[:, None])
+
+
+# The same by matrix products, over pairs of a channel and a tap.
+
+
+@triton.jit
+def _forward_products(
+    x, w, bias, y, groups, length, out_length, stride, padding, dilation,
+    C_IN: tl.constexpr, C_OUT: tl.constexpr, TAPS: tl.constexpr, BIASED: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
+    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    real = rows < C_OUT
+    sums = tl.zeros((ROWS, BLOCK), tl.float32)
+    for first in range(0, C_IN * TAPS, PAIRS):
+        pair = first + tl.arange(0, PAIRS)
+        c, k, some = pair // TAPS, pair % TAPS, pair < C_IN * TAPS
+        read = at[None, :] * stride + (k * dilation - padding)[:, None]
+        inside = some[:, None] & (read >= 0) & (read < length)
+        values = tl.load(x + ((n * groups + g) * C_IN + c)[:, None] * length + read, inside, 0.0)
+        to_read = w + (g * C_OUT + rows)[:, None] * (C_IN * TAPS) + pair[None, :]
+        weights = tl.load(to_read, real[:, None] & some[None, :], 0.0)
+        sums = tl.dot(weights, values, sums, input_precision=PRECISION)
+    if BIASED:
+        sums += tl.load(bias + g * C_OUT + rows, real, 0.0)[:, None]
+    to = y + ((n * groups + g) * C_OUT + rows)[:, None] * out_length + at[None, :]
+    tl.store(to, sums, real[:, None] & (at < out_length)[None, :])
+
+
+@triton.jit
+def _input_gradient_products(
+    dy, w, dx, groups, length, out_length, stride, padding, dilation,
+    C_IN: tl.constexpr, C_OUT: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    blocks: tl.constexpr = (C_IN + ROWS - 1) // ROWS
+    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    real = rows < C_IN
+    sums = tl.zeros((ROWS, BLOCK), tl.float32)
+    for first in range(0, C_OUT * TAPS, PAIRS):
+        pair = first + tl.arange(0, PAIRS)
+        o, k, some = pair // TAPS, pair % TAPS, pair < C_OUT * TAPS
+        distance = at[None, :] + (padding - k * dilation)[:, None]
+        read = distance // stride
+        inside = some[:, None] & (distance >= 0) & (distance % stride == 0) & (read < out_length)
+        values = tl.load(dy + ((n * groups + g) * C_OUT + o)[:, None] * out_length + read, inside, 0.0)
+        to_read = w + ((g * C_OUT + o)[None, :] * C_IN + rows[:, None]) * TAPS + k[None, :]
+        weights = tl.load(to_read, real[:, None] & some[None, :], 0.0)
+        sums = tl.dot(weights, values, sums, input_precision=PRECISION)
+    to = dx + ((n * groups + g) * C_IN + rows)[:, None] * length + at[None, :]
+    tl.store(to, sums, real[:, None] & (at < length)[None, :])
+
+
+@triton.jit
+def _weight_gradient_products(
+    dy, x, dw, clips, groups, length, out_length, stride, padding, dilation,
+    C_IN: tl.constexpr, C_OUT: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, SLICE: tl.constexpr,
+    ROWS: tl.constexpr, PAIRS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    first, part = tl.program_id(0) * SLICE, tl.program_id(1)
+    blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
+    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    pair = tl.program_id(2) * PAIRS + tl.arange(0, PAIRS)
+    c, k, real, paired = pair // TAPS, pair % TAPS, rows < C_OUT, pair < C_IN * TAPS
+    sums = tl.zeros((ROWS, PAIRS), tl.float32)
+    for i in range(SLICE):
+        n = (first + i).to(tl.int64)
+        for block in range(BLOCKS):
+            at = block * BLOCK + tl.arange(0, BLOCK)
+            some = (at < out_length) & (n < clips)
+            read = at[None, :] * stride + (k * dilation - padding)[:, None]
+            inside = paired[:, None] & some[None, :] & (read >= 0) & (read < length)
+            values = tl.load(x + ((n * groups + g) * C_IN + c)[:, None] * length + read, inside, 0.0)
+            gradients = tl.load(
+                dy + ((n * groups + g) * C_OUT + rows)[:, None] * out_length + at[None, :],
+                real[:, None] & some[None, :],
+                0.0,
+            )
+            sums = tl.dot(gradients, tl.trans(values), sums, input_precision=PRECISION)
+    to = dw + tl.program_id(0).to(tl.int64) * groups * C_OUT * C_IN * TAPS
+    to += (g * C_OUT + rows)[:, None] * (C_IN * TAPS) + pair[None, :]
+    tl.store(to, sums, real[:, None] & paired[None, :])
+
+
+def on_grid(weight_shape: torch.Size, groups: int, longest: int) -> bool:
+    """Return whether the kernels' grids have a size that CUDA allows.
+
+    Args:
+        weight_shape: `(groups * c_out, c_in, taps)`.
+        longest: at least the length of input and output.
+    """
+    outputs, c_in, taps = weight_shape
+    parts = groups * triton.cdiv(max(outputs // groups, c_in), MAX_ROWS)
+    return max(parts, triton.cdiv(longest, 16), c_in * taps) <= MAX_GRID
 
 
 def forward(
@@ -101,12 +211,12 @@ def forward(
     """Compute `melcnn.kernels.grouped_conv.grouped_conv1d` of contiguous float32 tensors on one device."""
     clips, _, length = x.shape
     outputs, c_in, taps = weight.shape
-    out_length = output_length(x, weight, stride, padding, dilation)
+    c_out, out_length = outputs // groups, output_length(x, weight, stride, padding, dilation)
     y = x.new_empty(clips, outputs, out_length)
-    rows, parts = _rows(outputs // groups, groups)
-    _forward[(clips, parts, triton.cdiv(out_length, BLOCK))](
+    rows, parts, block, matrix = _tile(c_out, c_in * taps, groups, out_length)
+    (_forward_products if matrix else _forward)[(clips, parts, triton.cdiv(out_length, block))](
         x, weight, weight if bias is None else bias, y, groups, length, out_length, stride, padding, dilation,
-        C_IN=c_in, C_OUT=outputs // groups, TAPS=taps, BIASED=bias is not None, ROWS=rows, BLOCK=BLOCK,
+        C_IN=c_in, C_OUT=c_out, TAPS=taps, BIASED=bias is not None, ROWS=rows, BLOCK=block, **matrix,
     )  # fmt: skip
     return y
 
@@ -128,27 +238,40 @@ def backward(
     dx, dw, db = x.new_empty(0), x.new_empty(0), x.new_empty(0)
     if wanted[0]:
         dx = torch.empty_like(x)
-        rows, parts = _rows(c_in, groups)
-        _input_gradient[(clips, parts, triton.cdiv(length, BLOCK))](
+        rows, parts, block, matrix = _tile(c_in, c_out * taps, groups, length)
+        (_input_gradient_products if matrix else _input_gradient)[(clips, parts, triton.cdiv(length, block))](
             dy, weight, dx, groups, length, out_length, stride, padding, dilation,
-            C_IN=c_in, C_OUT=c_out, TAPS=taps, ROWS=rows, BLOCK=BLOCK,
+            C_IN=c_in, C_OUT=c_out, TAPS=taps, ROWS=rows, BLOCK=block, **matrix,
         )  # fmt: skip
     if wanted[1]:
-        rows, parts = _rows(c_out, groups)
-        slices = triton.cdiv(clips, CLIPS_PER_SLICE)
+        rows, parts, block, matrix = _tile(c_out, c_in * taps, groups, out_length)
+        at_once = min(triton.next_power_of_2(taps), MAX_TAPS)
+        columns = triton.cdiv(c_in * taps, PAIRS) if matrix else c_in * triton.cdiv(taps, at_once)
+        per_slice = max(1, min(CLIPS_PER_SLICE, clips * parts * columns // ENOUGH_PROGRAMS))
+        slices = triton.cdiv(clips, per_slice)
         sums = x.new_empty(slices, *weight.shape)
-        _weight_gradient[(slices, parts, c_in * taps)](
+        (_weight_gradient_products if matrix else _weight_gradient)[(slices, parts, columns)](
             dy, x, sums, clips, groups, length, out_length, stride, padding, dilation,
-            C_IN=c_in, C_OUT=c_out, TAPS=taps, SLICE=CLIPS_PER_SLICE, ROWS=rows,
-            BLOCKS=triton.cdiv(out_length, BLOCK), BLOCK=BLOCK,
+            C_IN=c_in, C_OUT=c_out, TAPS=taps, SLICE=per_slice, ROWS=rows,
+            BLOCKS=triton.cdiv(out_length, block), BLOCK=block, **(matrix or {"AT_ONCE": at_once}),
         )  # fmt: skip
-        dw = sums.sum(0)
+        dw = sums.sum(0) if slices > 1 else sums[0]
     if wanted[2]:
         db = dy.sum((0, 2))
     return dx, dw, db
 
 
-def _rows(channels: int, groups: int) -> tuple[int, int]:
-    """Return the channels of a group that one program computes, a power of two, and the programs for all groups."""
-    rows = min(triton.next_power_of_2(channels), MAX_ROWS)
-    return rows, groups * triton.cdiv(channels, rows)
+def _tile(channels: int, pairs: int, groups: int, length: int) -> tuple[int, int, int, dict[str, object]]:
+    """Return how programs share the work.
+
+    Returns:
+        the channels of a group that one program computes, a power of two; the programs for all groups; the positions
+        along time of one program; and what the kernels of matrix products take besides, empty for those of sums.
+    """
+    block = min(max(triton.next_power_of_2(length), 16), MAX_BLOCK)
+    if channels < FEWEST_CHANNELS or pairs < FEWEST_PAIRS:
+        rows = min(triton.next_power_of_2(channels), MAX_ROWS)
+        return rows, groups * triton.cdiv(channels, rows), block, {}
+    rows = min(max(triton.next_power_of_2(channels), 16), PRODUCT_ROWS)
+    precision = "tf32" if torch.backends.cudnn.allow_tf32 else "tf32x3"
+    return rows, groups * triton.cdiv(channels, rows), block, {"PRECISION": precision, "PAIRS": PAIRS}

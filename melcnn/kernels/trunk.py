@@ -76,12 +76,12 @@ def supported_layers(
     blocks, replicas, interleaving = network.blocks, network.replicas, network.interleaving
     if (
         type(x) not in (Tensor, nn.Parameter)  # Other types have no memory of their own.
+        or x.device.type != "cpu"  # Asked first: elsewhere the C library is not needed, and so not compiled.
         or not native.is_eager()
         or native.library() is None
         or torch.nn.modules.module._has_any_global_hook()
         or _hooked(blocks)
         or (interleaving is not None and _hooked(interleaving))
-        or x.device.type != "cpu"
         or x.dtype != torch.float32
         or x.dim() != 3
         or (torch.is_grad_enabled() and x.requires_grad)

@@ -47,7 +47,7 @@ def test_every_section_is_of_a_table(sheets):
     elsewhere = {
         "python -m bench.studies.gains test",
         "python -m bench.studies.gains ingredients",
-        "python -m bench.studies.whole_study",
+        "python -m bench.studies.gpu",
     }
     elsewhere.add("python -m bench.studies.scaling")
     assert set(sections()) == {*sheets, *elsewhere, "melbench data prepare", SHARED}

@@ -1,5 +1,8 @@
 """A stack's arithmetic beside loops written by hand: initial weights, smoothed losses, decay, running means."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -100,3 +103,68 @@ def test_the_averaged_network_is_the_running_mean_of_its_steps(training):
     for name, tensor in mean.items():
         torch.testing.assert_close(averaged[name], tensor, rtol=1e-6, atol=1e-7)
     assert not torch.equal(averaged["classifier.bias"], stacked.network.classifier.bias.detach())
+
+
+def no_graph(step):
+    step()  # A part of it has been trained when the capture fails.
+    raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+def test_training_goes_on_where_no_step_can_be_captured(training, caplog):
+    trial = configure(**SETTINGS, batch_size=20, ema_decay=0.5)
+    failed, stepped = Stack(trial, [3], capture=no_graph, kernels="torch"), Stack(trial, [3], kernels="torch")
+    for _ in range(2):
+        assert torch.equal(failed.epoch(*training), stepped.epoch(*training))
+    assert caplog.messages == [
+        "training goes on without CUDA graphs, which is slower: RuntimeError: operation not permitted when stream is "
+        "capturing"
+    ]
+
+
+def test_memory_that_is_short_while_a_step_is_captured_ends_the_stack(training):
+    def capture(step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Stack(configure(**SETTINGS), [3], capture=capture, kernels="torch").epoch(*training)
+
+
+def test_a_step_is_repeated_on_one_batch(training):
+    # Adam's first steps by hand on the same order of the same 48 clips.
+    trial = configure(**SETTINGS, batch_size=48)
+    stacked = Stack(trial, [3], kernels="torch")
+    step = stacked.repeated_step(*training)
+    network = fresh(trial, 3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    x, labels = training
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(3))
+    for _ in range(3):
+        step()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(x[order]), labels[order]).backward()
+        optimizer.step()
+    torch.testing.assert_close(stacked.network.replica(0).state_dict(), network.state_dict(), rtol=1e-6, atol=1e-7)
+
+
+def test_the_captured_steps_go_with_their_stack(training):
+    class Graph:
+        def replay(self):
+            pass
+
+    graphs = []
+
+    def capture(step):
+        step()
+        graph = Graph()
+        graphs.append(weakref.ref(graph))
+        return graph.replay
+
+    stacked = Stack(configure(**SETTINGS, batch_size=20), [3], capture=capture, kernels="torch")
+    stacked.epoch(*training)
+    assert len(graphs) == 2
+    gc.disable()  # By counting references alone: a cycle would hold a graph's memory until some later time.
+    try:
+        del stacked
+        assert [graph() for graph in graphs] == [None, None]
+    finally:
+        gc.enable()

@@ -77,22 +77,22 @@ def test_an_epoch_is_the_hand_written_loop(features):
 
 @pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "ema_decay": 0.5}])
 def test_an_epoch_that_is_replayed_is_the_epoch(features, recipe):
-    # Capturing runs an epoch beforehand, which must leave no trace. On the CPU "capturing" is remembering.
+    # Capturing trains beforehand, which must leave no trace. On the CPU "capturing" is remembering.
     trial, captured = configure(**SETTINGS, **recipe), []
 
-    def capture(epoch, warm_up):
-        warm_up()
-        captured.append(epoch)
-        return epoch
+    def capture(step):
+        step()
+        captured.append(step)
+        return step
 
     replayed, stepped = Stack(trial, [5, 6], capture=capture), Stack(trial, [5, 6])
     x, labels = features.split("train")
     for _ in range(3):
         assert torch.equal(replayed.epoch(x, labels), stepped.epoch(x, labels))
-    assert len(captured) == 1
-    # Other clips are captured anew, and what was learned stays.
+    assert len(captured) == 1  # 48 clips are three batches of 16.
+    # Other clips are captured anew, in batches of 16 and of 8, and what was learned stays.
     assert torch.equal(replayed.epoch(x[:40], labels[:40]), stepped.epoch(x[:40], labels[:40]))
-    assert len(captured) == 2
+    assert len(captured) == 3
     with replayed.averaged() as ours, stepped.averaged() as theirs:
         for name, tensor in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], tensor), name

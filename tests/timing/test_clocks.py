@@ -4,7 +4,7 @@ import torch
 from bench.system import monitor
 from bench.timing import clocks
 from bench.timing.clocks import CudaClock, HostClock, busy_seconds, covered
-from melcnn import scheduling
+from melcnn import cuda, scheduling
 from tests.helpers.machines import FakeMachine
 
 
@@ -24,31 +24,28 @@ def test_overhead_is_that_of_an_empty_call():
     assert FakeMachine(reading=0.25).clock.overhead() == 0.25
 
 
-def test_cuda_events_stand_beside_the_host_clock(monkeypatch):
+def test_host_and_device_are_timed_apart(monkeypatch):
     fake = FakeMachine()
 
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self):
-            self.at = fake.time
-
-        def elapsed_time(self, other):  # in milliseconds, as CUDA's
-            return (other.at - self.at) * 1e3
-
-    synchronized = []
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-
     def synchronize():
-        synchronized.append(fake.time)
-        fake.time += 0.25  # what the host waits for on top of what the events enclose
+        fake.time += 0.25  # what the host waits for on top of the calls
+
+    spun = []
+
+    def seconds(call, ahead):
+        spun.append(ahead)
+        before = fake.time
+        call()
+        return fake.time - before
 
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(cuda, "seconds", seconds)
     reading = CudaClock(fake.now, lambda: 0.0).read(fake.work("a", 1.0), 2)
     assert reading.device == pytest.approx(1.0)
     assert reading.host == pytest.approx((2 * 1.0 + 0.25) / 2)
-    assert len(synchronized) == 2
+    # The device spins for as long as the host took, at most for a while.
+    CudaClock(fake.now, lambda: 0.0).read(fake.work("b", -0.249))
+    assert spun == [clocks.MOST_AHEAD, pytest.approx(0.001 + cuda.SPIN_SECONDS)]
 
 
 def test_the_device_decides_the_clock(monkeypatch):

@@ -240,17 +240,20 @@ def test_what_the_compiler_takes_for_constant_is_marked_as_torch_marks_it_withou
 def test_a_layer_computes_by_ours_and_again_by_torchs(monkeypatch):
     calls = []
 
-    def spy(x, weight, bias, **settings):
+    def spy(x, weight, bias, *settings):
         calls.append(settings)
-        return conv1d(x, weight, bias, **settings)
+        return conv1d(x, weight, bias, *settings)
 
-    monkeypatch.setattr(grouped_conv, "grouped_conv1d", spy)
+    monkeypatch.setattr(grouped_conv, "ours", spy)
+    monkeypatch.setattr(grouped_conv, "uses_ours", lambda x, weight, bias, stride, *settings: stride > 0)
     layer, x = torch.nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), torch.randn(3, 4, 20)
     expected = layer(x)
     assert grouped_conv.set_kernels(layer, None) is layer and type(layer) is torch.nn.Conv1d
     assert torch.equal(layer(x), expected)
-    assert calls == [{"stride": 2, "padding": 1, "dilation": 2, "groups": 2}]
+    assert calls == [(2, 1, 2, 2)]  # stride, padding, dilation, groups
+    assert grouped_conv.trained_by(layer) == "melcnn"
     assert torch.equal(grouped_conv.set_kernels(layer, "torch")(x), expected) and len(calls) == 1
+    assert grouped_conv.trained_by(layer) == "torch"
     # What is changed later counts, in a copy too.
     changed = copy.deepcopy(grouped_conv.set_kernels(layer, None))
     changed.stride, changed.padding = (1,), (3,)

@@ -1,0 +1,105 @@
+"""Our Triton kernels beside float64, and what chooses between them and cuDNN's."""
+
+import pytest
+import torch
+from torch.nn.functional import conv1d
+
+from bench.timing.clocks import CudaClock, busy_seconds
+from melcnn import cuda
+from melcnn.kernels import autotune, grouped_conv
+
+# clips, channels in and out of a group, length, taps, stride, padding, dilation, groups
+ODD = [
+    (3, 5, 2, 33, 3, 1, 1, 1, 4),
+    (2, 1, 1, 140, 3, 1, 1, 1, 6),
+    (2, 18, 3, 20, 4, 2, 3, 1, 2),
+    (1, 2, 18, 31, 2, 3, 0, 2, 1),
+    (34, 2, 2, 5, 1, 1, 0, 1, 1),
+    (5, 33, 40, 257, 5, 2, 2, 3, 3),
+]
+# The study's layers, of one network in a batch of 64 and of 32 side by side.
+STUDY = [
+    (clips, c_in // g, 32 // g, length, 3, 1, 1, 1, stack * g)
+    for g in (1, 2, 4, 8, 16)
+    for stack, clips in ((1, 64), (32, 22))
+    for c_in, length in ((80, 101), (32, 50), (32, 25))
+]
+
+
+def ours_and_exact(case):
+    clips, c_in, c_out, length, taps, *settings = case
+    groups = settings[-1]
+    x, weight = torch.randn(clips, groups * c_in, length), torch.randn(groups * c_out, c_in, taps)
+    tensors = [t.cuda() for t in (x, weight, torch.randn(groups * c_out))]
+    exact = [t.double().requires_grad_() for t in tensors]
+    y = conv1d(*exact, *settings)
+    dy = torch.randn_like(y)
+    x, weight, bias = tensors
+    ours = [
+        grouped_conv._compute(x, weight, bias, *settings),
+        *grouped_conv._gradients(dy.float(), x, weight, *settings, [True] * 3),
+    ]
+    return zip(ours, [y, *torch.autograd.grad(y, exact, dy)], strict=True)
+
+
+# A float32 sum of a thousand products is off by some 1e-7; TF32 rounds each factor to 2^-11, some 3e-4.
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("tf32", 2e-3)])
+def test_triton_is_float64(precision, tolerance, record_property):
+    torch.manual_seed(0)
+    worst = 0.0
+    with cuda.computing_in(precision):
+        for case in ODD + STUDY:
+            for one, other in ours_and_exact(case):
+                off = float((one - other).norm() / other.norm())
+                worst = max(worst, off)
+                assert off < tolerance, case
+    record_property("relative error at most", f"{worst:.2g}")
+
+
+def test_triton_gives_the_same_twice():
+    for case in STUDY[::3]:
+        torch.manual_seed(1)
+        first = [one for one, _ in ours_and_exact(case)]
+        torch.manual_seed(1)
+        assert all(torch.equal(one, again) for one, (again, _) in zip(first, ours_and_exact(case), strict=True))
+
+
+def test_what_no_grid_holds_is_torchs():
+    x, weight = torch.randn(1, 70_000, 8, device="cuda"), torch.randn(70_000, 1, 3, device="cuda")
+    settings = 1, 1, 1, 70_000
+    assert not grouped_conv.supports(x, weight, None, *settings)
+    torch.testing.assert_close(
+        grouped_conv.grouped_conv1d(x, weight, None, 1, 1, 1, 70_000), conv1d(x, weight, None, 1, 1, 1, 70_000)
+    )
+
+
+def test_a_spin_is_as_long_by_host_events_and_profiler(record_property):
+    def spin():
+        cuda.spin(0.01)
+
+    spin()
+    reading, busy = CudaClock().read(spin, 3), busy_seconds(spin, "cuda")
+    record_property(
+        "host, events, profiler ms", f"{reading.host * 1e3:.3f}, {reading.device * 1e3:.3f}, {busy * 1e3:.3f}"
+    )
+    assert reading.device == pytest.approx(0.01, rel=0.1)
+    assert reading.host == pytest.approx(reading.device, rel=0.1) and busy == pytest.approx(reading.device, rel=0.1)
+
+
+def test_what_is_short_is_not_what_python_takes(record_property):
+    # A call that the device needs far less time for than Python.
+    x = torch.zeros(16, device="cuda")
+
+    def calls():
+        for _ in range(20):
+            x.add_(1)
+
+    eager, captured = cuda.seconds(calls, ahead=0.0), cuda.seconds(cuda.captured(calls))
+    record_property("20 small kernels: eager, captured us", f"{eager * 1e6:.1f}, {captured * 1e6:.1f}")
+    assert captured < 20 * 10e-6
+
+
+def test_the_shorter_of_two_spins_is_chosen():
+    found = autotune.measure({"long": lambda: cuda.spin(2e-4), "short": lambda: cuda.spin(1e-4)}, "cuda")
+    assert found["chosen"] == "short" and not found["disturbed"]
+    assert found["seconds"] == pytest.approx({"long": 2e-4, "short": 1e-4}, rel=0.15)
