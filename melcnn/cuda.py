@@ -1,5 +1,6 @@
 """CUDA: the precision of its arithmetic, graphs of work that replay without Python, and times by the device's clock."""
 
+import ctypes
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -86,12 +87,18 @@ def captured(work: Callable[[], object], warm_up: Callable[[], object] | None = 
                 raise
     except Exception as error:
         _broken = True
-        cause = cause or error
+        cause = (cause or error).with_traceback(None)
         torch.cuda.set_stream(before)  # torch leaves it at the capture's.
         for release in ("_cuda_endAllocateToPool", "_cuda_releasePool"):  # Else its memory is never freed.
             with suppress(Exception):
                 getattr(torch._C, release)(torch.cuda.current_device(), pool)
-        raise cause from None
+        # torch ends the process when such a graph is freed, so it is kept for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))
+    if cause:
+        try:
+            raise cause
+        finally:
+            del cause  # Its traceback holds this frame, and so all that the work holds.
     return graph.replay
 
 

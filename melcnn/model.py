@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from melcnn import augmentation
 from melcnn.config import SHUFFLING_VARIANTS, VARIANTS, Trial, Variant, check_groups
 from melcnn.errors import InputError
-from melcnn.kernels import grouped_conv, trunk
+from melcnn.kernels import gpu_blocks, grouped_conv, trunk
 from melcnn.shuffle import ChannelShuffle
 
 KERNEL_SIZE = 3
@@ -163,6 +163,9 @@ class MelCNN(nn.Module):
         layers = None if self.kernels == "torch" else trunk.supported_layers(self, features, index, views)
         if layers and (self.kernels or self._faster(features, index)) == "melcnn":
             hidden = trunk.run(layers, self, features, index, views)
+        elif self.kernels != "torch" and gpu_blocks.supports(self.blocks, features):
+            x = features if index is None else gpu_blocks.picked(features, index, views)
+            hidden = gpu_blocks.run(self.blocks, x if self.interleaving is None else self.interleaving(x))
         else:
             x = features if index is None else _picked(features, index)
             x = (x if views is None else augmentation.apply(x, views)).flatten(1, -2)

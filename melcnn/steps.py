@@ -59,6 +59,9 @@ class _Draws(NamedTuple):
                 target.copy_(tensor)
 
 
+GPU_PARTS = 32  # of the weights, for the optimiser's kernel
+
+
 class Stack:
     """Networks in training side by side: replica r is initialised and fed by `seeds[r]` alone.
 
@@ -84,10 +87,12 @@ class Stack:
         self.network.kernels = kernels
         self.weights = _flattened(list(self.network.parameters()))
         rate = trial.training.learning_rate
+        # A kernel of the fused optimiser gives each tensor to few of a GPU's processors, so there it gets several.
+        self.parts = [nn.Parameter(part) for part in self.weights.detach().chunk(GPU_PARTS if self.on_gpu else 1)]
         # A captured step reads the tensor anew at each replay.
         self.rate = torch.tensor(rate, device=device) if self.on_gpu else None
         lr = rate if self.rate is None else self.rate
-        self.optimizer = torch.optim.Adam([self.weights], lr=lr, fused=True, capturable=self.on_gpu)
+        self.optimizer = torch.optim.Adam(self.parts, lr=lr, fused=True, capturable=self.on_gpu)
         # Else it warns of the step that warms up, which is not captured.
         self.optimizer.__dict__["_warned_capturable_if_run_uncaptured"] = True
         # Weights decay; biases, scales and shifts do not.
@@ -177,7 +182,9 @@ class Stack:
             label_smoothing=self.training.label_smoothing,
         ).mean(0)
         gradients = torch.autograd.grad(losses.sum(), list(self.network.parameters()))
-        self.weights.grad = torch.cat([gradient.flatten() for gradient in gradients])
+        whole = torch.cat([gradient.flatten() for gradient in gradients])
+        for part, gradient in zip(self.parts, whole.split(len(self.parts[0])), strict=True):
+            part.grad = gradient
         self._update(batch.rates[0])
         self.total += losses.detach() * len(batch.order)
 
@@ -235,14 +242,15 @@ class Stack:
         """Undo at the end what the steps inside have trained."""
         weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         mean = [tensor.clone() for tensor in self.mean]
-        before = {name: tensor.clone() for name, tensor in self.optimizer.state[self.weights].items()}
+        before = [{name: t.clone() for name, t in self.optimizer.state[part].items()} for part in self.parts]
         yield
         self.network.load_state_dict(weights)
         for tensor, value in zip(self.mean, mean, strict=True):
             tensor.copy_(value)
-        for name, tensor in self.optimizer.state[self.weights].items():
-            # A new optimiser has no moments yet, which equals zeros.
-            tensor.copy_(before[name]) if before else tensor.zero_()
+        for part, state in zip(self.parts, before, strict=True):
+            for name, tensor in self.optimizer.state[part].items():
+                # A new optimiser has no moments yet, which equals zeros.
+                tensor.copy_(state[name]) if state else tensor.zero_()
 
 
 # The share of a cosine schedule in which the learning rate rises.

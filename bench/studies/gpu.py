@@ -87,7 +87,8 @@ class Lent:
 def checks(lent: Lent) -> Sheet:
     """Run the tests of `tests/cuda` in a process of their own, which a lost device ends alone."""
     report = lent.out / "checks.xml"
-    command = [sys.executable, "-m", "pytest", "tests/cuda", "-q", "-n0", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", "tests/cuda", "-q", "-n0", "--durations=8", "-o", "junit_family=xunit1"]
+    command.append(f"--junitxml={report}")
     seconds = max(1.0, lent.deadline - time.perf_counter())
     try:
         subprocess.run(command, cwd=HOME, timeout=seconds, stdout=sys.stderr)

@@ -7,6 +7,8 @@ Sums have a fixed order, without atomic additions, so results repeat exactly. Wi
 on the CPU, which tests them without a GPU.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -19,8 +21,10 @@ MAX_ROWS = 16  # channels of a group that one program computes by sums
 MAX_TAPS = 4  # taps whose weight gradients one program computes by sums
 # Matrix units take tiles of at least 16 x 16: fewer channels than half of it are faster by sums.
 FEWEST_CHANNELS, FEWEST_PAIRS = 8, 16
-PRODUCT_ROWS = 32  # channels of a group that one program computes by products
-PAIRS = 32  # of channel and tap: the inner dimension of a product; in the weight gradient an outer one
+# By products: channels of a group that one program computes, and pairs of channel and tap that it multiplies at once.
+PRODUCT_ROWS, PAIRS, WARPS = 32, 32, 4
+# In the weight gradient by products: pairs that one program computes, and positions that it multiplies at once.
+WEIGHT_PAIRS, WEIGHT_BLOCK, WEIGHT_WARPS = 32, 64, 4
 # A program adds up the weight gradients of so many clips, of fewer where there would not be enough programs.
 CLIPS_PER_SLICE, ENOUGH_PROGRAMS = 32, 1024
 MAX_GRID = 65535  # CUDA's limit of the second and third dimension
@@ -213,10 +217,11 @@ def forward(
     outputs, c_in, taps = weight.shape
     c_out, out_length = outputs // groups, output_length(x, weight, stride, padding, dilation)
     y = x.new_empty(clips, outputs, out_length)
-    rows, parts, block, matrix = _tile(c_out, c_in * taps, groups, out_length)
-    (_forward_products if matrix else _forward)[(clips, parts, triton.cdiv(out_length, block))](
+    rows, parts, products = _rows(c_out, c_in * taps, groups)
+    block, more = _block(out_length, MAX_BLOCK), _products(PAIRS, WARPS) if products else {}
+    (_forward_products if products else _forward)[(clips, parts, triton.cdiv(out_length, block))](
         x, weight, weight if bias is None else bias, y, groups, length, out_length, stride, padding, dilation,
-        C_IN=c_in, C_OUT=c_out, TAPS=taps, BIASED=bias is not None, ROWS=rows, BLOCK=block, **matrix,
+        C_IN=c_in, C_OUT=c_out, TAPS=taps, BIASED=bias is not None, ROWS=rows, BLOCK=block, **more,
     )  # fmt: skip
     return y
 
@@ -238,22 +243,25 @@ def backward(
     dx, dw, db = x.new_empty(0), x.new_empty(0), x.new_empty(0)
     if wanted[0]:
         dx = torch.empty_like(x)
-        rows, parts, block, matrix = _tile(c_in, c_out * taps, groups, length)
-        (_input_gradient_products if matrix else _input_gradient)[(clips, parts, triton.cdiv(length, block))](
+        rows, parts, products = _rows(c_in, c_out * taps, groups)
+        block, more = _block(length, MAX_BLOCK), _products(PAIRS, WARPS) if products else {}
+        (_input_gradient_products if products else _input_gradient)[(clips, parts, triton.cdiv(length, block))](
             dy, weight, dx, groups, length, out_length, stride, padding, dilation,
-            C_IN=c_in, C_OUT=c_out, TAPS=taps, ROWS=rows, BLOCK=block, **matrix,
+            C_IN=c_in, C_OUT=c_out, TAPS=taps, ROWS=rows, BLOCK=block, **more,
         )  # fmt: skip
     if wanted[1]:
-        rows, parts, block, matrix = _tile(c_out, c_in * taps, groups, out_length)
+        rows, parts, products = _rows(c_out, c_in * taps, groups)
+        block = _block(out_length, WEIGHT_BLOCK if products else MAX_BLOCK)
         at_once = min(triton.next_power_of_2(taps), MAX_TAPS)
-        columns = triton.cdiv(c_in * taps, PAIRS) if matrix else c_in * triton.cdiv(taps, at_once)
+        columns = triton.cdiv(c_in * taps, WEIGHT_PAIRS) if products else c_in * triton.cdiv(taps, at_once)
         per_slice = max(1, min(CLIPS_PER_SLICE, clips * parts * columns // ENOUGH_PROGRAMS))
         slices = triton.cdiv(clips, per_slice)
         sums = x.new_empty(slices, *weight.shape)
-        (_weight_gradient_products if matrix else _weight_gradient)[(slices, parts, columns)](
+        (_weight_gradient_products if products else _weight_gradient)[(slices, parts, columns)](
             dy, x, sums, clips, groups, length, out_length, stride, padding, dilation,
             C_IN=c_in, C_OUT=c_out, TAPS=taps, SLICE=per_slice, ROWS=rows,
-            BLOCKS=triton.cdiv(out_length, block), BLOCK=block, **(matrix or {"AT_ONCE": at_once}),
+            BLOCKS=triton.cdiv(out_length, block), BLOCK=block,
+            **(_products(WEIGHT_PAIRS, WEIGHT_WARPS) if products else {"AT_ONCE": at_once}),
         )  # fmt: skip
         dw = sums.sum(0) if slices > 1 else sums[0]
     if wanted[2]:
@@ -261,17 +269,24 @@ def backward(
     return dx, dw, db
 
 
-def _tile(channels: int, pairs: int, groups: int, length: int) -> tuple[int, int, int, dict[str, object]]:
-    """Return how programs share the work.
+def _rows(channels: int, pairs: int, groups: int) -> tuple[int, int, bool]:
+    """Return how programs share the channels of groups.
 
     Returns:
-        the channels of a group that one program computes, a power of two; the programs for all groups; the positions
-        along time of one program; and what the kernels of matrix products take besides, empty for those of sums.
+        the channels that one program computes, the number of programs, and whether they compute by matrix products.
     """
-    block = min(max(triton.next_power_of_2(length), 16), MAX_BLOCK)
-    if channels < FEWEST_CHANNELS or pairs < FEWEST_PAIRS:
-        rows = min(triton.next_power_of_2(channels), MAX_ROWS)
-        return rows, groups * triton.cdiv(channels, rows), block, {}
-    rows = min(max(triton.next_power_of_2(channels), 16), PRODUCT_ROWS)
+    products = channels >= FEWEST_CHANNELS and pairs >= FEWEST_PAIRS
+    rows = min(triton.next_power_of_2(channels), PRODUCT_ROWS if products else MAX_ROWS)
+    rows = max(rows, 16) if products else rows
+    return rows, groups * triton.cdiv(channels, rows), products
+
+
+def _block(length: int, most: int) -> int:
+    """Return the positions along time of one program: a power of two, and a side of a matrix product."""
+    return min(max(triton.next_power_of_2(length), 16), most)
+
+
+def _products(pairs: int, warps: int) -> dict[str, Any]:
+    """Return what the kernels of matrix products take besides."""
     precision = "tf32" if torch.backends.cudnn.allow_tf32 else "tf32x3"
-    return rows, groups * triton.cdiv(channels, rows), block, {"PRECISION": precision, "PAIRS": PAIRS}
+    return {"PRECISION": precision, "PAIRS": pairs, "num_warps": warps}

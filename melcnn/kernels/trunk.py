@@ -80,8 +80,8 @@ def supported_layers(
         or not native.is_eager()
         or native.library() is None
         or torch.nn.modules.module._has_any_global_hook()
-        or _hooked(blocks)
-        or (interleaving is not None and _hooked(interleaving))
+        or hooked(blocks)
+        or (interleaving is not None and hooked(interleaving))
         or x.dtype != torch.float32
         or x.dim() != 3
         or (torch.is_grad_enabled() and x.requires_grad)
@@ -116,7 +116,8 @@ def supported_layers(
     return found if fits else None
 
 
-def _hooked(*modules: nn.Module) -> bool:
+def hooked(*modules: nn.Module) -> bool:
+    """Return whether any of the modules has a hook."""
     # torch has no public question for hooks.
     return any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
@@ -133,7 +134,7 @@ def _layers(block: nn.Module, last: bool) -> _Layers | None:
     # Exact types: a subclass may compute something else.
     if type(convolution) is not nn.Conv1d or type(relu) is not nn.ReLU or type(norm) is not nn.BatchNorm1d:
         return None
-    if not _pools(pooling, last) or _hooked(block, convolution, relu, norm, pooling, *shuffle):
+    if not pools(pooling, last) or hooked(block, convolution, relu, norm, pooling, *shuffle):
         return None
     if shuffle and not (len(shuffle) == 1 and _shuffles(shuffle[0], convolution.groups)):
         return None
@@ -159,7 +160,7 @@ def _layers(block: nn.Module, last: bool) -> _Layers | None:
     return _Layers(convolution, norm, tuple(tensors[:4]), tuple(tensors[4:]), bool(shuffle))
 
 
-def _pools(pooling: nn.Module | None, last: bool) -> bool:
+def pools(pooling: nn.Module | None, last: bool) -> bool:
     """Return whether a layer is the pooling of the last block (mean over time) or of another (max 2)."""
     if last:
         return type(pooling) is nn.AdaptiveAvgPool1d and pooling.output_size == 1

@@ -69,7 +69,7 @@ def test_a_device_trains_as_the_cpu(clips, record_property):
         x, _ = features.split("test")
         torch.testing.assert_close(inference.logits(one.network, x.cpu())[0], one.test_logits, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(inference.logits(two.network, x.cpu())[0], two.test_logits, rtol=1e-2, atol=1e-2)
-    checkpoint = checkpoint_of(trial, gpu[0], clips)
+    checkpoint = checkpoint_of(gpu[0], trial, clips)
     there, here = (torch.from_numpy(predict(checkpoint, clips.waveforms[:8], device)) for device in ("cuda", "cpu"))
     torch.testing.assert_close(there, here, rtol=1e-2, atol=1e-3)
 
@@ -102,7 +102,7 @@ def by_itself(code):
     """The output of a process that may end up with a broken device."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=env)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"{done.stdout} {done.stderr[:3000]} ... {done.stderr[-1000:]}"
     return done.stdout
 
 
@@ -130,6 +130,7 @@ def test_a_capture_that_fails_costs_no_training():
 SHORT = """
 import torch
 from contextlib import nullcontext
+from bench.executors.jobs import TrainingJob, train_job
 from bench.system import environment
 from melcnn import configure, extract, load_clips
 from tests.conftest import write_corpus

@@ -1,0 +1,235 @@
+"""The rest of a block in training on a GPU, in one kernel each way: bias, ReLU, BatchNorm and pooling.
+
+A program computes a channel: it reads the convolution's output from memory once, and then from the caches. Another
+kernel picks, shifts and masks the clips that replicas see. Sums have a fixed order, so results repeat exactly. With
+`TRITON_INTERPRET=1` the kernels run on the CPU, which tests them without a GPU.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+from melcnn import augmentation
+
+TILE = 4096  # numbers that a program holds at once
+
+
+@triton.jit
+def _rectified(y, bias, n, channel, t, clips, channels, frames):
+    """Load y `(clips, channels, frames)` of a channel at clips n and frames t, with bias and ReLU; outside it is 0."""
+    inside = (n < clips) & (t < frames)
+    values = tl.load(y + (n * channels + channel) * frames + t, inside, 0.0)
+    return tl.where(inside, tl.maximum(values + bias, 0.0), 0.0)
+
+
+@triton.jit
+def _forward(
+    y, bias, gamma, beta, running_mean, running_variance, out, moments, clips, channels, frames, momentum, eps,
+    MEAN: tl.constexpr, PARTS: tl.constexpr, CLIPS: tl.constexpr, FRAMES: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(0)
+    rows, count = tl.arange(0, CLIPS)[:, None].to(tl.int64), (clips * frames).to(tl.float32)
+    t, b = tl.arange(0, FRAMES)[None, :], tl.load(bias + channel)
+    sums = tl.zeros((CLIPS, FRAMES), tl.float32)
+    for part in range(PARTS):
+        sums += _rectified(y, b, part * CLIPS + rows, channel, t, clips, channels, frames)
+    mean = tl.sum(sums) / count
+    sums = tl.zeros((CLIPS, FRAMES), tl.float32)
+    for part in range(PARTS):
+        n = part * CLIPS + rows
+        off = _rectified(y, b, n, channel, t, clips, channels, frames) - mean
+        sums += tl.where((n < clips) & (t < frames), off * off, 0.0)
+    variance = tl.sum(sums) / count
+    deviation = 1.0 / tl.sqrt(variance + eps)
+    tl.store(moments + channel, mean)
+    tl.store(moments + channels + channel, deviation)
+    # torch keeps the unbiased variance.
+    old, unbiased = tl.load(running_mean + channel), variance * count / (count - 1.0)
+    tl.store(running_mean + channel, old + momentum * (mean - old))
+    old = tl.load(running_variance + channel)
+    tl.store(running_variance + channel, old + momentum * (unbiased - old))
+    scale = tl.load(gamma + channel) * deviation
+    shift = tl.load(beta + channel) - mean * scale
+    pairs = frames // 2
+    half = tl.arange(0, FRAMES // 2)[None, :]
+    for part in range(PARTS):
+        n = part * CLIPS + rows
+        if MEAN:
+            means = tl.sum(_rectified(y, b, n, channel, t, clips, channels, frames), 1)[:, None] / frames
+            tl.store(out + n * channels + channel, means * scale + shift, n < clips)
+        else:
+            even = _rectified(y, b, n, channel, 2 * half, clips, channels, frames) * scale + shift
+            odd = _rectified(y, b, n, channel, 2 * half + 1, clips, channels, frames) * scale + shift
+            tl.store(out + (n * channels + channel) * pairs + half, tl.maximum(even, odd), (n < clips) & (half < pairs))
+
+
+@triton.jit
+def _pooled_gradient(dout, even, odd, n, channel, half, clips, channels, pairs):
+    """Return the gradients of the even and of the odd frame of each pair: the larger one's, of equals the first's."""
+    inside = (n < clips) & (half < pairs)
+    d = tl.load(dout + (n * channels + channel) * pairs + half, inside, 0.0)
+    return tl.where(even >= odd, d, 0.0), tl.where(even >= odd, 0.0, d)
+
+
+@triton.jit
+def _backward(
+    dout, y, bias, gamma, beta, moments, dy, dbias, dgamma, dbeta, clips, channels, frames,
+    MEAN: tl.constexpr, PARTS: tl.constexpr, CLIPS: tl.constexpr, FRAMES: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(0)
+    rows, count = tl.arange(0, CLIPS)[:, None].to(tl.int64), (clips * frames).to(tl.float32)
+    b, g, s = tl.load(bias + channel), tl.load(gamma + channel), tl.load(beta + channel)
+    mean, deviation = tl.load(moments + channel), tl.load(moments + channels + channel)
+    pairs = frames // 2
+    # A last frame without a partner is in no pair, and its normalised gradient is 0.
+    half = tl.arange(0, FRAMES // 2)[None, :]
+    by_scale = tl.zeros((CLIPS, FRAMES // 2), tl.float32)
+    by_shift = tl.zeros((CLIPS, FRAMES // 2), tl.float32)
+    for part in range(PARTS):
+        n = part * CLIPS + rows
+        even = (_rectified(y, b, n, channel, 2 * half, clips, channels, frames) - mean) * deviation
+        odd = (_rectified(y, b, n, channel, 2 * half + 1, clips, channels, frames) - mean) * deviation
+        if MEAN:
+            d = tl.load(dout + n * channels + channel, n < clips, 0.0) / frames
+            d_even = tl.where(2 * half < frames, d, 0.0)
+            d_odd = tl.where(2 * half + 1 < frames, d, 0.0)
+        else:
+            d_even, d_odd = _pooled_gradient(dout, even * g + s, odd * g + s, n, channel, half, clips, channels, pairs)
+        by_shift += d_even + d_odd
+        by_scale += d_even * even + d_odd * odd
+    scale, shift = tl.sum(by_scale), tl.sum(by_shift)
+    tl.store(dgamma + channel, scale)
+    tl.store(dbeta + channel, shift)
+    total = tl.zeros((CLIPS, FRAMES // 2), tl.float32)
+    for part in range(PARTS):
+        n = part * CLIPS + rows
+        raw_even = _rectified(y, b, n, channel, 2 * half, clips, channels, frames)
+        raw_odd = _rectified(y, b, n, channel, 2 * half + 1, clips, channels, frames)
+        even, odd = (raw_even - mean) * deviation, (raw_odd - mean) * deviation
+        if MEAN:
+            d = tl.load(dout + n * channels + channel, n < clips, 0.0) / frames
+            d_even = tl.where(2 * half < frames, d, 0.0)
+            d_odd = tl.where(2 * half + 1 < frames, d, 0.0)
+        else:
+            d_even, d_odd = _pooled_gradient(dout, even * g + s, odd * g + s, n, channel, half, clips, channels, pairs)
+        # The derivative of BatchNorm (Ioffe and Szegedy, arXiv:1502.03167), where ReLU let something pass.
+        d_even = tl.where(raw_even > 0.0, g * deviation * (d_even - shift / count - even * (scale / count)), 0.0)
+        d_odd = tl.where(raw_odd > 0.0, g * deviation * (d_odd - shift / count - odd * (scale / count)), 0.0)
+        to = dy + (n * channels + channel) * frames + 2 * half
+        tl.store(to, d_even, (n < clips) & (2 * half < frames))
+        tl.store(to + 1, d_odd, (n < clips) & (2 * half + 1 < frames))
+        total += d_even + d_odd
+    tl.store(dbias + channel, tl.sum(total))
+
+
+@triton.jit
+def _pick(
+    features, index, views, out, replicas, n_mels, frames,
+    VIEW: tl.constexpr, SPANS: tl.constexpr, SEEN: tl.constexpr, MELS: tl.constexpr, FRAMES: tl.constexpr,
+):  # fmt: skip
+    which = tl.program_id(0).to(tl.int64)  # a clip and a replica
+    m, t = tl.program_id(1) * MELS + tl.arange(0, MELS)[:, None], tl.arange(0, FRAMES)[None, :]
+    inside = (m < n_mels) & (t < frames)
+    read, kept = t, inside
+    if SEEN:
+        own = views + which * VIEW
+        read = tl.minimum(tl.maximum(t - tl.load(own), 0), frames - 1)
+        for span in tl.static_range(SPANS):
+            at = own + 1 + 2 * span
+            kept = kept & ((t < tl.load(at)) | (t >= tl.load(at + 1)))
+            at += 2 * SPANS
+            kept = kept & ((m < tl.load(at)) | (m >= tl.load(at + 1)))
+    values = tl.load(features + (tl.load(index + which) * n_mels + m) * frames + read, kept, 0.0)
+    tl.store(out + (which * n_mels + m) * frames + t, values, inside)
+
+
+def picked(features: Tensor, index: Tensor, views: Tensor | None) -> Tensor:
+    """Return the clips that the replicas see, `(batch, replicas * n_mels, frames)`, of contiguous features on CUDA.
+
+    Args:
+        features: `(clips, n_mels, frames)`, float32.
+        index: `(batch, replicas)`, int64.
+        views: `(batch, replicas, VIEW)`, int32 (`melcnn.augmentation`); None: clips are seen as they are.
+    """
+    batch, replicas = index.shape
+    _, n_mels, frames = features.shape
+    out = features.new_empty(batch, replicas * n_mels, frames)
+    wide = triton.next_power_of_2(frames)
+    mels = min(triton.next_power_of_2(n_mels), max(1, TILE // wide))
+    _pick[(batch * replicas, triton.cdiv(n_mels, mels))](
+        features, index.contiguous(), index if views is None else views.contiguous(), out, replicas, n_mels, frames,
+        VIEW=augmentation.VIEW, SPANS=augmentation.SPANS, SEEN=views is not None, MELS=mels, FRAMES=wide,
+    )  # fmt: skip
+    return out
+
+
+class _Block(torch.autograd.Function):
+    """Bias, ReLU, BatchNorm and pooling of a convolution's output; the running statistics are updated."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        bias: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        running_mean: Tensor,
+        running_variance: Tensor,
+        momentum: float,
+        eps: float,
+        mean: bool,
+    ) -> Tensor:
+        y = y.contiguous()
+        clips, channels, frames = y.shape
+        out, moments = y.new_empty(clips, channels, 1 if mean else frames // 2), y.new_empty(2, channels)
+        ctx.tile = _tile(clips, frames, mean)
+        _forward[(channels,)](
+            y, bias, gamma, beta, running_mean, running_variance, out, moments, clips, channels, frames, momentum, eps,
+            **ctx.tile,
+        )  # fmt: skip
+        ctx.save_for_backward(y, bias, gamma, beta, moments)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the blocks have no gradients of gradients: set kernels = 'torch' of the network")
+        y, bias, gamma, beta, moments = ctx.saved_tensors
+        clips, channels, frames = y.shape
+        dy, small = torch.empty_like(y), y.new_empty(3, channels)
+        _backward[(channels,)](
+            dout.contiguous(), y, bias, gamma, beta, moments, dy, *small, clips, channels, frames, **ctx.tile
+        )
+        return dy, *small, *[None] * 5
+
+
+def _tile(clips: int, frames: int, mean: bool) -> dict[str, Any]:
+    wide = max(triton.next_power_of_2(frames), 2)
+    rows = min(triton.next_power_of_2(clips), max(1, TILE // wide))
+    return {
+        "MEAN": mean,
+        "PARTS": triton.cdiv(clips, rows),
+        "CLIPS": rows,
+        "FRAMES": wide,
+        "num_warps": 8 if rows * wide >= 2048 else 4,
+    }
+
+
+def run(block: Iterable[Any], x: Tensor) -> Tensor:
+    """Compute a block of `melcnn.model` in training, given that `gpu_blocks.supports` it."""
+    convolution, _, norm, pooling, *rest = block
+    if isinstance(convolution, nn.Sequential):
+        x, convolution = convolution[0](x), convolution[1]
+    y = convolution._conv_forward(x, convolution.weight, None)  # The kernel adds the bias, and computes its gradient.
+    norm.num_batches_tracked.add_(1)
+    y = _Block.apply(
+        y, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps,
+        not isinstance(pooling, nn.MaxPool1d),
+    )  # fmt: skip
+    for layer in rest:
+        y = layer(y)
+    return y
