@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from melcnn import augmentation
 
-TILE = 4096  # numbers that a program holds at once
+TILE = 8192  # numbers that a program holds at once: 64 clips of 128 frames
 
 
 @triton.jit
@@ -55,24 +55,34 @@ def _forward(
     scale = tl.load(gamma + channel) * deviation
     shift = tl.load(beta + channel) - mean * scale
     pairs = frames // 2
-    half = tl.arange(0, FRAMES // 2)[None, :]
     for part in range(PARTS):
         n = part * CLIPS + rows
+        own = _rectified(y, b, n, channel, t, clips, channels, frames)
         if MEAN:
-            means = tl.sum(_rectified(y, b, n, channel, t, clips, channels, frames), 1)[:, None] / frames
-            tl.store(out + n * channels + channel, means * scale + shift, n < clips)
+            tl.store(out + n * channels + channel, tl.sum(own, 1)[:, None] / frames * scale + shift, n < clips)
         else:
-            even = _rectified(y, b, n, channel, 2 * half, clips, channels, frames) * scale + shift
-            odd = _rectified(y, b, n, channel, 2 * half + 1, clips, channels, frames) * scale + shift
-            tl.store(out + (n * channels + channel) * pairs + half, tl.maximum(even, odd), (n < clips) & (half < pairs))
+            # Each frame is loaded beside its partner, from the same lines of the cache.
+            partner = _rectified(y, b, n, channel, t ^ 1, clips, channels, frames)
+            larger = tl.maximum(own * scale + shift, partner * scale + shift)
+            first = (t % 2 == 0) & (t // 2 < pairs) & (n < clips)
+            tl.store(out + (n * channels + channel) * pairs + t // 2, larger, first)
 
 
 @triton.jit
-def _pooled_gradient(dout, even, odd, n, channel, half, clips, channels, pairs):
-    """Return the gradients of the even and of the odd frame of each pair: the larger one's, of equals the first's."""
-    inside = (n < clips) & (half < pairs)
-    d = tl.load(dout + (n * channels + channel) * pairs + half, inside, 0.0)
-    return tl.where(even >= odd, d, 0.0), tl.where(even >= odd, 0.0, d)
+def _of_norm(dout, y, bias, gamma, beta, mean, deviation, n, channel, t, clips, channels, frames, MEAN: tl.constexpr):
+    """Return the rectified values, the normalised ones, and the gradients of what BatchNorm gives."""
+    rectified = _rectified(y, bias, n, channel, t, clips, channels, frames)
+    normalised, inside = (rectified - mean) * deviation, (n < clips) & (t < frames)
+    if MEAN:
+        d = tl.where(inside, tl.load(dout + n * channels + channel, n < clips, 0.0) / frames, 0.0)
+    else:
+        # The gradient is the larger one's; of two equals, as of a pair that ReLU made 0, it is the first one's.
+        partner = (_rectified(y, bias, n, channel, t ^ 1, clips, channels, frames) - mean) * deviation
+        own, other, pairs = normalised * gamma + beta, partner * gamma + beta, frames // 2
+        larger = tl.where(t % 2 == 0, own >= other, own > other)
+        # A last frame without a partner is in no pair.
+        d = tl.load(dout + (n * channels + channel) * pairs + t // 2, inside & larger & (t // 2 < pairs), 0.0)
+    return rectified, normalised, d
 
 
 @triton.jit
@@ -82,47 +92,27 @@ def _backward(
 ):  # fmt: skip
     channel = tl.program_id(0)
     rows, count = tl.arange(0, CLIPS)[:, None].to(tl.int64), (clips * frames).to(tl.float32)
-    b, g, s = tl.load(bias + channel), tl.load(gamma + channel), tl.load(beta + channel)
+    t, b = tl.arange(0, FRAMES)[None, :], tl.load(bias + channel)
+    g, s = tl.load(gamma + channel), tl.load(beta + channel)
     mean, deviation = tl.load(moments + channel), tl.load(moments + channels + channel)
-    pairs = frames // 2
-    # A last frame without a partner is in no pair, and its normalised gradient is 0.
-    half = tl.arange(0, FRAMES // 2)[None, :]
-    by_scale = tl.zeros((CLIPS, FRAMES // 2), tl.float32)
-    by_shift = tl.zeros((CLIPS, FRAMES // 2), tl.float32)
+    by_scale = tl.zeros((CLIPS, FRAMES), tl.float32)
+    by_shift = tl.zeros((CLIPS, FRAMES), tl.float32)
     for part in range(PARTS):
         n = part * CLIPS + rows
-        even = (_rectified(y, b, n, channel, 2 * half, clips, channels, frames) - mean) * deviation
-        odd = (_rectified(y, b, n, channel, 2 * half + 1, clips, channels, frames) - mean) * deviation
-        if MEAN:
-            d = tl.load(dout + n * channels + channel, n < clips, 0.0) / frames
-            d_even = tl.where(2 * half < frames, d, 0.0)
-            d_odd = tl.where(2 * half + 1 < frames, d, 0.0)
-        else:
-            d_even, d_odd = _pooled_gradient(dout, even * g + s, odd * g + s, n, channel, half, clips, channels, pairs)
-        by_shift += d_even + d_odd
-        by_scale += d_even * even + d_odd * odd
+        _, z, d = _of_norm(dout, y, b, g, s, mean, deviation, n, channel, t, clips, channels, frames, MEAN)
+        by_shift += d
+        by_scale += d * z
     scale, shift = tl.sum(by_scale), tl.sum(by_shift)
     tl.store(dgamma + channel, scale)
     tl.store(dbeta + channel, shift)
-    total = tl.zeros((CLIPS, FRAMES // 2), tl.float32)
+    total = tl.zeros((CLIPS, FRAMES), tl.float32)
     for part in range(PARTS):
         n = part * CLIPS + rows
-        raw_even = _rectified(y, b, n, channel, 2 * half, clips, channels, frames)
-        raw_odd = _rectified(y, b, n, channel, 2 * half + 1, clips, channels, frames)
-        even, odd = (raw_even - mean) * deviation, (raw_odd - mean) * deviation
-        if MEAN:
-            d = tl.load(dout + n * channels + channel, n < clips, 0.0) / frames
-            d_even = tl.where(2 * half < frames, d, 0.0)
-            d_odd = tl.where(2 * half + 1 < frames, d, 0.0)
-        else:
-            d_even, d_odd = _pooled_gradient(dout, even * g + s, odd * g + s, n, channel, half, clips, channels, pairs)
+        r, z, d = _of_norm(dout, y, b, g, s, mean, deviation, n, channel, t, clips, channels, frames, MEAN)
         # The derivative of BatchNorm (Ioffe and Szegedy, arXiv:1502.03167), where ReLU let something pass.
-        d_even = tl.where(raw_even > 0.0, g * deviation * (d_even - shift / count - even * (scale / count)), 0.0)
-        d_odd = tl.where(raw_odd > 0.0, g * deviation * (d_odd - shift / count - odd * (scale / count)), 0.0)
-        to = dy + (n * channels + channel) * frames + 2 * half
-        tl.store(to, d_even, (n < clips) & (2 * half < frames))
-        tl.store(to + 1, d_odd, (n < clips) & (2 * half + 1 < frames))
-        total += d_even + d_odd
+        d = tl.where(r > 0.0, g * deviation * (d - shift / count - z * (scale / count)), 0.0)
+        tl.store(dy + (n * channels + channel) * frames + t, d, (n < clips) & (t < frames))
+        total += d
     tl.store(dbias + channel, tl.sum(total))
 
 
@@ -215,7 +205,7 @@ def _tile(clips: int, frames: int, mean: bool) -> dict[str, Any]:
         "PARTS": triton.cdiv(clips, rows),
         "CLIPS": rows,
         "FRAMES": wide,
-        "num_warps": 8 if rows * wide >= 2048 else 4,
+        "num_warps": 16 if rows * wide > 4096 else 8 if rows * wide > 1024 else 4,
     }
 
 

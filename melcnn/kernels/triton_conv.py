@@ -19,14 +19,14 @@ from melcnn.kernels.shapes import output_length
 MAX_BLOCK = 128  # positions along time
 MAX_ROWS = 16  # channels of a group that one program computes by sums
 MAX_TAPS = 4  # taps whose weight gradients one program computes by sums
-# Matrix units take tiles of at least 16 x 16: fewer channels than half of it are faster by sums.
-FEWEST_CHANNELS, FEWEST_PAIRS = 8, 16
+# Matrix units take tiles of at least 16 x 16: fewer channels are faster by sums, on an H200 from 4 groups on.
+FEWEST_CHANNELS, FEWEST_PAIRS = 16, 16
 # By products: channels of a group that one program computes, and pairs of channel and tap that it multiplies at once.
-PRODUCT_ROWS, PAIRS, WARPS = 32, 32, 4
+PRODUCT_ROWS, PRODUCT_BLOCK, PAIRS, WARPS = 32, 64, 32, 2
 # In the weight gradient by products: pairs that one program computes, and positions that it multiplies at once.
-WEIGHT_PAIRS, WEIGHT_BLOCK, WEIGHT_WARPS = 32, 64, 4
+WEIGHT_PAIRS, WEIGHT_BLOCK, WEIGHT_WARPS = 64, 32, 4
 # A program adds up the weight gradients of so many clips, of fewer where there would not be enough programs.
-CLIPS_PER_SLICE, ENOUGH_PROGRAMS = 32, 1024
+CLIPS_PER_SLICE, ENOUGH_BY_SUMS, ENOUGH_BY_PRODUCTS = 32, 1024, 4096
 MAX_GRID = 65535  # CUDA's limit of the second and third dimension
 
 
@@ -218,7 +218,7 @@ def forward(
     c_out, out_length = outputs // groups, output_length(x, weight, stride, padding, dilation)
     y = x.new_empty(clips, outputs, out_length)
     rows, parts, products = _rows(c_out, c_in * taps, groups)
-    block, more = _block(out_length, MAX_BLOCK), _products(PAIRS, WARPS) if products else {}
+    block, more = _block(out_length, products), _products(PAIRS, WARPS) if products else {}
     (_forward_products if products else _forward)[(clips, parts, triton.cdiv(out_length, block))](
         x, weight, weight if bias is None else bias, y, groups, length, out_length, stride, padding, dilation,
         C_IN=c_in, C_OUT=c_out, TAPS=taps, BIASED=bias is not None, ROWS=rows, BLOCK=block, **more,
@@ -244,17 +244,18 @@ def backward(
     if wanted[0]:
         dx = torch.empty_like(x)
         rows, parts, products = _rows(c_in, c_out * taps, groups)
-        block, more = _block(length, MAX_BLOCK), _products(PAIRS, WARPS) if products else {}
+        block, more = _block(length, products), _products(PAIRS, WARPS) if products else {}
         (_input_gradient_products if products else _input_gradient)[(clips, parts, triton.cdiv(length, block))](
             dy, weight, dx, groups, length, out_length, stride, padding, dilation,
             C_IN=c_in, C_OUT=c_out, TAPS=taps, ROWS=rows, BLOCK=block, **more,
         )  # fmt: skip
     if wanted[1]:
         rows, parts, products = _rows(c_out, c_in * taps, groups)
-        block = _block(out_length, WEIGHT_BLOCK if products else MAX_BLOCK)
+        block = WEIGHT_BLOCK if products else _block(out_length, False)
         at_once = min(triton.next_power_of_2(taps), MAX_TAPS)
         columns = triton.cdiv(c_in * taps, WEIGHT_PAIRS) if products else c_in * triton.cdiv(taps, at_once)
-        per_slice = max(1, min(CLIPS_PER_SLICE, clips * parts * columns // ENOUGH_PROGRAMS))
+        enough = ENOUGH_BY_PRODUCTS if products else ENOUGH_BY_SUMS
+        per_slice = max(1, min(CLIPS_PER_SLICE, clips * parts * columns // enough))
         slices = triton.cdiv(clips, per_slice)
         sums = x.new_empty(slices, *weight.shape)
         (_weight_gradient_products if products else _weight_gradient)[(slices, parts, columns)](
@@ -281,9 +282,9 @@ def _rows(channels: int, pairs: int, groups: int) -> tuple[int, int, bool]:
     return rows, groups * triton.cdiv(channels, rows), products
 
 
-def _block(length: int, most: int) -> int:
+def _block(length: int, products: bool) -> int:
     """Return the positions along time of one program: a power of two, and a side of a matrix product."""
-    return min(max(triton.next_power_of_2(length), 16), most)
+    return min(max(triton.next_power_of_2(length), 16), PRODUCT_BLOCK if products else MAX_BLOCK)
 
 
 def _products(pairs: int, warps: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ ODD = [
 # The study's layers, of 32 networks side by side and of one.
 STUDY = [
     (clips, c_in // groups, 32 // groups, length, 3, 1, 1, 1, stack * groups)
-    for groups, stack, clips in ((1, 1, 64), (1, 32, 22), (4, 32, 64), (16, 32, 64))
+    for groups, stack, clips in ((1, 32, 22), (4, 32, 64), (16, 1, 64))
     for c_in, length in ((80, 101), (32, 50), (32, 25))
 ]
 
@@ -49,7 +49,7 @@ def test_triton_is_float64(precision, tolerance, record_property):
     torch.manual_seed(0)
     worst = 0.0
     with cuda.computing_in(precision):
-        for case in ODD + STUDY if precision == "fp32" else STUDY[3:6]:
+        for case in ODD + STUDY if precision == "fp32" else STUDY[:3]:
             for one, other in ours_and_exact(case):
                 off = float(((one - other).norm() / other.norm()).detach())
                 worst = max(worst, off)
@@ -58,15 +58,14 @@ def test_triton_is_float64(precision, tolerance, record_property):
 
 
 def test_triton_gives_the_same_twice():
-    for case in STUDY[::3]:
+    for case in STUDY[::4]:
         torch.manual_seed(1)
         first = [one for one, _ in ours_and_exact(case)]
         torch.manual_seed(1)
         assert all(torch.equal(one, again) for one, (again, _) in zip(first, ours_and_exact(case), strict=True))
 
 
-@pytest.mark.parametrize("variant", ["plain", "shuffle", "separable"])
-@pytest.mark.parametrize(("clips", "replicas"), [(64, 3), (200, 1), (2, 1)])
+@pytest.mark.parametrize(("variant", "clips", "replicas"), [("plain", 64, 3), ("shuffle", 200, 1), ("separable", 2, 1)])
 def test_blocks_are_torchs_in_float64(variant, clips, replicas, record_property):
     torch.manual_seed(0)
     network = MelCNN(groups=4, replicas=replicas, variant=variant).cuda()

@@ -290,9 +290,9 @@ for clips, c_in, c_out, length, taps, stride, padding, dilation, groups in [
     (2, 18, 3, 20, 4, 2, 3, 1, 2),
     (1, 2, 18, 31, 2, 3, 0, 2, 1),
     (34, 2, 2, 5, 1, 1, 0, 1, 1),
-    # Groups of eight channels and more: matrix products, with pairs, channels and positions that fill no tile.
-    (3, 9, 10, 21, 3, 2, 1, 1, 2),
-    (2, 12, 35, 40, 5, 1, 4, 2, 1),
+    # Groups of 16 channels and more: matrix products, with pairs, channels and positions that fill no tile.
+    (3, 17, 20, 21, 3, 2, 1, 1, 2),
+    (2, 18, 35, 70, 5, 1, 4, 2, 1),
 ]:
     x = torch.randn(clips, groups * c_in, length, requires_grad=True)
     weight = torch.randn(groups * c_out, c_in, taps, requires_grad=True)
