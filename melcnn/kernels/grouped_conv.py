@@ -47,8 +47,8 @@ def grouped_conv1d(
     """Compute `torch.nn.functional.conv1d`, by our kernels where they are faster.
 
     Our kernels take float32 and float64 on the CPU and float32 on CUDA, integer arguments and up to 64 taps. Torch
-    computes everything else, and reports arguments that are wrong. Results are equal up to rounding; they are the same
-    in each run on one device, and on the CPU for any number of threads.
+    computes everything else, and reports arguments that are wrong. Results are equal up to rounding. Ours are
+    the same in each run on one device, and on the CPU for any number of threads; cuDNN's may differ from run to run.
 
     Args:
         x: `(batch, groups * c_in, length)`.

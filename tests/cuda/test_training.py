@@ -150,7 +150,7 @@ print([len(stack.seeds) for stack in found.stacks], [f.message for f in found.fa
 
 
 def test_memory_that_is_short_halves_the_stack(record_property):
-    said = by_itself(SHORT.format(limit=600 << 20))
+    said = by_itself(SHORT.format(limit=160 << 20))
     record_property("stacks", said.strip())
     sizes = eval(said[: said.index("]") + 1])
     assert sum(sizes) == 64 and len(sizes) > 1 and "[] " in said

@@ -32,6 +32,11 @@ NOT_RUN = {
     "melbench sweep groups --seeds 32 --executor ray --ray-address auto": "tests/executors/test_ray.py runs one",
     "ray stop": "likewise",
     "pytest": "it is what runs this",
+    "pip install -e '.[gpu]'": "it fetches packages",
+    "melbench sweep groups --seeds 32 --device cuda": "bench.studies.gpu trains as many; results/gpu",
+    "melbench time groups --device cuda --precision tf32": "tests/cuda times on a device",
+    "pytest tests/cuda": "pytest runs these tests, where there is a device",
+    "python -m bench.studies.gpu OUT speech_commands_v0.02": "tests/studies/test_gpu.py runs it in short",
     "pytest bench --benchmark-only --benchmark-json after/1.json": "tests/suite/test_benchmarks.py runs one like it",
 }
 

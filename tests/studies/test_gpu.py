@@ -44,7 +44,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(gpu, "EPOCH_BATCHES", (16,))
     monkeypatch.setattr(gpu, "STACK", 2)
     monkeypatch.setattr(gpu, "CONVOLUTION_STACKS", (1,))
-    monkeypatch.setattr(gpu.front_ends, "BATCHES", (4,))
+    monkeypatch.setattr(gpu, "FRONT_END_BATCHES", (4,))
     monkeypatch.setattr(gpu.convolutions, "ROUNDS", 6)
 
 
