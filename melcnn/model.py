@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from melcnn import augmentation
 from melcnn.config import SHUFFLING_VARIANTS, VARIANTS, Trial, Variant, check_groups
 from melcnn.errors import InputError
-from melcnn.kernels import gpu_blocks, grouped_conv, trunk
+from melcnn.kernels import conv_layer, gpu_blocks, trunk
 from melcnn.shuffle import ChannelShuffle
 
 KERNEL_SIZE = 3
@@ -150,7 +150,7 @@ class MelCNN(nn.Module):
         self._kernels = kernels
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Conv1d):
-                grouped_conv.set_kernels(layer, kernels)
+                conv_layer.set_kernels(layer, kernels)
 
     def forward(self, features: Tensor, index: Tensor | None = None, views: Tensor | None = None) -> Tensor:
         """Return the logits.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from melcnn import augmentation, cuda, native
+from melcnn import augmentation, native
 from melcnn.config import Training, Trial
 from melcnn.errors import first_line
-from melcnn.kernels import grouped_conv, trunk
+from melcnn.kernels import conv_layer, cuda, trunk
 from melcnn.model import MelCNN, isolated_random_numbers, stack
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Stack:
     def kernels(self) -> str:
         """The kernels that trained the blocks: "melcnn" (on CUDA in some of the layers at least) or "torch"."""
         of_network = None if self.on_gpu else self.network.kernels
-        return of_network or grouped_conv.trained_by(self.network)
+        return of_network or conv_layer.trained_by(self.network)
 
     def _draw(self, renditions: int, clips: int, n_mels: int, frames: int) -> _Draws:
         """Draw the random numbers of the next epoch, on the CPU."""

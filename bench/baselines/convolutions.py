@@ -18,10 +18,9 @@ from bench.stats.intervals import median_interval, significant
 from bench.system import environment
 from bench.timing import timer
 from bench.timing.clocks import HostClock, clock_for
-from melcnn import cuda
 from melcnn.config import Trial
 from melcnn.errors import InputError
-from melcnn.kernels import grouped_conv
+from melcnn.kernels import cuda, grouped_conv
 from melcnn.model import KERNEL_SIZE, POOLING
 
 FORWARD, TRAINING = "forward", "training"

@@ -50,12 +50,13 @@ class FrontEndRow(BaseModel):
 
 
 def measure(
-    front_end: FrontEnd, clips: ClipSet, device: str, name: str, batches: Sequence[int] = BATCHES
+    front_end: FrontEnd, clips: ClipSet, device: str, name: str, batches: Sequence[int] = ()
 ) -> list[FrontEndRow]:
     """Time the features of the same clips by torchaudio and by melbench, in batches of several sizes, interleaved.
 
     Args:
         name: the name of the device.
+        batches: the sizes; empty: `BATCHES`.
     """
     waveforms = clips.waveforms[:CLIPS]
     single, double = (_torchaudio(front_end, device, dtype) for dtype in (torch.float32, torch.float64))
@@ -66,7 +67,7 @@ def measure(
             return [way(waveforms[i : i + size]) for i in range(0, len(waveforms), size)]
 
     exact = torch.cat(in_batches(double, 64))
-    sizes = [size for size in batches if size <= len(waveforms)] or [len(waveforms)]
+    sizes = [size for size in batches or BATCHES if size <= len(waveforms)] or [len(waveforms)]
     calls = {(way, size): functools.partial(in_batches, ways[way], size) for way in ways for size in sizes}
     errors = {key: float((torch.cat(call()).double() - exact).abs().max()) for key, call in calls.items()}
     run = timer.interleave({str(key): call for key, call in calls.items()}, timer.fixed(ROUNDS), clock_for(device))

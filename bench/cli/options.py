@@ -183,7 +183,7 @@ def opened(
         if jobs is not None:
             raise InputError("--jobs counts processes of --executor local: Ray fills the cores or GPUs that it has")
         from bench.executors.ray import Ray
-        from melcnn import cuda
+        from melcnn.kernels import cuda
 
         cuda.set_precision(precision)  # Its tasks take it over; this machine need not have a GPU.
         return Ray(device, ray_address)

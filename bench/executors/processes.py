@@ -21,9 +21,9 @@ from bench.executors.events import EpochDone, OnEvent
 from bench.executors.jobs import JobOutcome, LatestFeatures, TrainFunction, TrainingJob, train_job
 from bench.executors.retry import Lost, PoolEvent, dispatch
 from bench.system import environment, monitor
-from melcnn import cuda
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
+from melcnn.kernels import cuda
 from melcnn.training import Epoch
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from bench.executors.jobs import TrainFunction, TrainingJob, train_job
 from bench.executors.ray_mailbox import Mailbox
 from bench.executors.retry import Lost, PoolEvent, dispatch
 from bench.records import RESULTS_VERSION
-from melcnn import cuda
 from melcnn.data.clips import ClipSet
 from melcnn.errors import Failed, InputError, first_line
+from melcnn.kernels import cuda
 from melcnn.training import Epoch
 
 log = logging.getLogger(__name__)

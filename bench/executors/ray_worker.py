@@ -17,9 +17,9 @@ from bench.executors.retry import WAIT_SECONDS
 from bench.records import RESULTS_VERSION
 from bench.system import environment, monitor
 from bench.system.environment import Environment
-from melcnn import cuda
 from melcnn.data.clips import ClipSet
 from melcnn.errors import InputError
+from melcnn.kernels import cuda
 from melcnn.training import Epoch
 
 T = TypeVar("T")

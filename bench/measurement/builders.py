@@ -71,11 +71,12 @@ def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
         InputError: the model cannot be built, or refuses its input.
     """
     whole, rest = divmod(work.clips, work.batch_size)
+    kind = "step" if work.what == "epoch" else work.what
     operators: list[roofline.OperatorTraffic] = []
     try:
         for clips, times in ((work.batch_size, whole), (rest, 1)):
             if clips and times:
-                part = work.model_copy(update={"clips": clips, "batch_size": clips, "slowdown": 0.0})
+                part = work.model_copy(update={"what": kind, "clips": clips, "batch_size": clips, "slowdown": 0.0})
                 built = build(part, device, in_steps=True)
                 with native.without_kernels():  # Our kernels are not operators that a dispatch mode sees.
                     built.call()  # An optimiser's first step also makes its state.

@@ -17,9 +17,8 @@ from bench.measurement.workloads import Workload
 from bench.stats.intervals import mean_interval
 from bench.system.environment import Environment
 from bench.timing import verdicts
-from melcnn import cuda
 from melcnn.errors import Failed, InputError
-from melcnn.kernels import grouped_conv
+from melcnn.kernels import cuda, grouped_conv
 
 # The folder that our packages are in.
 HOME = str(Path(__file__).parents[2])

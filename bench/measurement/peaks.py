@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.system.environment import Environment
 from bench.timing.clocks import HostClock, clock_for
-from melcnn import cuda
 from melcnn.files import cache_folder, make_folder, write_whole
+from melcnn.kernels import cuda
 from melcnn.scheduling import DISTURBED
 
 # Raise when they are measured differently: kept ceilings are then measured anew.

@@ -23,8 +23,8 @@ from bench.timing import timer
 from bench.timing.clocks import HostClock, busy_seconds, clock_for
 from bench.timing.timer import CandidateFailed, Rule, Series
 from bench.timing.verdicts import ratio_precision
-from melcnn import cuda
 from melcnn.errors import Failed, InputError, first_line
+from melcnn.kernels import cuda
 
 # How precisely one launch should know a median. Launches differ by as much: more is better spent on more of them.
 PRECISION = 0.01
@@ -46,7 +46,7 @@ class LaunchJob(BaseModel):
         max_seconds: the time allowed to each run except epochs, which take as long as they take; None: `MOST_SECONDS`.
         seed: of the order within rounds.
         kernels: the kernels that compute, "torch" or None for the faster.
-        precision: of CUDA (`melcnn.cuda`).
+        precision: of CUDA (`melcnn.kernels.cuda`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -136,7 +136,7 @@ def read(path: Path) -> list[ConvolutionRow]:
             for line in lines:
                 rows.append(
                     ConvolutionRow.model_validate(
-                        {n: c if c or not n.endswith("_floor") else None for n, c in line.items()}
+                        {n: c if c or not n.endswith(("_floor", "precision")) else None for n, c in line.items()}
                     )
                 )
                 values = [value for value in rows[-1].model_dump().values() if isinstance(value, float)]

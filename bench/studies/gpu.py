@@ -41,13 +41,13 @@ from bench.sweep.run import ignore, train_missing
 from bench.system import environment, monitor
 from bench.timing import timer
 from bench.timing.clocks import HostClock, busy_seconds, clock_for
-from melcnn import cuda
 from melcnn.config import Trial, configure
 from melcnn.data.clips import ClipSet
 from melcnn.data.loading import load_clips
 from melcnn.errors import Failed, first_line
 from melcnn.features import extract
 from melcnn.files import make_folder, write_whole
+from melcnn.kernels import cuda
 from melcnn.steps import Stack, capture_for
 from melcnn.training import fit
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from melcnn import cuda
 from melcnn.data import prepared
 from melcnn.errors import InputError
+from melcnn.kernels import cuda
 
 
 class Environment(BaseModel):
@@ -19,7 +19,7 @@ class Environment(BaseModel):
 
     Attributes:
         device: the processor that computed, by the name that tables show.
-        precision: of float32 convolutions and products on a GPU (`melcnn.cuda.precision`); None on the CPU and in older
+        precision: of float32 convolutions and products on a GPU (`melcnn.kernels.cuda`); None on the CPU and in older
             files.
     """
 

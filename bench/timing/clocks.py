@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from melcnn import cuda
+from melcnn.kernels import cuda
 from melcnn.scheduling import run_queue_wait
 
 OVERHEAD_READINGS = 101  # of an empty call; odd, so that the median is a reading

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes  # torch has no public name for it
 
-from melcnn import cuda, files, native
+from melcnn import files, native
 from melcnn.errors import first_line
 from melcnn.files import cache_folder
+from melcnn.kernels import cuda
 from melcnn.scheduling import DISTURBED, run_queue_wait
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ SHORTEST = 2e-4  # seconds of one timed reading: shorter calls are repeated
 DISTURBED_FOR = 600  # seconds that a choice of a busy machine is used: the processes of one command agree
 
 # The code beside the C kernels that decides how long our candidates take, and the code that measures it.
-CODE = ("grouped_conv.py", "trunk.py", "triton_conv.py", "autotune.py", "../cuda.py")
+CODE = ("grouped_conv.py", "trunk.py", "triton_conv.py", "autotune.py", "cuda.py")
 
 # Numbers, flags and texts that name a computation.
 Key = tuple[object, ...]
@@ -210,5 +211,5 @@ def _environment() -> str:
     """Return a hash of this machine, this torch and this code."""
     digest = hashlib.sha256(f"{native.identity()} {torch.__version__} {torch.version.cuda}".encode())
     for name in CODE:
-        digest.update((Path(__file__).parent / name).read_bytes())
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()

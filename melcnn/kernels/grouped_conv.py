@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d
 from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, register_flop_formula
 
-from melcnn import cuda, native
-from melcnn.kernels import autotune
+from melcnn import native
+from melcnn.kernels import autotune, cuda
 from melcnn.kernels.shapes import output_length
 
 KINDS = {"cpu": {torch.float32: "float", torch.float64: "double"}, "cuda": {torch.float32: "float"}}
@@ -117,36 +117,6 @@ def _decide(
         supports(x, weight, bias, stride, padding, dilation, groups)
         and faster_kernels(x, weight, bias, stride, padding, dilation, groups) == "melcnn"
     )
-
-
-def set_kernels(layer: nn.Conv1d, kernels: str | None) -> nn.Conv1d:
-    """Make a layer compute by torch's kernels ("torch") or by the faster ones, and return it."""
-    # `nn.Conv1d.forward` calls this private method with the input, the weight and the bias. Only by replacing it does
-    # the layer stay an `nn.Conv1d` by type, as some counters and tools require.
-    if kernels == "torch":
-        layer.__dict__.pop("_conv_forward", None)
-        layer.__dict__.pop("trained_by", None)
-    else:
-        layer.__dict__["_conv_forward"] = functools.partial(_forward, layer)
-    return layer
-
-
-def _forward(layer: nn.Conv1d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # Read at each call: a user may change them.
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        return nn.Conv1d._conv_forward(layer, x, weight, bias)
-    (stride,), (padding,), (dilation,) = layer.stride, layer.padding, layer.dilation
-    settings = stride, padding, dilation, layer.groups
-    by_ours = uses_ours(x, weight, bias, *settings)
-    if layer.training and not torch.compiler.is_compiling():
-        layer.__dict__["trained_by"] = "melcnn" if by_ours else "torch"
-    return (ours if by_ours else conv1d)(x, weight, bias, *settings)
-
-
-def trained_by(network: nn.Module) -> str:
-    """Return the kernels that the network's convolutions last trained by: "torch" if none of them used ours."""
-    used = {layer.__dict__.get("trained_by") for layer in network.modules()}
-    return "melcnn" if "melcnn" in used else "torch"
 
 
 @_constant

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcnn import cuda, native
+from melcnn import native
 from melcnn.config import FrontEnd
 from melcnn.frontend import LOG_OFFSET, LogMelFilterBanks, normalized
+from melcnn.kernels import cuda
 
 # For the module: on a CPU the spectra (64 x 201 x 101) then stay near the caches; a GPU needs larger batches, of which
 # one is copied while another is computed.

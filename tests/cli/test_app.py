@@ -9,6 +9,7 @@ import torch
 from bench.analysis import summary
 from bench.cli.app import _after_sweep
 from melcnn import configure
+from melcnn.kernels import cuda
 from tests.helpers.records import network
 
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
@@ -123,3 +124,24 @@ def test_a_sweep_ends_with_the_command_that_goes_on():
 
     assert command(()) == "melbench train groups=4 --data 'my data' -o network.safetensors"
     assert command((0,)) == "melbench recommend groups=1,4 --data 'my data' --words go,stop --batch-size 32"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sweep groups --data nowhere",
+        "train groups=1 --data nowhere -o network.safetensors",
+        "recommend --data nowhere",
+        "reproduce --data nowhere",
+        "time groups=3",
+        "compare groups=1 groups=3",
+    ],
+)
+def test_a_precision_is_set_before_anything_is_computed(melbench, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    with cuda.computing_in("mixed"):
+        code, _, err = melbench(*command.split(), "--precision", "bf16")
+        assert (code, err) == (2, "melbench: --precision bf16 is not known: use fp32 or tf32\n")
+        assert cuda.precision() == "mixed"
+        for options, expected in (["--precision", "tf32"], "tf32"), ([], "fp32"):
+            assert melbench(*command.split(), *options)[0] == 2 and cuda.precision() == expected

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from melcnn import cuda
+from melcnn.kernels import cuda
 
 
 def pytest_collection_modifyitems(items):

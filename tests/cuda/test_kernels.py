@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import conv1d
 
+from bench.baselines import convolutions, front_ends
+from bench.measurement.peaks import measure as measure_peaks  # before tests are given stand-ins for it
+from bench.system import environment
 from bench.timing.clocks import CudaClock, busy_seconds
-from melcnn import MelCNN, augmentation, configure, cuda
-from melcnn.kernels import autotune, gpu_blocks, grouped_conv
+from melcnn import MelCNN, augmentation, configure
+from melcnn.kernels import autotune, cuda, gpu_blocks, grouped_conv
 
 # clips, channels in and out of a group, length, taps, stride, padding, dilation, groups
 ODD = [
@@ -134,3 +137,15 @@ def test_the_shorter_of_two_spins_is_chosen():
     found = autotune.measure({"long": lambda: cuda.spin(2e-4), "short": lambda: cuda.spin(1e-4)}, "cuda")
     assert found["chosen"] == "short" and not found["disturbed"]
     assert found["seconds"] == pytest.approx({"long": 2e-4, "short": 1e-4}, rel=0.15)
+
+
+def test_the_tables_of_a_device(clips):
+    env, trial = environment.collect("cuda"), configure(recipe="plain")
+    top = measure_peaks("cuda", CudaClock())
+    # Replayed, a launch is a few microseconds; called from Python, ten or more.
+    assert 0 < top.launch_seconds < 8e-6 and top.flops_per_second > 1e12 and min(top.bytes_per_second.values()) > 1e11
+    (shape, *_) = convolutions.of_trials([trial])
+    forward, training = convolutions.measure([shape], "cuda")
+    assert forward.precision == "fp32" and 0 < forward.torch_time_s < training.torch_time_s < 0.01
+    rows = front_ends.measure(trial.front_end, clips, "cuda", env.device, (16,))
+    assert {row.way for row in rows} == {"torchaudio", "melbench"} and max(row.max_error for row in rows) < 0.01

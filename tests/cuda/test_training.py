@@ -108,7 +108,8 @@ def by_itself(code):
 
 WAITING = """
 import torch
-from melcnn import configure, cuda
+from melcnn import configure
+from melcnn.kernels import cuda
 from melcnn.steps import Stack, capture_for
 
 x, y = torch.randn(200, 80, 101, device="cuda"), torch.arange(200, device="cuda") % 2

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.executors import processes
+from bench.executors import processes, ray_worker
 from bench.executors.events import EpochDone, Finished, Planned, Started
 from bench.executors.jobs import TrainingJob
 from bench.executors.processes import Processes
 from bench.executors.threads import Threads
-from bench.records import RecordFolder
+from bench.records import RESULTS_VERSION, RecordFolder
 from bench.sweep.run import train_missing
 from bench.system import environment
 from melcnn import InputError, configure
 from melcnn.errors import Failed
+from melcnn.kernels import cuda
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers import stand_ins
 from tests.helpers.pages import ROOT
@@ -111,6 +112,18 @@ def test_an_interruption_leaves_no_process(clips, alive):
     with Processes("cpu", 2, stand_ins.endless) as executor, pytest.raises(KeyboardInterrupt):
         executor.run([TrainingJob(TRIAL, (seed,)) for seed in range(3)], 2, clips, on_events(pytest.fail, epoch=epoch))
     assert seen and seen[0][1] == 2
+
+
+def test_a_process_computes_in_the_precision_of_this_one(clips, alive):
+    said = []
+    with cuda.computing_in("tf32"), Processes("cpu", 1, stand_ins.precise) as executor:
+        executor.run([TrainingJob(TRIAL, (0,))], 1, clips, on_events(lambda job, outcome: said.append(outcome)))
+    assert [failure.message for outcome in said for failure in outcome.failures] == ["tf32"]
+
+
+def test_a_task_computes_in_the_precision_of_the_driver():
+    with cuda.computing_in("fp32"):
+        assert ray_worker.on_worker(RESULTS_VERSION, "tf32", cuda.precision) == "tf32"
 
 
 def test_an_input_error_of_a_process_is_raised_here(clips, alive):

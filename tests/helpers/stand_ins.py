@@ -10,8 +10,9 @@ import torch
 
 from bench.executors import jobs, processes
 from bench.executors.events import EpochDone, Finished, Planned, Stage, Started
-from bench.executors.jobs import JobOutcome, TrainedStack
+from bench.executors.jobs import Failure, JobOutcome, TrainedStack
 from melcnn import InputError
+from melcnn.kernels import cuda
 from melcnn.training import Curves, Epoch, TrainedNetwork
 
 # Seconds after which a test fails for want of what should have happened long before: the machine may be busy.
@@ -139,3 +140,8 @@ def come_up_the_first_time(*arguments) -> None:
     except FileExistsError:
         os._exit(1)
     _serve(*arguments)
+
+
+def precise(job, features, on_epoch, environment) -> JobOutcome:
+    """It fails, and says in which precision CUDA computes here."""
+    return JobOutcome([], [Failure(seed, job.seeds, "error", cuda.precision()) for seed in job.seeds], environment)

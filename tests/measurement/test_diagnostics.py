@@ -81,4 +81,6 @@ def test_of_the_machine():
     only(of(conditions(), conditions(cpu_mhz=2000.0)), "throttled: the CPU fell from 3000 to 2000 MHz")
     hot = samples([1.0] * 9, during=conditions(throttle=["power cap", "temperature"]))
     only(diagnostics.of_samples(hot), "throttled: the GPU ran slower than it can (power cap, temperature)")
+    untold = samples([1.0] * 9, during=conditions(throttle=None))
+    only(diagnostics.of_samples(untold), "unknown whether throttled: the GPU's driver does not tell")
     assert of(conditions(load=None, cpu_mhz=None), conditions(load=None, cpu_mhz=None)) == []

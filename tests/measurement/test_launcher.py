@@ -10,6 +10,7 @@ from bench.system import environment
 from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.errors import Failed, InputError
+from melcnn.kernels import cuda
 from tests.helpers.machines import FakeMachine
 
 MODELS = """
@@ -237,3 +238,18 @@ def test_a_delay_is_a_share_of_the_call(monkeypatch):
     monkeypatch.setattr(builders, "time", SimpleNamespace(perf_counter=machine.now))
     builders._delayed(machine.work("a", 2.0), 0.5)()
     assert 3.0 <= machine.time <= 3.0 + 5 / 64
+
+
+def test_a_launch_computes_in_the_precision_that_it_is_given(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        launcher, "_launch", lambda job, progress: asked.append(job) or (None, LaunchAnswer(error="no"))
+    )
+    env = environment.collect("cpu")
+    with cuda.computing_in("tf32"), pytest.raises(Failed):
+        works = workloads.of_trial(configure(), ["latency"])
+        launcher.measure(works, "cpu", 1, None, False, env)
+    with cuda.computing_in("fp32"):
+        assert asked[0].precision == "tf32"
+        list(worker.launch_answers(asked[0].model_copy(update={"works": []}), FakeMachine().clock))
+        assert cuda.precision() == "tf32"

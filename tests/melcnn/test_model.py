@@ -4,7 +4,7 @@ from torch import nn
 
 from melcnn import InputError, MelCNN, stack
 from melcnn.config import VARIANTS
-from melcnn.model import n_params
+from melcnn.model import _picked, n_params
 from melcnn.shuffle import ChannelShuffle
 
 
@@ -156,3 +156,11 @@ def test_stacks_that_cannot_be():
         stack(networks(2)).replica(2)
     with pytest.raises(InputError, match="replicas"):
         MelCNN(replicas=0)
+
+
+def test_a_clip_that_all_replicas_see_is_gathered_once():
+    features, index = torch.randn(5, 4, 16), torch.tensor([3, 0, 4])[:, None]
+    seen = _picked(features, index.expand(-1, 3))
+    assert torch.equal(seen, features[index.expand(-1, 3)]) and seen.stride(1) == 0
+    own = torch.tensor([[3, 1], [0, 0], [2, 4]])
+    assert torch.equal(_picked(features, own), features[own])

@@ -238,3 +238,14 @@ def test_decay_pulls_at_weights_alone(features):
         # Of the rate 1e-3 times 10, before the step that both take.
         expected = dict(free.network.named_parameters())[name] - (0.01 * before[name] if tensor.dim() > 1 else 0)
         torch.testing.assert_close(tensor, expected)
+
+
+def test_the_chosen_replicas_are_kept_and_no_others():
+    state = {"weight": torch.arange(12.0).view(6, 2), "running": torch.arange(3.0), "count": torch.tensor(7)}
+    kept = {name: torch.full_like(tensor, -1) for name, tensor in state.items()}
+    training._keep(kept, state, [False, False, False])
+    assert all((tensor == -1).all() for tensor in kept.values())
+    training._keep(kept, state, [False, True, False])
+    # Three replicas, of which each has two rows: the second one's are rows 2 and 3.
+    assert kept["weight"].tolist() == [[-1, -1], [-1, -1], [4, 5], [6, 7], [-1, -1], [-1, -1]]
+    assert kept["running"].tolist() == [-1, 1, -1] and kept["count"] == 7

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -18,6 +19,7 @@ from bench.records import (
     TrialRecord,
     Untrusted,
     kind_of,
+    timing_identity,
 )
 from bench.system.environment import collect
 from melcnn import InputError, configure, locking
@@ -253,6 +255,18 @@ def test_timings_are_found_by_work_and_environment(folder):
     assert len(names) == 4
     assert timing_record(one, two).file_name == timing_record(two, one).file_name
     assert timing_record(one, seconds=(3.0,)).file_name == timing_record(one).file_name
+
+
+def test_a_time_is_of_a_precision():
+    env = collect("cpu")
+    assert env.precision is None
+    # As older versions named it, whose environments knew no precision.
+    known = env.model_dump_json().replace(',"precision":null', "")
+    text = "\n".join([configure().canonical(), "4", known, str(RESULTS_VERSION)])
+    name = timing_identity([configure()], 4, env)
+    assert name == hashlib.sha256(text.encode()).hexdigest()[:12]
+    of = [timing_identity([configure()], 4, env.model_copy(update={"precision": p})) for p in ("fp32", "tf32")]
+    assert len({name, *of}) == 3
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

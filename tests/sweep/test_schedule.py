@@ -195,6 +195,13 @@ def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path)
         assert all(other.test.logits == first.test.logits for other in others)
 
 
+def test_what_torch_keeps_of_a_gpu_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 20)
+    assert monitor.free_bytes("cuda") == 100 + (50 - 20)
+
+
 def test_free_memory_by_hand(tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
     monkeypatch.setattr(monitor, "MEMORY", tmp_path / "meminfo")

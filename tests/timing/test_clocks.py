@@ -4,7 +4,8 @@ import torch
 from bench.system import monitor
 from bench.timing import clocks
 from bench.timing.clocks import CudaClock, HostClock, busy_seconds, covered
-from melcnn import cuda, scheduling
+from melcnn import scheduling
+from melcnn.kernels import cuda
 from tests.helpers.machines import FakeMachine
 
 
@@ -86,6 +87,13 @@ def test_conditions_of_a_system_that_tells_nothing(tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2600.5\ncpu MHz : 1300.0\n")
     monkeypatch.setattr(monitor, "CPU_INFO", tmp_path / "cpuinfo")
     assert monitor.conditions("cpu").cpu_mhz == 2600.5  # the others may idle
+
+
+def test_a_gpu_that_does_not_tell_is_not_called_unthrottled(monkeypatch):
+    monkeypatch.setattr(monitor, "_nvml", lambda ask: None)
+    assert monitor.conditions("cuda").throttle is None
+    monkeypatch.setattr(monitor, "_nvml", lambda ask: [] if ask is monitor._throttle_reasons else 1)
+    assert monitor.conditions("cuda").throttle == []
 
 
 def test_peak_memory_is_above_what_was_in_use():

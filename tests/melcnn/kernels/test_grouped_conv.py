@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.counting.profile import count
 from melcnn import native
-from melcnn.kernels import autotune, grouped_conv
+from melcnn.kernels import autotune, conv_layer, cuda, grouped_conv
 from melcnn.kernels.grouped_conv import grouped_conv1d
 
 OURS = torch.ops.melcnn.grouped_conv1d
@@ -248,19 +248,19 @@ def test_a_layer_computes_by_ours_and_again_by_torchs(monkeypatch):
     monkeypatch.setattr(grouped_conv, "uses_ours", lambda x, weight, bias, stride, *settings: stride > 0)
     layer, x = torch.nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), torch.randn(3, 4, 20)
     expected = layer(x)
-    assert grouped_conv.set_kernels(layer, None) is layer and type(layer) is torch.nn.Conv1d
+    assert conv_layer.set_kernels(layer, None) is layer and type(layer) is torch.nn.Conv1d
     assert torch.equal(layer(x), expected)
     assert calls == [(2, 1, 2, 2)]  # stride, padding, dilation, groups
-    assert grouped_conv.trained_by(layer) == "melcnn"
-    assert torch.equal(grouped_conv.set_kernels(layer, "torch")(x), expected) and len(calls) == 1
-    assert grouped_conv.trained_by(layer) == "torch"
+    assert conv_layer.trained_by(layer) == "melcnn"
+    assert torch.equal(conv_layer.set_kernels(layer, "torch")(x), expected) and len(calls) == 1
+    assert conv_layer.trained_by(layer) == "torch"
     # What is changed later counts, in a copy too.
-    changed = copy.deepcopy(grouped_conv.set_kernels(layer, None))
+    changed = copy.deepcopy(conv_layer.set_kernels(layer, None))
     changed.stride, changed.padding = (1,), (3,)
     # 20 + 2 x 3 - 2 x (3 - 1) outputs
     assert changed(x).shape == (3, 6, 22) and layer(x).shape == expected.shape
     del calls[1:]
-    padded = grouped_conv.set_kernels(torch.nn.Conv1d(4, 6, 3, padding="same"), None)
+    padded = conv_layer.set_kernels(torch.nn.Conv1d(4, 6, 3, padding="same"), None)
     assert padded(x).shape == (3, 6, 20) and len(calls) == 1
 
 
@@ -326,3 +326,35 @@ def test_the_kernels_for_a_gpu_in_tritons_interpreter():
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("weight", "groups", "longest", "fits"),
+    [
+        ((65_535, 1, 3), 65_535, 100, True),  # a program for each group, in the grid's second dimension
+        ((65_536, 1, 3), 65_536, 100, False),
+        ((17 * 40_000, 1, 3), 40_000, 100, False),  # 17 channels a group are two programs
+        ((4, 65_535 // 3, 3), 1, 100, True),  # a program for each weight of a channel, in the third
+        ((4, 22_000, 3), 1, 100, False),
+        ((4, 1, 3), 1, 65_535 * 16, True),  # 16 positions a program
+        ((4, 1, 3), 1, 65_535 * 16 + 1, False),
+    ],
+)
+def test_a_grid_is_within_cudas_limits(weight, groups, longest, fits):
+    triton_conv = pytest.importorskip("melcnn.kernels.triton_conv")
+    assert triton_conv.on_grid(torch.Size(weight), groups, longest) == fits
+
+
+def test_the_choice_depends_on_the_precision_of_a_gpu(monkeypatch):
+    keys = []
+    monkeypatch.setattr(autotune, "choose", lambda key, *rest: keys.append(key) or "torch")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+
+    class OnGpu:  # what `faster_kernels` asks of a tensor
+        shape, dtype, device, is_cuda, requires_grad = (8, 4, 16), torch.float32, "cuda:0", True, False
+
+    weight = torch.randn(4, 4, 3)
+    for precision in ("fp32", "tf32"):
+        with cuda.computing_in(precision):
+            grouped_conv.faster_kernels(OnGpu(), weight, None, 1, 1, 1, 1)
+    assert keys[0] != keys[1]

@@ -236,3 +236,9 @@ def test_a_small_variance_beside_a_large_mean():
     truth = theirs.blocks[0][0](x).relu().double().var((0, 2))
     # A tenth of it and 0.9 of 1: running variance.
     torch.testing.assert_close(ours.blocks[0][2].running_var.double(), 0.9 + 0.1 * truth, rtol=1e-3, atol=0.0)
+
+
+def test_elsewhere_no_compiler_is_asked_for(monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: pytest.fail("the C library is not needed"))
+    network = MelCNN(n_mels=4, channels=4)
+    assert trunk.supported_layers(network, torch.empty(2, 4, 16, device="meta")) is None

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 import torch
 
-from melcnn import cuda
 from melcnn.errors import InputError
+from melcnn.kernels import cuda
 
 
 @pytest.fixture
