@@ -1,15 +1,15 @@
 """Axes of a grid, as people write them, to configurations."""
 
-import difflib
 import itertools
 import logging
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from melcnn.config import (
+    DEFAULT_RECIPE,
     SETTINGS,
     SHUFFLING_VARIANTS,
     Data,
@@ -20,7 +20,7 @@ from melcnn.config import (
     settings_of,
     varying_settings,
 )
-from melcnn.errors import InputError
+from melcnn.errors import InputError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,6 @@ PRESETS: dict[str, tuple[str, tuple[int, ...]]] = {
     "groups": ("groups", (1, 2, 4, 8, 16)),
     "mels": ("n_mels", (20, 40, 80)),
 }
-
-# The recipe of every command where nobody names another.
-DEFAULT_RECIPE = "default"
 
 # More would be a typing error: at a second a seed, they take three hours.
 MAX_SEEDS = 10_000
@@ -50,12 +47,12 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
         if not equals:
             if name not in PRESETS:
                 raise InputError(
-                    f"there is no axis {text!r}{_did_you_mean(text, PRESETS)}: use {', '.join(PRESETS)}, or "
+                    f"there is no axis {text!r}{did_you_mean(text, PRESETS)}: use {', '.join(PRESETS)}, or "
                     f"name=value,value, such as groups=1,2, with a name of {', '.join(SETTINGS)}"
                 )
             name, parsed = PRESETS[name][0], [*PRESETS[name][1]]
         elif name not in SETTINGS:
-            hint = _did_you_mean(name, SETTINGS)
+            hint = did_you_mean(name, SETTINGS)
             raise InputError(f"there is no setting {name!r}{hint}: the settings are {', '.join(SETTINGS)}")
         else:
             parsed = [value.strip() for value in values.split(",")]
@@ -67,11 +64,6 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
             raise InputError(f"the axis {name!r} is given twice: put all its values into one")
         axes[name] = parsed
     return axes
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), 1)
-    return f", did you mean {close[0]}?" if close else ""
 
 
 def single(
@@ -151,7 +143,7 @@ def plan(
     """Return the grid of trials over `axes`, and log the combinations that are left out.
 
     Args:
-        recipe, batch_size, epochs: for all trials; None: the default. An axis `recipe` takes precedence over `recipe`.
+        recipe, batch_size, epochs: for all trials; None: plain, and the recipe's. An axis `recipe` takes precedence.
 
     Raises:
         InputError: if no combination can exist, or a setting is both an axis and an option.
@@ -170,7 +162,7 @@ def expand(
     epochs: int | None = None,
 ) -> tuple[list[Trial], list[str]]:
     """Return what `plan` does, and the combinations that are left out, each with its reason."""
-    given = {"recipe": None if "recipe" in axes else recipe, "batch_size": batch_size, "epochs": epochs}
+    given = {"recipe": None if "recipe" in axes else recipe or "plain", "batch_size": batch_size, "epochs": epochs}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if clash := next((name for name in axes if name in settings), None):
         raise InputError(f"{clash} is both an axis and an option: give it once")

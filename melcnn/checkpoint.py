@@ -11,9 +11,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from melcnn.config import Trial
+from melcnn.config import Trial, descriptions
 from melcnn.data.clips import ClipSet
-from melcnn.errors import InputError, first_line, one_line
+from melcnn.errors import InputError, check_type, first_line, one_line
 from melcnn.files import open_file, write_whole
 from melcnn.model import MelCNN
 from melcnn.training import TrainedNetwork
@@ -44,9 +44,17 @@ class Checkpoint:
     test_accuracy: float
     data: str = ""
 
+    def __repr__(self) -> str:
+        (settings,) = descriptions([self.trial]).values()
+        accuracies = f"{self.validation_accuracy:.4f} in validation, {self.test_accuracy:.4f} in test"
+        return f"Checkpoint({settings}: {','.join(self.trial.data.words)}, seed {self.seed}, accuracy {accuracies})"
+
 
 def checkpoint_of(run: TrainedNetwork, trial: Trial, clips: ClipSet, data: str = "") -> Checkpoint:
     """Return the checkpoint of one network of `melcnn.fit`, trained as `trial` on `clips` from `data`."""
+    check_type(run, TrainedNetwork, "give one of the networks that melcnn.fit returns")
+    check_type(trial, Trial, "give the configuration that the network was trained as")
+    check_type(clips, ClipSet, "give the clips that the network was trained on")
     return Checkpoint(
         trial=trial,
         network=run.network,
@@ -65,6 +73,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     Raises:
         InputError: if it cannot be written.
     """
+    check_type(checkpoint, Checkpoint, "give melcnn.checkpoint_of(network, trial, clips), and then the path")
     about = {
         "seed": checkpoint.seed,
         "dataset": checkpoint.dataset,

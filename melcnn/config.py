@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from melcnn.errors import InputError, one_line
+from melcnn.errors import InputError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -103,6 +103,8 @@ class FrontEnd(Config):
 
 
 Recipe = Literal["plain", "default"]
+# The recipe of `configure` and of the commands that train where nobody names another.
+DEFAULT_RECIPE: Recipe = "default"
 Variant = Literal["plain", "interleaved", "shuffle", "separable"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 # These exchange channels between groups: with groups 1 they are the plain network.
@@ -281,16 +283,20 @@ LATER_SETTINGS: dict[str, dict[str, object]] = {
 def configure(words: Sequence[str] = ("yes", "no"), **settings: "Unpack[Settings]") -> Trial:
     """Return a trial from flat settings, such as `configure(n_mels=40, groups=4)`; the rest is the recipe's.
 
+    Without a recipe it is `DEFAULT_RECIPE`, as it is for the commands that train.
+
     Raises:
         InputError: for an unknown name or a value out of range.
     """
-    recipe = RECIPES.get(settings.get("recipe", "plain"), {})  # `Trial` refuses an unknown recipe below.
+    chosen: dict[str, Any] = {"recipe": DEFAULT_RECIPE, **settings}
+    recipe = RECIPES.get(chosen["recipe"], {})  # `Trial` refuses an unknown recipe below.
     sections: dict[str, dict[str, Any]] = {
         name: dict(recipe.get(name, {})) for name in ("front_end", "model", "training")
     }
-    for name, value in settings.items():
+    for name, value in chosen.items():
         if name not in SETTINGS:
-            raise InputError(f"there is no setting {name!r}: the settings are {', '.join(SETTINGS)}")
+            close = did_you_mean(name, SETTINGS)
+            raise InputError(f"there is no setting {name!r}{close}: the settings are {', '.join(SETTINGS)}")
         sections[SETTINGS[name]][name] = value
     with one_line("configuration"):
         return Trial(data=Data(words=tuple(words)), **sections)

@@ -1,7 +1,8 @@
 """Errors that a person can cause or must know of: one line each, with what was expected and what to do."""
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,18 @@ class TrainingDiverged(Failed):
     ) -> None:
         super().__init__(text)
         self.runs, self.curves = list(runs), dict(curves or {})
+
+
+def check_type(value: object, kind: type, remedy: str) -> None:
+    """Raise `InputError`, which ends with `remedy`, unless a value is of the type."""
+    if not isinstance(value, kind):
+        raise InputError(f"{kind.__name__} expected, not {type(value).__name__}: {remedy}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ", did you mean ...?" if one of the known names is much like `name`, else nothing."""
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), 1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

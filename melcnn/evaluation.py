@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from melcnn.data.audio import SAMPLE_RATE, clips_of
-from melcnn.data.clips import ClipSet
-from melcnn.errors import InputError
+from melcnn.data.clips import SPLITS, ClipSet
+from melcnn.errors import InputError, check_type, did_you_mean
 from melcnn.inference import logits
 from melcnn.kernels.log_mel import log_mel
 
@@ -36,6 +36,7 @@ def predict(
     Raises:
         InputError: for waveforms of another type, shape or range.
     """
+    _check_checkpoint(checkpoint)
     front_end = checkpoint.trial.front_end
     x = log_mel(clips_of(waveforms, sample_rate, front_end.sample_rate), front_end, device)
     network = checkpoint.network.to(device)
@@ -58,6 +59,9 @@ class Evaluation:
     speakers: Sequence[str]
     labels: np.ndarray
     probabilities: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self.labels)} clips of {','.join(self.words)}, accuracy {self.correct.mean():.4f})"
 
     @property
     def predicted(self) -> np.ndarray:
@@ -86,8 +90,13 @@ def evaluate(
     """Evaluate a checkpoint on one split of `clips`, or on split "all".
 
     Raises:
-        InputError: if the clips have other words than the checkpoint.
+        InputError: if the clips have other words than the checkpoint, and for an unknown split.
     """
+    _check_checkpoint(checkpoint)
+    check_type(clips, ClipSet, "load clips with melcnn.load_clips(data, words)")
+    if split not in (*SPLITS, "all"):
+        close = did_you_mean(split, (*SPLITS, "all"))
+        raise InputError(f"there is no split {split!r}{close}: use {', '.join(SPLITS)} or all")
     if clips.words != checkpoint.trial.data.words:
         raise InputError(
             f"the checkpoint tells {','.join(checkpoint.trial.data.words)} apart, the clips are of "
@@ -101,3 +110,9 @@ def evaluate(
         labels=clips.labels[part],
         probabilities=predict(checkpoint, clips.waveforms[part], device, clips.sample_rate),
     )
+
+
+def _check_checkpoint(checkpoint: object) -> None:
+    from melcnn.checkpoint import Checkpoint  # Late: it imports the training, which predictions do without.
+
+    check_type(checkpoint, Checkpoint, "load it with melcnn.load_checkpoint(path)")

@@ -9,7 +9,7 @@ from torch import Tensor
 from melcnn.config import FrontEnd, Training
 from melcnn.data import renditions
 from melcnn.data.clips import ClipSet
-from melcnn.errors import InputError
+from melcnn.errors import InputError, check_type
 from melcnn.kernels.log_mel import log_mel
 
 
@@ -28,6 +28,10 @@ class Features:
     labels: Tensor
     _renditions: dict[tuple[float, bool], Tensor] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __repr__(self) -> str:
+        clips, n_mels, frames = self.x.shape
+        return f"Features({clips} clips, {n_mels} mels, {frames} frames, {self.x.device}, of {self.clips!r})"
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Return views of the features and labels of one split."""
@@ -61,6 +65,8 @@ def extract(clips: ClipSet, front_end: FrontEnd, device: str | torch.device = "c
     Raises:
         InputError: if the sample rates of clips and front-end differ.
     """
+    check_type(clips, ClipSet, "load clips with melcnn.load_clips(data, words)")
+    check_type(front_end, FrontEnd, "give the front_end of a melcnn.configure(...)")
     if clips.sample_rate != front_end.sample_rate:
         raise InputError(
             f"the clips have {clips.sample_rate} Hz and the front-end expects {front_end.sample_rate} Hz: "

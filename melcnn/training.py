@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from melcnn import inference
 from melcnn.config import Training, Trial
-from melcnn.errors import InputError, TrainingDiverged
+from melcnn.errors import InputError, TrainingDiverged, check_type
 from melcnn.features import Features
 from melcnn.model import MelCNN
 from melcnn.steps import Stack, capture_for
@@ -49,6 +49,10 @@ class TrainedNetwork:
     test_logits: Tensor
     validation_accuracy: float
     test_accuracy: float
+
+    def __repr__(self) -> str:
+        accuracies = f"{self.validation_accuracy:.4f} in validation, {self.test_accuracy:.4f} in test"
+        return f"TrainedNetwork(seed {self.seed}, epoch {self.kept_epoch}, accuracy {accuracies})"
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,8 @@ class _Replica:
 
 
 def _check(trial: Trial, features: Features, seeds: Sequence[int]) -> None:
+    check_type(trial, Trial, "make one with melcnn.configure(...)")
+    check_type(features, Features, "make them with melcnn.extract(clips, trial.front_end)")
     if trial.front_end != features.front_end:
         raise InputError(
             f"the features are of the front-end {features.front_end!r}, the trial asks for "

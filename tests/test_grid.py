@@ -9,6 +9,7 @@ from bench.cli import options
 from bench.grid import axes_of, parse_axes, plan, single, train_command
 from melcnn import configure
 from melcnn.errors import InputError
+from tests.helpers.configurations import plain
 
 
 def test_axes_and_options_name_one_configuration():
@@ -55,7 +56,7 @@ def test_a_setting_given_twice():
     ],
 )
 def test_axes_of_a_configuration_and_back(settings, axes):
-    trial = configure(**{"recipe": "default"} | settings)
+    trial = plain(**{"recipe": "default"} | settings)
     assert sorted(axes_of([trial])) == sorted(axes)
     assert plan(parse_axes(axes_of([trial])), recipe="default") == [trial]
 

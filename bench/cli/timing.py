@@ -286,7 +286,7 @@ def _configuration(text: str) -> "Trial":
     from melcnn.config import configure
 
     settings = parse_axes(text.replace(",", " ").split())
-    return configure(**{name: values[0] for name, values in settings.items()})
+    return configure(**{"recipe": "plain"} | {name: values[0] for name, values in settings.items()})
 
 
 def _is_file(text: str) -> bool:

@@ -94,7 +94,7 @@ def of_model(model: str, shapes: Sequence[tuple[int, ...]], what: Sequence[str],
     """
     if list(what) == ["front-end"]:
         raise InputError("the front-end is melbench's own: time it without --model")
-    rows = of_trial(configure(batch_size=batch_size), [kind for kind in what if kind != "front-end"])
+    rows = of_trial(configure(recipe="plain", batch_size=batch_size), [kind for kind in what if kind != "front-end"])
     inputs = tuple(shape[1:] for shape in shapes)
     return [
         Workload(what=row.what, clips=row.clips, batch_size=row.batch_size, model=model, input_shapes=inputs)

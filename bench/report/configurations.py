@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.formats import Point
-from bench.grid import DEFAULT_RECIPE, axes_of
+from bench.grid import axes_of
 from bench.report.style import MOST_SHAPES
-from melcnn.config import SETTINGS, Trial, recipe_settings, settings_of, short_names, varying_settings
+from melcnn.config import DEFAULT_RECIPE, SETTINGS, Trial, recipe_settings, settings_of, short_names, varying_settings
 
 # The study's two axes, which figures stand over.
 AXES = ("groups", "n_mels")

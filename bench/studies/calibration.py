@@ -75,7 +75,7 @@ def side_by_side_workloads() -> list[Workload]:
 
     Inference is of few and of many groups.
     """
-    few, many = configure(groups=1, batch_size=16), configure(groups=16, batch_size=16)
+    few, many = configure(recipe="plain", groups=1, batch_size=16), configure(recipe="plain", groups=16, batch_size=16)
     return [
         *workloads.of_trial(few, ["latency"]),
         *workloads.of_trial(many, ["latency"]),
@@ -86,8 +86,8 @@ def side_by_side_workloads() -> list[Workload]:
 
 def stored_workloads() -> list[Workload]:
     """Return a sweep's workloads, timed side by side: inference of one clip by each network, and the front-ends."""
-    trials = [configure(n_mels=80, groups=groups) for groups in (1, 2, 4, 8, 16)]
-    trials += [configure(n_mels=40, groups=groups) for groups in (1, 2, 4, 8)]
+    trials = [configure(recipe="plain", n_mels=80, groups=groups) for groups in (1, 2, 4, 8, 16)]
+    trials += [configure(recipe="plain", n_mels=40, groups=groups) for groups in (1, 2, 4, 8)]
     front_ends = [workloads.of_trial(configure(n_mels=n_mels), ["front-end"])[0] for n_mels in (20, 40, 80)]
     return [workload for trial in trials for workload in workloads.of_trial(trial, ["latency"])] + front_ends
 

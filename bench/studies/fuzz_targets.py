@@ -211,7 +211,7 @@ def _measurement() -> dict[str, Any]:
         shares={"convolution": 0.5, "python": 0.5},
     )
     floor = Floor(seconds=1e-3, bound="memory", bound_when_busy="memory", operators=3, flops=1.0, bytes=2)
-    works = of_trial(configure(), ["latency"]) + of_trial(configure(groups=4), ["latency"])
+    works = [work for groups in (1, 4) for work in of_trial(configure(recipe="plain", groups=groups), ["latency"])]
     found = Measurement(
         works=works,
         facts=[WorkloadFacts(params=1, macs=2, floor=floor)] * 2,

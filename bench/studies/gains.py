@@ -71,7 +71,7 @@ def test(
     chosen = split_words(words)
     settings: list[dict[str, Any]] = [{"n_mels": n_mels, "groups": groups} for n_mels, groups in NETWORKS]
     sets = [
-        [configure(chosen, **each) for each in settings],
+        [configure(chosen, recipe="plain", **each) for each in settings],
         [configure(chosen, recipe="default", **each) for each in settings],
         # With one group there is nothing to shuffle.
         [configure(chosen, recipe="default", variant="shuffle", **each) for each in settings if each["groups"] > 1],

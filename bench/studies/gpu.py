@@ -145,7 +145,7 @@ def parity(lent: Lent) -> Sheet:
 
 def front_end(lent: Lent) -> Sheet:
     """Compare our features with torchaudio's."""
-    trial, name = configure(), environment.collect(lent.device).device
+    trial, name = configure(recipe="plain"), environment.collect(lent.device).device
     return front_ends.sheet(front_ends.measure(trial.front_end, lent.clips, lent.device, name, FRONT_END_BATCHES))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from melcnn.config import Training
 from melcnn.data.audio import loudest_stretch
-from melcnn.errors import InputError
+from melcnn.errors import InputError, did_you_mean
 from melcnn.files import cache_folder, make_folder, write_whole
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,19 @@ class ClipSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{np.count_nonzero(self.splits == i)} {name}" for i, name in enumerate(SPLITS))
+        return f"ClipSet({self.dataset!r}: {','.join(self.words)}, {counts}, {self.sample_rate} Hz)"
+
     def split(self, name: str) -> slice:
-        """Return the clips of split `name` ("train", "validation" or "test")."""
+        """Return the clips of split `name` ("train", "validation" or "test").
+
+        Raises:
+            InputError: if there is no such split.
+        """
+        if name not in SPLITS:
+            close = did_you_mean(name, SPLITS)
+            raise InputError(f"there is no split {name!r}{close}: the splits are {', '.join(SPLITS)}")
         first, last = np.searchsorted(self.splits, [SPLITS.index(name), SPLITS.index(name) + 1])
         return slice(int(first), int(last))
 

@@ -20,6 +20,7 @@ from bench.records.folds import OutOfFold
 from bench.sweep.crossval import out_of_fold
 from melcnn import InputError, configure
 from melcnn.data.folds import FOLDS
+from tests.helpers.configurations import plain
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16, "epochs": 1}
 AXES = [f"{name}={value}" for name, value in SMALL.items()]
@@ -33,7 +34,7 @@ def predicted(trial, accuracy, seeds=5, speakers=3000):
 
 
 def chosen(accuracies, latency=False):
-    trials = [configure(groups=groups) for groups in accuracies]
+    trials = [plain(groups=groups) for groups in accuracies]
     costs = side_by_side.costs(trials, "cpu", latency)
     found = [predicted(trial, accuracy) for trial, accuracy in zip(trials, accuracies.values(), strict=True)]
     return recommendation.sheet(*recommendation.choose(found, costs, 0.005), "synthetic")
@@ -54,7 +55,7 @@ def test_the_cheapest_that_is_as_good_is_recommended_and_dearer_ones_are_off_the
 
 
 def test_one_seed_cannot_tell():
-    trials = [configure(groups=groups) for groups in (1, 2)]
+    trials = [plain(groups=groups) for groups in (1, 2)]
     costs = side_by_side.costs(trials, "cpu", latency=False)
     sheet = recommendation.sheet(
         *recommendation.choose([predicted(t, 0.99, seeds=1) for t in trials], costs, 0.005), "synthetic", "a CPU"
@@ -65,7 +66,7 @@ def test_one_seed_cannot_tell():
 
 def test_what_is_over_the_budget_is_left_out(caplog):
     caplog.set_level("INFO")
-    trials = [configure(groups=groups) for groups in (1, 4, 16)]
+    trials = [plain(groups=groups) for groups in (1, 4, 16)]
     costs = side_by_side.costs(trials, "cpu", latency=True)
     assert all(cost.latency_ms > 0 for cost in costs.values())
     kept = recommendation.within(Budget(params=8482, weight_bytes=4 * 8482), costs)

@@ -13,7 +13,7 @@ from bench.analysis.published import STUDY
 from bench.analysis.study import CANNOT_TELL, DOES_NOT, GROUPS, HOLDS, MELS, sheets
 from bench.counting.profile import Complexity
 from bench.records import Predictions, RecordFolder, TimedTrial
-from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.records.test_folder import timing_record, trial_record
 
 RECORDS = Path(__file__).parents[2] / "results" / "speech_commands_subset" / "records"
@@ -43,7 +43,7 @@ def records(n_mels, groups, validation=(0.9,), test=(0.9,), epochs=(1,), cost=No
         made.append(
             trial_record(
                 seed,
-                trial=configure(n_mels=n_mels, groups=groups),
+                trial=plain(n_mels=n_mels, groups=groups),
                 validation_accuracy=[0.5 * best] * (epoch - 1) + [best],
                 test=predictions(accuracy),
                 complexity=Complexity(params=params, macs=1, macs_all_layers=macs),
@@ -80,10 +80,10 @@ def timing(*ratios, rounds=9):
     and `ratios` times as long for the others."""
     base = np.array([1.1**i for i in range(rounds)])
     timed = [
-        TimedTrial(trial=configure(groups=g), train_clips=10, epoch_seconds=(base * ratio).tolist())
+        TimedTrial(trial=plain(groups=g), train_clips=10, epoch_seconds=(base * ratio).tolist())
         for (_, g), ratio in zip(GROUPS, (1.0, *ratios), strict=True)
     ]
-    return timing_record(configure()).model_copy(update={"timed": timed, "kernels": "melcnn"})
+    return timing_record(plain()).model_copy(update={"timed": timed, "kernels": "melcnn"})
 
 
 def by_torch(timed):
@@ -203,11 +203,11 @@ def test_what_is_missing_is_said():
 
 
 def test_records_that_are_not_one_reproduction():
-    other = [r.model_copy(update={"trial": configure(batch_size=32)}) for r in records(80, 1)]
+    other = [r.model_copy(update={"trial": plain(batch_size=32)}) for r in records(80, 1)]
     with pytest.raises(ValueError, match="one at a time"):
         sheets([*records(80, 1), *other], None, None)
     with pytest.raises(ValueError, match="no trial"):
-        sheets([r.model_copy(update={"trial": configure(n_mels=32)}) for r in other], None, None)
+        sheets([r.model_copy(update={"trial": plain(n_mels=32)}) for r in other], None, None)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from bench.analysis import summary
 from bench.records import Predictions
 from bench.system.environment import collect
 from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.records.test_folder import timing_record, trial_record
 
 COLUMNS = (
@@ -21,7 +22,7 @@ COLUMNS = (
 
 @pytest.fixture
 def rows():
-    one, two = configure(), configure(groups=2)
+    one, two = plain(), plain(groups=2)
     records = [
         trial_record(0, trial=one, kept_epoch=2),
         trial_record(1, trial=one, kept_epoch=5, logits=[[0.9, 0.1], [0.7, 0.3]]),
@@ -57,7 +58,7 @@ def test_an_interval_ends_at_0_and_1(mean, half, text):
 
 
 def test_a_time_of_a_busy_machine_is_marked():
-    one, two = configure(), configure(groups=2)
+    one, two = plain(), plain(groups=2)
     record = timing_record(one, two)
     busy = record.model_copy(update={"timed": [t.model_copy(update={"held_up": t.trial == two}) for t in record.timed]})
     rows = summary.rows([trial_record(trial=one), trial_record(trial=two)], busy)
@@ -80,7 +81,7 @@ def test_val_accuracy_says_which_epoch_it_is_of():
 
 
 def test_what_is_constant_is_in_the_title():
-    records = [trial_record(trial=configure(groups=groups), kept_epoch=4) for groups in (1, 2)]
+    records = [trial_record(trial=plain(groups=groups), kept_epoch=4) for groups in (1, 2)]
     sheet = summary.sheet(summary.rows(records))
     assert ", 4 epochs, " in sheet.title and "epochs" not in sheet.headings
 
@@ -94,19 +95,19 @@ def test_csv_columns_are_the_contract_and_only_ever_added(rows):
 
 def test_the_device_names_what_trained_and_what_timed():
     elsewhere = collect("cpu").model_copy(update={"device": "Some GPU"})
-    (row,) = summary.rows([trial_record(environment=elsewhere)], timing_record(configure()))
+    (row,) = summary.rows([trial_record(environment=elsewhere)], timing_record(plain()))
     assert row.device == " + ".join(sorted(["Some GPU", collect("cpu").device]))
 
 
 def test_a_row_that_was_not_timed_names_no_timing_machine():
     elsewhere = collect("cpu").model_copy(update={"device": "Some GPU"})
-    records = [trial_record(trial=configure(groups=groups), environment=elsewhere) for groups in (1, 2)]
-    timed, untimed = summary.rows(records, timing_record(configure(groups=1)))
+    records = [trial_record(trial=plain(groups=groups), environment=elsewhere) for groups in (1, 2)]
+    timed, untimed = summary.rows(records, timing_record(plain(groups=1)))
     assert timed.device != "Some GPU" and untimed.device == "Some GPU" and untimed.epoch_time_s is None
 
 
 def test_settings_that_are_not_the_defaults_are_named():
-    sheet = summary.sheet(summary.rows([trial_record(trial=configure(n_fft=512, batch_size=32, epochs=2))]))
+    sheet = summary.sheet(summary.rows([trial_record(trial=plain(n_fft=512, batch_size=32, epochs=2))]))
     assert (
         ", n_fft=512, batch_size=32, max_epochs=2, " in sheet.title
         and sheet.headings[0] == "groups"
@@ -116,14 +117,14 @@ def test_settings_that_are_not_the_defaults_are_named():
 
 
 def test_most_epochs_as_an_axis_tell_rows_apart():
-    short, long = configure(epochs=5), configure(epochs=50)
+    short, long = plain(epochs=5), plain(epochs=50)
     sheet = summary.sheet(summary.rows([trial_record(trial=short), trial_record(trial=long)]))
     assert sheet.headings[0] == "max_epochs" and [cells[0] for cells in sheet.cells] == ["5", "50"]
     assert [record["max_epochs"] for record in sheet.records] == [5, 50]
 
 
 def test_a_trial_that_was_not_timed_has_no_time():
-    (row,) = summary.rows([trial_record()], timing_record(configure(groups=2)))
+    (row,) = summary.rows([trial_record()], timing_record(plain(groups=2)))
     assert row.epoch_time_s is None
     assert formats.to_markdown(summary.sheet([row])).count("|  |") == 1
 
@@ -189,7 +190,7 @@ def test_records_that_tell_no_times_reach_no_target():
 
 
 def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
-    records = [trial_record(trial=configure(learning_rate=1e-4 * (1 + number))) for number in range(3)]
+    records = [trial_record(trial=plain(learning_rate=1e-4 * (1 + number))) for number in range(3)]
     said = {"names": ["a.wav", "b.wav"], "speakers": ["a", "b"], "labels": [1, 0], "logits": [[0, 1], [1, 0]]}
     records = [record.model_copy(update={"validation": Predictions(**said)}) for record in records]
     decided = summary.recommended(records)

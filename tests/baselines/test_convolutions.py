@@ -11,8 +11,9 @@ from bench.baselines import convolutions
 from bench.baselines.convolutions import ConvolutionRow, Shape
 from bench.studies import convolution_grid
 from bench.studies.convolution_grid import GRID
-from melcnn import configure, native
+from melcnn import native
 from melcnn.errors import InputError
+from tests.helpers.configurations import plain
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def compiled():
 
 
 def test_the_shapes_are_the_networks(compiled):
-    found = convolutions.of_trials([configure(groups=groups) for groups in (1, 16)])
+    found = convolutions.of_trials([plain(groups=groups) for groups in (1, 16)])
     # 101 frames, halved twice; one channel a group wherever as many channels come in as go out.
     assert [(s.layer, s.groups, s.channels_in, s.channels_out, s.frames) for s in found] == [
         (1, 1, 80, 32, 101),
@@ -41,7 +42,7 @@ def test_the_shapes_are_the_networks(compiled):
 
 
 def test_a_stack_is_as_many_networks():
-    one, five = (convolutions.of_trials([configure(groups=4)], replicas)[0] for replicas in (1, 5))
+    one, five = (convolutions.of_trials([plain(groups=4)], replicas)[0] for replicas in (1, 5))
     assert five.macs_a_clip == 5 * one.macs_a_clip and five.groups == one.groups
     x, weight, bias = convolutions._tensors(five, "training", "cpu")
     assert x.shape == (64, 5 * 80, 101) and weight.shape == (5 * 32, 20, 3) and bias.shape == (160,)
@@ -56,7 +57,7 @@ def test_the_grid_is_200_shapes():
 def rows():
     if native.library() is None:
         pytest.skip("there is no C compiler")
-    shapes = convolutions.of_trials([configure(groups=groups, channels=8, n_mels=8, batch_size=4) for groups in (1, 4)])
+    shapes = convolutions.of_trials([plain(groups=groups, channels=8, n_mels=8, batch_size=4) for groups in (1, 4)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolutions, "ROUNDS", 6)
         return convolutions.measure(shapes, "cpu")

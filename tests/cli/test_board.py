@@ -9,12 +9,12 @@ from rich.console import Console
 from bench.cli.board import Board, view
 from bench.executors.events import EpochDone, Finished, Planned, PlannedTrial, Started
 from bench.executors.jobs import Failure, JobOutcome, TrainedStack, TrainingJob
-from melcnn import configure
 from melcnn.data.clips import Fold
 from melcnn.training import Epoch
+from tests.helpers.configurations import plain
 from tests.helpers.stand_ins import run_of
 
-TRIALS = [configure(groups=groups, epochs=10) for groups in (1, 2, 4)]
+TRIALS = [plain(groups=groups, epochs=10) for groups in (1, 2, 4)]
 
 
 def board(finished=(0, 0, 0), networks=4, trials=TRIALS):
@@ -63,7 +63,7 @@ def test_rows():
 
 
 def test_what_all_have_in_common_is_not_said():
-    two = [configure(groups=groups, channels=16, epochs=7) for groups in (1, 2)]
+    two = [plain(groups=groups, channels=16, epochs=7) for groups in (1, 2)]
     assert [row.name for row in board(trials=two).rows.values()] == ["groups=1", "groups=2"]
     assert [row.name for row in board(trials=two[:1]).rows.values()] == ["channels=16 epochs=7"]
 
@@ -123,7 +123,7 @@ def test_folds_are_networks_of_one_sweep():
     assert line == "fold 3 of 5, groups=1 seeds 0 to 1: trained; about 2 min left"
 
 
-MANY = [configure(n_mels=n_mels, groups=groups) for n_mels in range(16, 81, 16) for groups in (1, 2, 4, 8, 16)]
+MANY = [plain(n_mels=n_mels, groups=groups) for n_mels in range(16, 81, 16) for groups in (1, 2, 4, 8, 16)]
 
 
 @pytest.mark.parametrize("most", range(1, 31))
@@ -153,7 +153,7 @@ def test_more_configurations_than_lines(most):
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80])
 def test_a_narrow_terminal_cuts_names_and_never_breaks_a_line(width):
-    trials = [configure(groups=groups, label_smoothing=0.1 * groups, speed=0.05 * groups) for groups in (1, 2)]
+    trials = [plain(groups=groups, label_smoothing=0.1 * groups, speed=0.05 * groups) for groups in (1, 2)]
     now = board((0, 1), networks=1, trials=trials)
     now.update(told(trials[0], [0], 3, [0.5]), 101.0)
     found = lines(now, width)

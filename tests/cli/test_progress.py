@@ -8,10 +8,10 @@ from rich.console import Console
 
 from bench.cli.progress import REDRAW_SECONDS, SweepProgress
 from bench.executors.events import Planned, PlannedTrial, Stage
-from melcnn import configure
 from tests.cli.test_board import told
+from tests.helpers.configurations import plain
 
-TRIALS = [configure(groups=groups) for groups in (1, 2)]
+TRIALS = [plain(groups=groups) for groups in (1, 2)]
 CONTROLS = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
 
 
@@ -103,7 +103,7 @@ def test_epochs_are_drawn_now_and_then():
 
 @pytest.mark.parametrize("height", [2, 3, 4, 5, 10])
 def test_more_configurations_than_lines_do_not_break_the_screen(height):
-    trials = [configure(n_mels=n_mels) for n_mels in range(20, 40)]
+    trials = [plain(n_mels=n_mels) for n_mels in range(20, 40)]
     watched = Watched(height)
     with watched.progress as on_event:
         watched.progress.console.print("a notice")

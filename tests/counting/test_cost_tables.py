@@ -8,7 +8,8 @@ import pytest
 
 from bench.counting import lint
 from bench.counting.profile import make_inputs, profile
-from melcnn import MelCNN, configure
+from melcnn import MelCNN
+from tests.helpers.configurations import plain
 
 CONTRACT = ("params", "weight_bytes", "macs", "macs_all_layers", "flops", "pipeline_macs", "activations")
 
@@ -126,10 +127,10 @@ def test_bad_input_is_one_line_and_exit_code_2(melbench, my_models, arguments, m
 
 
 def test_lint_of_front_ends_and_groups():
-    assert lint.of_trial(configure(n_mels=20)) == []
-    (dead, single) = lint.of_trial(configure(n_mels=128))
+    assert lint.of_trial(plain(n_mels=20)) == []
+    (dead, single) = lint.of_trial(plain(n_mels=128))
     assert dead.startswith("4 of 128 mel filters see no FFT bin") and "single FFT bin" in single
-    (groups,) = lint.of_trial(configure(n_mels=20, groups=4))
+    (groups,) = lint.of_trial(plain(n_mels=20, groups=4))
     assert "sees 5 of 20 mel channels" in groups and "fewer groups (1, 2)" in groups
 
 

@@ -19,16 +19,17 @@ from bench.executors.threads import Threads
 from bench.records import RESULTS_VERSION, RecordFolder
 from bench.sweep.run import train_missing
 from bench.system import environment
-from melcnn import InputError, configure
+from melcnn import InputError
 from melcnn.errors import Failed
 from melcnn.kernels import cuda
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers import stand_ins
+from tests.helpers.configurations import plain
 from tests.helpers.pages import ROOT
 from tests.helpers.stand_ins import PATIENCE_SECONDS, on_events
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
-TRIAL = configure(**SMALL)
+TRIAL = plain(**SMALL)
 
 
 # Real processes, which take seconds to start.
@@ -64,7 +65,7 @@ def children():
 
 
 def test_processes_give_what_threads_give(workers, clips, tmp_path):
-    trials, heard = [configure(groups=groups, epochs=2, **SMALL) for groups in (1, 2)], []
+    trials, heard = [plain(groups=groups, epochs=2, **SMALL) for groups in (1, 2)], []
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)  # the number of stacks at once, on which the plan of stacks depends
@@ -87,7 +88,7 @@ def test_processes_give_what_threads_give(workers, clips, tmp_path):
 
 @pytest.mark.parametrize("work, again", [(stand_ins.killed_once, True), (stand_ins.killed_by_seed_1, False)])
 def test_a_process_that_is_killed_costs_its_own_stack_alone(clips, tmp_path, alive, caplog, work, again):
-    trial = configure((str(tmp_path / "killed"), "no"), **SMALL)
+    trial = plain((str(tmp_path / "killed"), "no"), **SMALL)
     took = {}
     with Processes("cpu", 2, work) as executor:
         jobs = [TrainingJob(trial, (seed,)) for seed in range(4)]

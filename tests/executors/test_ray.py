@@ -20,16 +20,17 @@ from bench.executors.retry import Lost
 from bench.executors.threads import Threads
 from bench.records import RecordFolder
 from bench.sweep.run import sweep, train_missing
-from melcnn import InputError, configure
+from melcnn import InputError
 from melcnn.training import Epoch
 from tests.executors.test_thread_pool import interrupt
 from tests.helpers import stand_ins
+from tests.helpers.configurations import plain
 from tests.helpers.stand_ins import PATIENCE_SECONDS, on_events
 
 pytestmark = pytest.mark.slow
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
-TRIAL = configure(**SMALL)
+TRIAL = plain(**SMALL)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
@@ -72,7 +73,7 @@ def on(cluster, **more):
 @needs_ray
 def test_forty_trials_of_which_a_node_is_killed_are_those_of_a_local_run(cluster, clips, tmp_path, two_threads, caplog):
     # Stacks of one seed each, so that 2 slots here and 6 there make no other stacks.
-    trials = [configure(epochs=10, learning_rate=1e-4 * (1 + number), **SMALL) for number in range(40)]
+    trials = [plain(epochs=10, learning_rate=1e-4 * (1 + number), **SMALL) for number in range(40)]
     ours, _ = train_missing(trials, 1, clips, RecordFolder(tmp_path / "threads"), Threads("cpu"))
     victim, written = cluster.list_all_nodes()[-1], []
     folder = RecordFolder(tmp_path / "ray")
@@ -108,7 +109,7 @@ def test_a_sweep_is_timed_on_a_whole_node(cluster, clips, tmp_path):
     with on(cluster) as executor:
         cores = executor.run_alone(_cores_in_use)
         assert cores == (2, 2.0)
-        result = sweep([configure(epochs=1, **SMALL)], 1, clips, RecordFolder(tmp_path), executor)
+        result = sweep([plain(epochs=1, **SMALL)], 1, clips, RecordFolder(tmp_path), executor)
     assert result.timing.environment.threads == result.trials[0].environment.threads == 2
     assert len(list(tmp_path.glob("timing-*.json"))) == 1
 
@@ -215,7 +216,7 @@ def test_a_loss_says_where_it_was():
 
 @needs_ray
 def test_the_choice_of_kernels_reaches_the_workers(cluster, clips, tmp_path):
-    trial = configure(epochs=1, **SMALL)
+    trial = plain(epochs=1, **SMALL)
     with on(cluster) as executor:
         result = sweep([trial], 1, clips, RecordFolder(tmp_path), executor, kernels="torch")
     assert result.trials[0].kernels == result.timing.kernels == "torch"

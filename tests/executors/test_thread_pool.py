@@ -10,7 +10,7 @@ import torch
 from bench.executors import thread_pool, threads
 from bench.executors.jobs import TrainingJob
 from bench.executors.threads import Threads
-from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.helpers.stand_ins import on_events
 
 
@@ -159,7 +159,7 @@ def test_nothing_is_trained_on_features_that_are_no_longer_wanted(monkeypatch):
             trained.append(job.seeds)
 
     monkeypatch.setattr(threads, "extract", extract)
-    jobs = [TrainingJob(configure(), (seed,)) for seed in (0, 1)]
+    jobs = [TrainingJob(plain(), (seed,)) for seed in (0, 1)]
     with pytest.raises(ValueError, match="no luck"):
         Threads("cpu", work).run(jobs, 2, None, on_events(stage=lambda text: ending.set()))
     assert trained == []

@@ -12,9 +12,9 @@ from bench.records import FailureRecord, Predictions, RecordFolder, TimedTrial, 
 from bench.report.load import Chapter
 from bench.system.environment import collect
 from bench.system.monitor import Conditions
-from melcnn import configure
 from melcnn.config import Trial
 from melcnn.data.clips import Fold
+from tests.helpers.configurations import plain
 
 ENVIRONMENT = collect("cpu")
 
@@ -22,7 +22,7 @@ ENVIRONMENT = collect("cpu")
 def trial_record(seed=0, logits=((0.1, 0.9), (0.7, 0.3)), **changes) -> TrialRecord:
     predictions = Predictions(names=["a/1", "b/2"], speakers=["1", "2"], labels=[1, 0], logits=logits)
     values = {
-        "trial": configure(),
+        "trial": plain(),
         "seed": seed,
         "stack": [0, 1],
         "kernels": "torch",
@@ -44,7 +44,7 @@ def trial_record(seed=0, logits=((0.1, 0.9), (0.7, 0.3)), **changes) -> TrialRec
 
 def failure_record(seed=3, trial: Trial | None = None, **changes) -> FailureRecord:
     values = {
-        "trial": trial or configure(),
+        "trial": trial or plain(),
         "seed": seed,
         "stack": [seed],
         "dataset": "speech_commands",
@@ -84,7 +84,7 @@ def heard(clips=20, wrong=(), of="clip", n_words=2, first=0) -> Predictions:
 def network(trial: Trial | None = None, seed=0, wrong=(), wrong_in_test=(), epochs=3, **changes) -> TrialRecord:
     """A network that costs 1,000,000 MACs over its groups, trained for some epochs on 20 clips; it hears as many of
     validation, and of test, right but for those at the places `wrong` and `wrong_in_test`."""
-    trial = trial or configure()
+    trial = trial or plain()
     share = 1 / trial.model.groups
     values = {
         "complexity": Complexity(params=16_000 * share, macs=1_000_000 * share, macs_all_layers=1_200_000 * share),

@@ -20,9 +20,10 @@ from bench.records.folds import OutOfFold
 from bench.records.merging import Merged
 from bench.studies import calibration, convolution_grid, endurance, fuzzing, simulation
 from bench.timing.verdicts import SLOWER, Comparison
-from melcnn import MelCNN, configure
+from melcnn import MelCNN
 from melcnn.evaluation import Evaluation
 from melcnn.training import Curves, TrainedNetwork
+from tests.helpers.configurations import plain
 from tests.records.test_folder import timing_record, trial_record
 
 # How many of each kind of record a folder holds.
@@ -34,7 +35,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 def csv_sheets(clips):
     """The sheets, by the heading's words in backticks; `clips`: what `melbench data info` is asked about."""
-    one, two = configure(), configure(groups=2)
+    one, two = plain(), plain(groups=2)
     records = [trial_record(0, trial=one), trial_record(1, trial=one), trial_record(0, trial=two)]
     words, names = ("yes", "no"), ["yes/1.wav", "no/2.wav"]
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6]])
@@ -74,7 +75,7 @@ def csv_sheets(clips):
 
 
 def _recommended():
-    trials = [configure(groups=groups) for groups in (1, 4)]
+    trials = [plain(groups=groups) for groups in (1, 4)]
     speakers = tuple(f"{number:03}" for number in range(100))
     counts = Complexity(params=1, macs=1, macs_all_layers=1)
     found = [OutOfFold(trial, counts, np.ones((2, 100), bool), speakers, 80.0) for trial in trials]

@@ -17,13 +17,13 @@ from bench.measurement.measurements import Launch, Measurement, Samples
 from bench.measurement.peaks import Peaks
 from bench.system import environment
 from bench.system.monitor import Conditions
-from melcnn import configure
 from melcnn.errors import InputError
+from tests.helpers.configurations import plain
 from tests.helpers.machines import FakeMachine
 
 TOP = Peaks(flops_per_second=1e9, bytes_per_second={2**20: 1e9}, launch_seconds=1e-6)
 CALM = Conditions(threads=2, affinity=[0, 1], load=0.1, cpu_mhz=3000.0)
-WORKS = [work for groups in (1, 4) for work in workloads.of_trial(configure(groups=groups), ["latency"])]
+WORKS = [work for groups in (1, 4) for work in workloads.of_trial(plain(groups=groups), ["latency"])]
 FACTS = [builders.facts(work, "cpu", TOP) for work in WORKS]
 ENV = environment.collect("cpu")
 
@@ -85,7 +85,7 @@ def test_another_melbench_is_what_one_wants_to_know_of():
 
 def test_different_work_is_refused():
     with pytest.raises(InputError, match=r"different work \(latency groups=1 ... / step groups=1 ...\)"):
-        comparison.stored(measured(), measured(of=workloads.of_trial(configure(), ["step"])), 0.02)
+        comparison.stored(measured(), measured(of=workloads.of_trial(plain(), ["step"])), 0.02)
 
 
 def test_other_neighbours_and_few_launches_are_said():
@@ -136,7 +136,7 @@ def test_without_reference_work_nothing_is_compared():
 
 
 def test_side_by_side_sees_an_injected_slowdown():
-    (work,) = workloads.of_trial(configure(groups=16, batch_size=16), ["latency"])
+    (work,) = workloads.of_trial(plain(groups=16, batch_size=16), ["latency"])
     slowed = work.model_copy(update={"slowdown": 0.5})
     found, run = side_by_side.side_by_side(work, slowed, "cpu", 0.02, max_seconds=20)
     assert found.comparison.verdict == "SLOWER" and 1.3 < found.comparison.ratio < 1.8
@@ -155,7 +155,7 @@ def test_neither_side_is_favoured_by_where_it_lies(monkeypatch):
 
     monkeypatch.setattr(builders, "build", build)
     monkeypatch.setattr(side_by_side, "clock_for", lambda device: machine.clock)
-    (work,) = workloads.of_trial(configure(), ["latency"])
+    (work,) = workloads.of_trial(plain(), ["latency"])
     slowed = work.model_copy(update={"slowdown": 0.5})
     orders = []
     for seed in range(3):

@@ -11,6 +11,7 @@ from bench.system.monitor import Conditions
 from melcnn import configure
 from melcnn.errors import Failed, InputError
 from melcnn.kernels import cuda
+from tests.helpers.configurations import plain
 from tests.helpers.machines import FakeMachine
 
 MODELS = """
@@ -247,7 +248,7 @@ def test_a_launch_computes_in_the_precision_that_it_is_given(monkeypatch):
     )
     env = environment.collect("cpu")
     with cuda.computing_in("tf32"), pytest.raises(Failed):
-        works = workloads.of_trial(configure(), ["latency"])
+        works = workloads.of_trial(plain(), ["latency"])
         launcher.measure(works, "cpu", 1, None, False, env)
     with cuda.computing_in("fp32"):
         assert asked[0].precision == "tf32"

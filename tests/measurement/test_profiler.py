@@ -7,7 +7,8 @@ from torch.autograd.profiler_util import FunctionEvent
 from bench.measurement import builders, profiler, worker, workloads
 from bench.measurement.reference import inference
 from bench.timing.clocks import HostClock
-from melcnn import configure, native
+from melcnn import native
+from tests.helpers.configurations import plain
 from tests.helpers.machines import FakeMachine
 
 
@@ -154,7 +155,7 @@ def test_a_network_of_convolutions_spends_its_time_in_them():
 @pytest.mark.skipif(native.library() is None, reason="there are no kernels of ours here")
 def test_our_kernels_are_heard_of(monkeypatch):
     call = native.call
-    (latency,) = workloads.of_trial(configure(groups=4), ["latency"])
+    (latency,) = workloads.of_trial(plain(groups=4), ["latency"])
     built = builders.build(latency, "cpu")
     built.module.kernels = "melcnn"
     found = profiler.of_call(built.call, HostClock(), "cpu", seconds=1.0)
@@ -168,7 +169,7 @@ def test_an_epoch_goes_where_its_steps_go(monkeypatch, what, clips, part):
     monkeypatch.setattr(builders, "build", lambda work, device, in_steps: asked.append((work, in_steps)) or built)
     monkeypatch.setattr(profiler, "of_call", lambda call, clock, device, seconds: {call: seconds})
     built = builders.Built("a step", nn.Identity(), [])
-    (work,) = workloads.of_trial(configure(batch_size=16), [what])
+    (work,) = workloads.of_trial(plain(batch_size=16), [what])
     found = worker._shares(work, builders.Built("the whole", nn.Identity(), []), 3.0, "cuda", HostClock())
     assert found == {"a step": pytest.approx(3.0 * part)}
     assert [(work.clips, work.batch_size, in_steps) for work, in_steps in asked] == [(16, 16, True)]

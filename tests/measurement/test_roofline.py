@@ -10,7 +10,7 @@ from bench.measurement.peaks import Peaks
 from bench.measurement.roofline import ARITHMETIC, LAUNCHES, MEMORY, OperatorTraffic, floor, operations
 from bench.system import environment
 from bench.timing.clocks import Reading
-from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.helpers.machines import FakeMachine
 
 # 1 GFLOP/s, 1 GB/s for what fits 1 MB and 0.1 GB/s beyond, 1 ms a launch.
@@ -111,7 +111,7 @@ def test_only_busy_time_says_that_a_gpu_waits_for_launches():
 
 
 def test_facts_of_an_epoch_are_those_of_its_steps():
-    trial = configure(groups=16, batch_size=8)
+    trial = plain(groups=16, batch_size=8)
     step, epoch = workloads.of_trial(trial, ["step", "epoch"])
     epoch = epoch.model_copy(update={"clips": 20})
     one, all_steps = builders.facts(step, "cpu", TOP), builders.facts(epoch, "cpu", TOP)

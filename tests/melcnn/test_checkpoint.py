@@ -11,7 +11,6 @@ import torch
 from melcnn import (
     InputError,
     checkpoint_of,
-    configure,
     evaluate,
     extract,
     fit,
@@ -20,13 +19,14 @@ from melcnn import (
     save_checkpoint,
 )
 from melcnn.evaluation import Evaluation
+from tests.helpers.configurations import plain
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16, "epochs": 12}
 
 
 @pytest.fixture(scope="module")
 def trained(clips):
-    trial = configure(**SETTINGS)
+    trial = plain(**SETTINGS)
     features = extract(clips, trial.front_end)
     (run,) = fit(trial, features, [3])
     return checkpoint_of(run, trial, clips), run
@@ -97,9 +97,9 @@ SPOILERS = {
     "another program's": (lambda path: rewritten(path, format="other"), "no melbench config"),
     "newer": (lambda path: rewritten(path, format_version="2"), "upgrade melbench"),
     "bad trial": (lambda path: rewritten(path, trial='{"model": {"depth": 9}}'), "is damaged"),
-    "other shapes": (lambda path: rewritten(path, trial=configure().canonical()), "do not belong together"),
+    "other shapes": (lambda path: rewritten(path, trial=plain().canonical()), "do not belong together"),
     "huge": (
-        lambda path: rewritten(path, trial=configure(channels=4096, n_mels=64, groups=1).canonical()),
+        lambda path: rewritten(path, trial=plain(channels=4096, n_mels=64, groups=1).canonical()),
         "do not belong together",
     ),
     "nan": (lambda path: rewritten(path, weights={"classifier.bias": torch.full((2,), float("nan"))}), "not numbers"),

@@ -2,10 +2,11 @@ import pytest
 
 from melcnn import InputError, Trial, configure
 from melcnn.config import descriptions
+from tests.helpers.configurations import plain
 
 
 def test_defaults_are_the_study_and_the_plain_recipe():
-    trial = configure()
+    trial = plain()
     assert (trial.front_end.sample_rate, trial.front_end.n_fft, trial.front_end.hop_length) == (16_000, 400, 160)
     assert (trial.front_end.n_mels, trial.model.groups, trial.model.channels) == (80, 1, 32)
     training = trial.training
@@ -14,19 +15,19 @@ def test_defaults_are_the_study_and_the_plain_recipe():
 
 
 def test_json_round_trip_and_identity_text():
-    trial = configure(("go", "stop"), n_mels=40, groups=4)
+    trial = plain(("go", "stop"), n_mels=40, groups=4)
     assert Trial.model_validate_json(trial.canonical()) == trial
-    assert trial.canonical() != configure(("stop", "go"), n_mels=40, groups=4).canonical()
+    assert trial.canonical() != plain(("stop", "go"), n_mels=40, groups=4).canonical()
 
 
 def test_settings_that_came_later_leave_the_identity_of_older_records():
-    assert configure().canonical() == (
+    assert plain().canonical() == (
         '{"data":{"words":["yes","no"]},"front_end":{"f_max":null,"f_min":0.0,"hop_length":160,"mel_scale":"htk",'
         '"n_fft":400,"n_mels":80,"norm":null,"sample_rate":16000},"model":{"channels":32,"groups":1,"variant":"plain"},'
         '"training":{"batch_size":64,"epochs":30,"learning_rate":0.001,"patience":15,"recipe":"plain"}}'
     )
     for change in ({"normalize": "mel"}, {"noise": True}, {"shift": 0.1}, {"keep": "last"}, {"variant": "shuffle"}):
-        assert configure(**change).canonical() != configure().canonical()
+        assert plain(**change).canonical() != plain().canonical()
 
 
 def test_a_recipe_fills_in_what_nobody_said():
@@ -42,7 +43,7 @@ def test_a_recipe_fills_in_what_nobody_said():
 
 def test_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        configure().model.groups = 2
+        plain().model.groups = 2
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_frozen():
 )
 def test_bad_input_is_one_line(words, settings, message):
     with pytest.raises(InputError, match=message) as caught:
-        configure(words, **settings)
+        plain(words, **settings)
     assert "\n" not in str(caught.value)
 
 
@@ -89,10 +90,10 @@ def test_an_unknown_key_in_json_is_an_error():
 )
 def test_settings_that_would_fill_any_memory_or_never_end(words, settings, message):
     with pytest.raises(InputError, match=message) as caught:
-        configure(words, **settings)
+        plain(words, **settings)
     assert "\n" not in str(caught.value)
 
 
 def test_the_longest_word_and_the_largest_spectrum_are_possible():
     # 131 frames of 16,001 / 122; 8193 bins of them are 1,073,283 values.
-    assert configure(("yes", "x" * 255), hop_length=123, n_fft=16_384).front_end.frames == 131
+    assert plain(("yes", "x" * 255), hop_length=123, n_fft=16_384).front_end.frames == 131

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from melcnn import configure, native
+from melcnn import native
 from melcnn.kernels import grouped_conv
 from melcnn.kernels.log_mel import log_mel
 from melcnn.model import MelCNN
+from tests.helpers.configurations import plain
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_without_a_compiler_everything_goes_on(without_kernels, clips):
     network.kernels = "torch"
     assert torch.equal(out, network(x))
     assert grouped_conv.kernels("cpu") == "torch"
-    assert log_mel(clips.waveforms[:3], configure().front_end, "cpu").shape == (3, 80, 101)
+    assert log_mel(clips.waveforms[:3], plain().front_end, "cpu").shape == (3, 80, 101)
 
 
 def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path, caplog):
@@ -107,7 +108,7 @@ def exact(waveforms, **settings):
     ],
 )
 def test_features_are_exact_to_float32(compiled, clips, settings):
-    found = log_mel(clips.waveforms, configure().front_end.model_copy(update=settings), "cpu")
+    found = log_mel(clips.waveforms, plain().front_end.model_copy(update=settings), "cpu")
     expected = exact(clips.waveforms, **settings)
     assert found.shape == expected.shape and found.dtype == torch.float32
     # Half a unit in the last place of a float32 between 8 and 16 is 4.8e-7.
@@ -120,14 +121,14 @@ def test_features_are_no_less_exact_than_torchaudios(compiled, clips):
     single = MelSpectrogram(16_000, n_fft=400, hop_length=160, n_mels=80)
     theirs = torch.log(single(torch.from_numpy(clips.waveforms) / 32768) + 1e-6)
     truth = exact(clips.waveforms, n_fft=400, hop_length=160, n_mels=80)
-    ours = log_mel(clips.waveforms, configure().front_end, "cpu")
+    ours = log_mel(clips.waveforms, plain().front_end, "cpu")
     assert (ours - truth).abs().max() <= (theirs - truth).abs().max()
 
 
 def test_an_unusual_transform_goes_to_torch(compiled, clips):
     # 402 = 2 x 3 x 67: a prime that our transform does not have.
     assert not native.library().supports(402)
-    found = log_mel(clips.waveforms[:2], configure(n_fft=402).front_end, "cpu")
+    found = log_mel(clips.waveforms[:2], plain(n_fft=402).front_end, "cpu")
     torch.testing.assert_close(found.double(), exact(clips.waveforms[:2], n_fft=402, hop_length=160, n_mels=80),
                                rtol=1e-4, atol=1e-3)  # fmt: skip
 

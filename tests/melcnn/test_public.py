@@ -9,7 +9,17 @@ from typing import get_type_hints
 import pytest
 
 import melcnn
-from melcnn.config import SETTINGS, Settings, Trial
+from melcnn import (
+    InputError,
+    checkpoint_of,
+    configure,
+    evaluate,
+    extract,
+    fit,
+    predict,
+    save_checkpoint,
+)
+from melcnn.config import DEFAULT_RECIPE, SETTINGS, Settings, Trial
 
 ROOT = Path(melcnn.__file__).parents[1]
 NAMES = sorted({*melcnn.__all__} - {"__version__"})
@@ -81,3 +91,53 @@ def test_a_type_checker_knows_every_public_name(errors):
         errors(f"import melcnn\n{uses}melcnn.configure(('go', 'stop'), groups=4, patience=None).training.epochs\n")
         == []
     )
+
+
+@pytest.fixture
+def trained(clips):
+    trial = configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=1)
+    features = extract(clips, trial.front_end)
+    (network,) = fit(trial, features)
+    return trial, features, network, checkpoint_of(network, trial, clips)
+
+
+def test_configure_has_the_commands_recipe():
+    assert configure() == configure(recipe=DEFAULT_RECIPE) != configure(recipe="plain")
+    assert configure(groups=4).training.recipe == "default"
+
+
+def test_what_is_given_in_the_place_of_another_is_refused_in_one_line(trained, clips, tmp_path):
+    trial, features, network, checkpoint = trained
+    path = tmp_path / "network.safetensors"
+    for call, says in [
+        (lambda: fit(trial, clips), "Features expected, not ClipSet: make them with melcnn.extract(clips, trial.front"),
+        (lambda: fit(features, trial), "Trial expected, not Features: make one with melcnn.configure"),
+        (lambda: extract(clips, trial), "FrontEnd expected, not Trial: give the front_end of"),
+        (lambda: extract("yes-no", trial.front_end), "ClipSet expected, not str: load clips with melcnn.load_clips"),
+        (lambda: predict(str(path), clips.waveforms), "Checkpoint expected, not str: load it with melcnn.load_checkp"),
+        (lambda: evaluate(path, clips), "Checkpoint expected, not PosixPath: load it with"),
+        (lambda: evaluate(checkpoint, clips.waveforms), "ClipSet expected, not ndarray: load clips with"),
+        (lambda: evaluate(checkpoint, clips, "tset"), "there is no split 'tset', did you mean test?: use train, valid"),
+        (lambda: clips.split("all"), "there is no split 'all': the splits are train, validation, test"),
+        (lambda: predict(checkpoint, clips.waveforms[0]), "waveforms must be (clips, samples), not (16000,): give one"),
+        (lambda: checkpoint_of(trial, network, clips), "TrainedNetwork expected, not Trial: give one of the networks"),
+        (lambda: checkpoint_of(network, trial, features), "ClipSet expected, not Features"),
+        (lambda: save_checkpoint(path, checkpoint), "Checkpoint expected, not PosixPath: give melcnn.checkpoint_of"),
+        (lambda: configure(group=4), "there is no setting 'group', did you mean groups?: the settings are n_mels,"),
+    ]:
+        with pytest.raises(InputError) as error:
+            call()
+        assert str(error.value).startswith(says) and "\n" not in str(error.value)
+
+
+def test_a_short_repr(trained, clips):
+    trial, features, network, checkpoint = trained
+    one = checkpoint.validation_accuracy, checkpoint.test_accuracy
+    accuracies = f"accuracy {one[0]:.4f} in validation, {one[1]:.4f} in test"
+    of_clips = f"ClipSet({clips.dataset!r}: yes,no, 48 train, 16 validation, 16 test, 16000 Hz)"
+    assert repr(clips) == of_clips
+    assert repr(features) == f"Features(80 clips, 16 mels, 21 frames, cpu, of {of_clips})"
+    assert repr(network) == f"TrainedNetwork(seed 0, epoch 1, {accuracies})"
+    assert repr(checkpoint).startswith("Checkpoint(") and repr(checkpoint).endswith(f": yes,no, seed 0, {accuracies})")
+    found = evaluate(checkpoint, clips)
+    assert repr(found) == f"Evaluation(16 clips of yes,no, accuracy {one[1]:.4f})"

@@ -6,9 +6,10 @@ import weakref
 import pytest
 import torch
 
-from melcnn import MelCNN, configure, extract
+from melcnn import MelCNN, extract
 from melcnn.model import isolated_random_numbers
 from melcnn.steps import Stack, averaging_rate
+from tests.helpers.configurations import plain
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2}
 
@@ -19,7 +20,7 @@ def training(clips):
 
     The bias before a BatchNorm has the gradient 0, and Adam would make whole steps of float32's noise in it.
     """
-    x, labels = extract(clips, configure(**SETTINGS).front_end).split("train")
+    x, labels = extract(clips, plain(**SETTINGS).front_end).split("train")
     torch.set_default_dtype(torch.float64)
     yield x.double(), labels
     torch.set_default_dtype(torch.float32)
@@ -32,7 +33,7 @@ def fresh(trial, seed):
 
 
 def test_each_seed_has_weights_of_its_own():
-    trial = configure(**SETTINGS)
+    trial = plain(**SETTINGS)
     network = Stack(trial, [0, 1, 7]).network
     weights = [network.replica(r).blocks[0][0].weight for r in range(3)]
     for weight, seed in zip(weights, (0, 1, 7), strict=True):
@@ -66,7 +67,7 @@ def steps_by_hand(trial, training, seed, smoothing=0.0, decay=0.0):
 @pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.3}, {"weight_decay": 5.0}])
 def test_an_epoch_is_the_hand_written_loop(training, changes):
     # Batches of 20, 20 and 8 clips: the epoch's loss is the mean over clips, not over batches.
-    trial = configure(**SETTINGS, batch_size=20, **changes)
+    trial = plain(**SETTINGS, batch_size=20, **changes)
     steps = list(
         steps_by_hand(trial, training, 3, changes.get("label_smoothing", 0.0), changes.get("weight_decay", 0.0))
     )
@@ -82,14 +83,14 @@ def test_an_epoch_is_the_hand_written_loop(training, changes):
 
 
 def test_the_running_mean_begins_as_a_plain_mean():
-    settings = configure(ema_decay=0.99).training
+    settings = plain(ema_decay=0.99).training
     # max(1 - 0.99, 9 / (10 + t)): 0.9, 9 / 11, ... and at last 0.01, from 10 + t = 900 on.
     assert [averaging_rate(settings, t) for t in (0, 1, 80)] == pytest.approx([0.9, 9 / 11, 0.1])
     assert averaging_rate(settings, 891) == pytest.approx(0.01) == averaging_rate(settings, 10**6)
 
 
 def test_the_averaged_network_is_the_running_mean_of_its_steps(training):
-    trial = configure(**SETTINGS, batch_size=20, ema_decay=0.99)
+    trial = plain(**SETTINGS, batch_size=20, ema_decay=0.99)
     # m_0 is the initial network's; m_(t+1) = m_t + r_t (w_(t+1) - m_t) with r = 9/10, 9/11, 9/12 for three steps.
     mean = {name: tensor.clone() for name, tensor in fresh(trial, 3).state_dict().items() if tensor.dim()}
     for step, (_, _, network) in enumerate(steps_by_hand(trial, training, 3)):
@@ -111,7 +112,7 @@ def no_graph(step):
 
 
 def test_training_goes_on_where_no_step_can_be_captured(training, caplog):
-    trial = configure(**SETTINGS, batch_size=20, ema_decay=0.5)
+    trial = plain(**SETTINGS, batch_size=20, ema_decay=0.5)
     failed, stepped = Stack(trial, [3], capture=no_graph, kernels="torch"), Stack(trial, [3], kernels="torch")
     for _ in range(2):
         assert torch.equal(failed.epoch(*training), stepped.epoch(*training))
@@ -126,12 +127,12 @@ def test_memory_that_is_short_while_a_step_is_captured_ends_the_stack(training):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Stack(configure(**SETTINGS), [3], capture=capture, kernels="torch").epoch(*training)
+        Stack(plain(**SETTINGS), [3], capture=capture, kernels="torch").epoch(*training)
 
 
 def test_a_step_is_repeated_on_one_batch(training):
     # Adam's first steps by hand on the same order of the same 48 clips.
-    trial = configure(**SETTINGS, batch_size=48)
+    trial = plain(**SETTINGS, batch_size=48)
     stacked = Stack(trial, [3], kernels="torch")
     step = stacked.repeated_step(*training)
     network = fresh(trial, 3)
@@ -159,7 +160,7 @@ def test_the_captured_steps_go_with_their_stack(training):
         graphs.append(weakref.ref(graph))
         return graph.replay
 
-    stacked = Stack(configure(**SETTINGS, batch_size=20), [3], capture=capture, kernels="torch")
+    stacked = Stack(plain(**SETTINGS, batch_size=20), [3], capture=capture, kernels="torch")
     stacked.epoch(*training)
     assert len(graphs) == 2
     gc.disable()  # By counting references alone: a cycle would hold a graph's memory until some later time.

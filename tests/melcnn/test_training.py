@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from melcnn import InputError, TrainingDiverged, configure, extract, fit, inference, native, training
+from melcnn import InputError, TrainingDiverged, extract, fit, inference, native, training
 from melcnn.config import Training
 from melcnn.steps import Stack, learning_rate
 from melcnn.training import _Replica
+from tests.helpers.configurations import plain
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
 def features(clips):
-    return extract(clips, configure(**SETTINGS).front_end)
+    return extract(clips, plain(**SETTINGS).front_end)
 
 
 def test_features_are_the_front_end_of_each_clip(clips, features):
@@ -37,7 +38,7 @@ def double_precision():
 def test_replicas_together_train_as_each_alone_step_by_step(features, double_precision, recipe):
     # In float64, because Adam divides a gradient by its own size: the bias before a BatchNorm has the true
     # gradient 0, and float32 noise there would become steps of full length that mean nothing.
-    trial = configure(**SETTINGS, **recipe)
+    trial = plain(**SETTINGS, **recipe)
     x, labels = features.x.double(), features.labels
     together = Stack(trial, [5, 6, 7], kernels="torch")
     alone = [Stack(trial, [seed], kernels="torch") for seed in (5, 6, 7)]
@@ -52,7 +53,7 @@ def test_replicas_together_train_as_each_alone_step_by_step(features, double_pre
 
 
 def test_fit_together_equals_fit_alone_in_float32(features):
-    trial = configure(**SETTINGS, epochs=4)
+    trial = plain(**SETTINGS, epochs=4)
     together = fit(trial, features, [1, 2])
     for run in together:
         (alone,) = fit(trial, features, [run.seed])
@@ -61,7 +62,7 @@ def test_fit_together_equals_fit_alone_in_float32(features):
 
 
 def test_an_epoch_is_the_hand_written_loop(features):
-    trial = configure(**SETTINGS)
+    trial = plain(**SETTINGS)
     stacked, by_hand = Stack(trial, [3]), Stack(trial, [3]).network
     optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
     x, labels = features.split("train")
@@ -78,7 +79,7 @@ def test_an_epoch_is_the_hand_written_loop(features):
 @pytest.mark.parametrize("recipe", [{}, {"recipe": "default", "weight_decay": 0.1, "ema_decay": 0.5}])
 def test_an_epoch_that_is_replayed_is_the_epoch(features, recipe):
     # Capturing trains beforehand, which must leave no trace. On the CPU "capturing" is remembering.
-    trial, captured = configure(**SETTINGS, **recipe), []
+    trial, captured = plain(**SETTINGS, **recipe), []
 
     def capture(step):
         step()
@@ -101,7 +102,7 @@ def test_an_epoch_that_is_replayed_is_the_epoch(features, recipe):
 def test_our_kernels_train_as_torchs(features):
     if not native.library():
         pytest.skip("there is no C compiler")
-    trial = configure(**SETTINGS, epochs=3)
+    trial = plain(**SETTINGS, epochs=3)
     runs = [fit(trial, features, [0, 1], kernels=kernels) for kernels in ("melcnn", "torch")]
     for ours, theirs in zip(*runs, strict=True):
         assert (ours.kernels, theirs.kernels) == ("melcnn", "torch")
@@ -114,7 +115,7 @@ def test_the_kept_epoch_is_the_networks_and_test_is_seen_once(features, monkeypa
     monkeypatch.setattr(
         training.inference, "logits", lambda network, x: (seen.append(x.data_ptr()), original(network, x))[1]
     )
-    runs = fit(configure(**SETTINGS, epochs=6), features, [0, 1])
+    runs = fit(plain(**SETTINGS, epochs=6), features, [0, 1])
     assert seen.count(features.split("test")[0].data_ptr()) == 1
     for run in runs:
         curves = run.curves
@@ -151,7 +152,7 @@ def test_the_last_epoch_is_kept_also_by_patience():
 
 
 def test_epochs_with_patience(features):
-    trial = configure(**SETTINGS, epochs=200)
+    trial = plain(**SETTINGS, epochs=200)
     heard = []
     runs = fit(trial, features, [0, 1, 2], heard.append)
     lengths = [len(run.curves.validation_loss) for run in runs]
@@ -160,14 +161,13 @@ def test_epochs_with_patience(features):
     for run, length in zip(runs, lengths, strict=True):
         # Stopped exactly `patience` epochs after its lowest loss.
         assert (
-            run.curves.validation_loss.index(min(run.curves.validation_loss)) + 1 + configure().training.patience
-            == length
+            run.curves.validation_loss.index(min(run.curves.validation_loss)) + 1 + plain().training.patience == length
         )
     assert len(set(lengths)) > 1, "replicas stop at different epochs"
 
 
 def test_seeds_differ_and_repeat(features):
-    trial = configure(**SETTINGS, epochs=2)
+    trial = plain(**SETTINGS, epochs=2)
     first, again = fit(trial, features, [0, 1]), fit(trial, features, [0, 1])
     assert torch.equal(first[0].test_logits, again[0].test_logits)
     assert not torch.equal(first[0].test_logits, first[1].test_logits)
@@ -177,12 +177,12 @@ def test_random_state_of_the_caller_is_untouched(features):
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    fit(configure(**SETTINGS, epochs=1), features, [0])
+    fit(plain(**SETTINGS, epochs=1), features, [0])
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_last_batch_of_one_clip_is_left_out(features):
-    trial = configure(**{**SETTINGS, "batch_size": 47})
+    trial = plain(**{**SETTINGS, "batch_size": 47})
     x, labels = features.split("train")
     left_out = Stack(trial, [0]).epoch(x, labels)
     # The mean is over the 47 clips that were trained on: the first batch's loss alone.
@@ -191,7 +191,7 @@ def test_a_last_batch_of_one_clip_is_left_out(features):
 
 
 def test_a_last_batch_of_two_is_trained_on(features):
-    trial = configure(**{**SETTINGS, "batch_size": 46})
+    trial = plain(**{**SETTINGS, "batch_size": 46})
     stacked = Stack(trial, [0])
     stacked.epoch(*features.split("train"))
     assert stacked.network.blocks[0][2].num_batches_tracked == 2
@@ -200,7 +200,7 @@ def test_a_last_batch_of_two_is_trained_on(features):
 def test_divergence_is_named(features):
     broken = type(features)(features.front_end, features.clips, features.x * math.nan, features.labels)
     with pytest.raises(TrainingDiverged, match="seed 0, 1"):
-        fit(configure(**SETTINGS, epochs=2), broken, [0, 1])
+        fit(plain(**SETTINGS, epochs=2), broken, [0, 1])
 
 
 def test_accuracy_by_hand():
@@ -211,11 +211,11 @@ def test_accuracy_by_hand():
 
 def test_bad_requests(features):
     with pytest.raises(InputError, match="front-end"):
-        fit(configure(), features, [0])
+        fit(plain(), features, [0])
     with pytest.raises(InputError, match="words"):
-        fit(configure(("yes", "go"), **SETTINGS), features, [0])
+        fit(plain(("yes", "go"), **SETTINGS), features, [0])
     with pytest.raises(InputError, match="seeds"):
-        fit(configure(**SETTINGS), features, [0, 0])
+        fit(plain(**SETTINGS), features, [0, 0])
 
 
 def test_the_cosine_rises_in_a_line_and_falls_to_nothing():
@@ -228,7 +228,7 @@ def test_the_cosine_rises_in_a_line_and_falls_to_nothing():
 
 def test_decay_pulls_at_weights_alone(features):
     x, labels = features.split("train")
-    free, pulled = (Stack(configure(**SETTINGS, weight_decay=decay), [0]) for decay in (0.0, 10.0))
+    free, pulled = (Stack(plain(**SETTINGS, weight_decay=decay), [0]) for decay in (0.0, 10.0))
     for name, tensor in pulled.network.named_parameters():
         torch.testing.assert_close(tensor, dict(free.network.named_parameters())[name])
     before = {name: tensor.clone() for name, tensor in pulled.network.named_parameters()}

@@ -8,7 +8,8 @@ import pytest
 
 from bench.records import FORMAT_VERSION, RESULTS_VERSION, RecordFolder
 from bench.records.audit import Finding, inspect, move_aside
-from melcnn import InputError, configure, locking
+from melcnn import InputError, locking
+from tests.helpers.configurations import plain
 from tests.helpers.records import timing_record, trial_record
 
 
@@ -17,7 +18,7 @@ def folder(tmp_path):
     """Three records that count."""
     folder = RecordFolder(tmp_path / "runs")
     folder.prepare()
-    for record in (trial_record(0), trial_record(1), timing_record(configure())):
+    for record in (trial_record(0), trial_record(1), timing_record(plain())):
         folder.write(record)
     return folder
 
@@ -79,7 +80,7 @@ def a_copy(folder):
 
 
 def another_copy(folder):
-    name = timing_record(configure()).file_name
+    name = timing_record(plain()).file_name
     return shutil.copy(folder.path / name, folder.path / f"timing-{name}"), f"holds what belongs into {name}"
 
 
@@ -90,7 +91,7 @@ def stale(folder):
 
 
 def stale_timing(folder):
-    record = timing_record(configure()).model_copy(update={"results_version": RESULTS_VERSION - 1})
+    record = timing_record(plain()).model_copy(update={"results_version": RESULTS_VERSION - 1})
     folder.write(record)
     return folder.path / record.file_name, f"is of version {RESULTS_VERSION - 1} of melbench's numbers"
 

@@ -17,15 +17,16 @@ from bench.report.caveats import caveats
 from bench.report.load import load_report
 from bench.sweep.crossval import out_of_fold
 from bench.system.environment import collect
-from melcnn import InputError, configure
+from melcnn import InputError
 from melcnn.data.clips import Fold
 from melcnn.errors import Failed
 from melcnn.training import Epoch
+from tests.helpers.configurations import plain
 from tests.helpers.records import failure_record, network, written
 from tests.helpers.stand_ins import run_of, stand_in
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
-TRIAL, OTHER = (configure(groups=groups, epochs=2, **SMALL) for groups in (1, 2))
+TRIAL, OTHER = (plain(groups=groups, epochs=2, **SMALL) for groups in (1, 2))
 ARGUMENTS = ["groups=1,2", *(f"{name}={value}" for name, value in SMALL.items()), "--seeds", 2, "--epochs", 1]
 
 
@@ -140,7 +141,7 @@ def test_a_board_counts_what_failed():
 
 
 def test_a_report_says_what_failed(tmp_path):
-    one, two = configure(), configure(groups=2)
+    one, two = plain(), plain(groups=2)
     fold = failure_record(0, one, fold=Fold(1, 5), data_fingerprint="f02", kind="lost")
     records = [network(one, 0), network(one, 1), network(two, 0), failure_record(1, two), fold]
     (chapter,) = load_report([written(tmp_path, *records).path]).chapters

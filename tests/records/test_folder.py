@@ -22,7 +22,8 @@ from bench.records import (
     timing_identity,
 )
 from bench.system.environment import collect
-from melcnn import InputError, configure, locking
+from melcnn import InputError, locking
+from tests.helpers.configurations import plain
 from tests.helpers.records import timing_record, trial_record
 
 
@@ -46,7 +47,7 @@ def folder(tmp_path):
 
 def test_round_trip(folder):
     logit = 0.1234567  # not a float32: stored as the shortest text of the nearest one
-    record, timing = trial_record(logits=[[logit, 0.2], [1e-9, 0.3]]), timing_record(configure())
+    record, timing = trial_record(logits=[[logit, 0.2], [1e-9, 0.3]]), timing_record(plain())
     folder.write(record)
     folder.write(timing)
     (read,) = folder.trials().values()
@@ -66,7 +67,7 @@ def test_identity_is_configuration_data_seed_and_version():
     assert len(same) == 1
     others = [
         trial_record(seed=1),
-        trial_record(trial=configure(groups=2)),
+        trial_record(trial=plain(groups=2)),
         trial_record(data_fingerprint="f01"),
         trial_record(results_version=RESULTS_VERSION + 1),
     ]
@@ -184,7 +185,7 @@ def test_one_at_a_time_is_in_the_folder(folder, monkeypatch):
 def test_the_longest_name_is_one_for_every_file_system():
     # The most mel filters are the bins of the longest transform, 16,384 // 2 + 1, and the most groups would be its
     # channels; eCryptfs, the strictest of those in use, allows 143 characters.
-    trial = configure(n_fft=16_384, n_mels=8192, channels=4096, groups=4096)
+    trial = plain(n_fft=16_384, n_mels=8192, channels=4096, groups=4096)
     name = trial_record(9999, trial=trial).file_name
     unfinished = f".{name}.12345678.tmp"
     assert len(name) == len("trial-mels8192-groups4096-seed9999-.json") + 12 and len(unfinished) < 143
@@ -228,7 +229,7 @@ def test_what_the_system_does_not_give(folder):
     ("name", "kind"),
     [
         (trial_record().file_name, TrialRecord),
-        (timing_record(configure()).file_name, TimingRecord),
+        (timing_record(plain()).file_name, TimingRecord),
         ("failure-mels80-groups1-seed0-0123456789ab-1.json", FailureRecord),
         ("trial.json", None),
         ("trial-notes.txt", None),
@@ -248,7 +249,7 @@ def test_a_loss_that_is_no_number_stays_one(folder):
 
 
 def test_timings_are_found_by_work_and_environment(folder):
-    one, two = configure(), configure(groups=2)
+    one, two = plain(), plain(groups=2)
     names = {timing_record(one).file_name, timing_record(two).file_name, timing_record(one, two).file_name}
     other = collect("cpu").model_copy(update={"threads": 99})
     names.add(timing_record(one).model_copy(update={"environment": other}).file_name)
@@ -262,10 +263,10 @@ def test_a_time_is_of_a_precision():
     assert env.precision is None
     # As older versions named it, whose environments knew no precision.
     known = env.model_dump_json().replace(',"precision":null', "")
-    text = "\n".join([configure().canonical(), "4", known, str(RESULTS_VERSION)])
-    name = timing_identity([configure()], 4, env)
+    text = "\n".join([plain().canonical(), "4", known, str(RESULTS_VERSION)])
+    name = timing_identity([plain()], 4, env)
     assert name == hashlib.sha256(text.encode()).hexdigest()[:12]
-    of = [timing_identity([configure()], 4, env.model_copy(update={"precision": p})) for p in ("fp32", "tf32")]
+    of = [timing_identity([plain()], 4, env.model_copy(update={"precision": p})) for p in ("fp32", "tf32")]
     assert len({name, *of}) == 3
 
 
@@ -308,7 +309,7 @@ def test_records_that_contradict_themselves_or_cannot_be(folder, changes, says):
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan")])
 def test_a_timing_whose_time_is_none(folder, seconds):
-    record = timing_record(configure())
+    record = timing_record(plain())
     content = json.loads(record.model_dump_json())
     content["timed"][0]["epoch_seconds"] = [1.0, seconds]
     (folder.path / record.file_name).write_text(json.dumps(content))

@@ -9,7 +9,8 @@ import pytest
 from bench.records import FailureRecord, RecordFolder
 from bench.records.merging import Merged, merge
 from bench.system.environment import collect
-from melcnn import InputError, configure
+from melcnn import InputError
+from tests.helpers.configurations import plain
 from tests.helpers.records import timing_record, trial_record
 
 HERE = collect("cpu")
@@ -17,7 +18,7 @@ ELSEWHERE = HERE.model_copy(update={"cpu": "another", "packages": {**HERE.packag
 
 
 def timing(*trials, environment=HERE, **changes):
-    return timing_record(*(trials or [configure()]), **changes).model_copy(update={"environment": environment})
+    return timing_record(*(trials or [plain()]), **changes).model_copy(update={"environment": environment})
 
 
 def failure(**changes):
@@ -51,7 +52,7 @@ def files(path):
 
 def test_all_records_of_both_byte_by_byte(folder_of, tmp_path):
     a = folder_of("a", trial_record(0), timing())
-    b = folder_of("b", trial_record(1, environment=ELSEWHERE), timing(configure(groups=2)))
+    b = folder_of("b", trial_record(1, environment=ELSEWHERE), timing(plain(groups=2)))
     out = RecordFolder(tmp_path / "c")
     assert merge([a, b], out) == [Merged(a, numbers(1, 1), 2), Merged(b, numbers(1, 1), 2)]
     assert files(out.path) == files(a) | files(b)
@@ -142,12 +143,12 @@ def test_timings_of_different_environments_are_refused_unless_asked_for(folder_o
     # What is in --out counts too.
     third = HERE.model_copy(update={"cpu": "a third"})
     with pytest.raises(InputError, match="cpu: .* and a third"):
-        merge([folder_of("d", timing(configure(groups=2), environment=third))], out)
+        merge([folder_of("d", timing(plain(groups=2), environment=third))], out)
 
 
 def test_a_folder_with_timings_of_two_environments_goes_on_being_merged_into(folder_of):
     out = RecordFolder(folder_of("c", timing(), timing(environment=ELSEWHERE)))
-    more = folder_of("a", trial_record(3), timing(), timing(configure(groups=2), environment=ELSEWHERE))
+    more = folder_of("a", trial_record(3), timing(), timing(plain(groups=2), environment=ELSEWHERE))
     assert [one.written for one in merge([more], out)] == [0, 2]
     assert [one.written for one in merge([more], out)] == [0, 0]
 

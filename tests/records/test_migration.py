@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.records import FORMAT_VERSION, FailureRecord, TimingRecord, TrialRecord, Untrusted, read
-from melcnn import configure
 from melcnn.data.clips import Fold
+from tests.helpers.configurations import plain
 from tests.helpers.records import failure_record, trial_record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -61,7 +61,7 @@ def test_a_stored_timing_run():
 
 
 def test_a_failure(tmp_path):
-    record = failure_record(2, configure(groups=4))
+    record = failure_record(2, plain(groups=4))
     file = tmp_path / record.file_name
     file.write_text(json.dumps(as_format_1(record, dataset="my, fold 1 of 1, words, fold 3 of 5")))
     read_again = read(file, FailureRecord)

@@ -12,8 +12,8 @@ from bench.report import charts, findings
 from bench.report.load import ReportInput, load_report
 from bench.report.page import page
 from bench.report.style import PAGE
-from melcnn import configure
 from melcnn.errors import visible
+from tests.helpers.configurations import plain
 from tests.helpers.records import chapter, network
 from tests.report.test_page import HOSTILE, named
 
@@ -283,7 +283,7 @@ def test_a_table_that_scrolls_sideways_says_so(browser, one_sweep):
 
 def test_what_is_folded_up_is_drawn_when_it_is_opened(browser, tmp_path):
     settings = [{"groups": 1}, {"groups": 2}, {"groups": 4}, {"n_mels": 20}, {"n_mels": 40}]
-    records = [network(configure(**own), seed) for own in settings for seed in (0, 1)]
+    records = [network(plain(**own), seed) for own in settings for seed in (0, 1)]
     path = tmp_path / "several.html"
     path.write_text(page(ReportInput((chapter(records),), {}), "melbench report"), encoding="utf-8")
     opened = Opened(browser, path, folded=True)

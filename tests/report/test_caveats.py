@@ -6,11 +6,11 @@ import pytest
 
 from bench.report.caveats import caveats
 from bench.report.findings import timing_of
-from melcnn import configure
 from melcnn.data.clips import Fold
+from tests.helpers.configurations import plain
 from tests.helpers.records import ENVIRONMENT, diverged, failure_record, folds, heard, network, timing_record
 
-TRIALS = [configure(groups=groups) for groups in (1, 2, 4, 8, 16)]
+TRIALS = [plain(groups=groups) for groups in (1, 2, 4, 8, 16)]
 ONE, TWO, FOUR = TRIALS[:3]
 
 

@@ -20,7 +20,7 @@ from bench.report.export import image
 from bench.report.findings import OUT_OF_FOLD, TEST, VALIDATION, find
 from bench.report.load import load_report
 from bench.report.style import MOST_IN_LEGEND, PAGE, PAPER, PHONE
-from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.helpers.records import chapter, folds, measurement, network, timing_record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -45,7 +45,7 @@ def reference():
 def many():
     """40 configurations, of two seeds and five epochs."""
     settings = itertools.product((1, 2, 4, 8, 16), (16, 32, 64, 80), ("plain", "separable"))
-    trials = [configure(groups=groups, n_mels=mels, variant=variant) for groups, mels, variant in settings]
+    trials = [plain(groups=groups, n_mels=mels, variant=variant) for groups, mels, variant in settings]
     return find(chapter([network(trial, seed, epochs=5) for trial in trials for seed in (0, 1)]))
 
 
@@ -123,7 +123,7 @@ def test_accuracies_stand_with_their_measures(reference):
     assert values("shape", made["groups-accuracy"]) > {"the study (validation)", "the study (test)"}
     assert titles(made["accuracy-macs"]) == titles(made["groups-accuracy"]) == {"accuracy"}
     assert titles(made["accuracy-macs-test"]) == {"test accuracy"}
-    by_validation = figures([network(configure(groups=groups)) for groups in (1, 2)])
+    by_validation = figures([network(plain(groups=groups)) for groups in (1, 2)])
     assert {p["measure"] for p in by_validation["accuracy-macs"].points} == {VALIDATION}
     assert by_validation["accuracy-macs"].title == "Validation accuracy against cost (MACs)"
     assert made["accuracy-macs"].title == "Out-of-fold accuracy against cost (MACs)"
@@ -140,7 +140,7 @@ def titles(figure):
 
 def test_an_axis_names_the_measure_where_there_is_one():
     # Of synthetic words the study has none.
-    crossed = [record for groups in (1, 2) for record in folds(configure(groups=groups), dataset="synthetic")]
+    crossed = [record for groups in (1, 2) for record in folds(plain(groups=groups), dataset="synthetic")]
     for figure in figures(folds=crossed).values():
         if "accuracy" in figure.name:
             assert titles(figure) == {"out-of-fold accuracy"} and values("colour", figure) == {"1", "2"}
@@ -153,7 +153,7 @@ FRONT, DECIDES = "The dotted line is the Pareto front", "The test split decides 
 def clauses(*seeds, dataset="speech_commands", wrong=(0,)):
     """Which of them the captions of accuracy have, against MACs, of test and against groups; of two configurations with
     these numbers of seeds, the dearer of which hears all."""
-    trials = [configure(groups=groups) for groups in (2, 1)]
+    trials = [plain(groups=groups) for groups in (2, 1)]
     records = [
         network(trial, seed, wrong=wrong * (trial is trials[0]), dataset=dataset)
         for trial, number in zip(trials, seeds, strict=True)
@@ -169,27 +169,27 @@ def test_captions_say_what_is_in_the_figure():
     assert clauses(3, 3, dataset="synthetic") == [{BARS, FRONT}, {BARS, DECIDES}, {BARS}]
     # Of one seed there is no interval, whoever's it is; of one best that costs least, no front.
     assert clauses(1, 1, wrong=()) == [{SINGLE}, {SINGLE, DECIDES}, {SINGLE}]
-    mixed = figures([network(configure(groups=1)), *(network(configure(groups=2), seed) for seed in (0, 1))])
+    mixed = figures([network(plain(groups=1)), *(network(plain(groups=2), seed) for seed in (0, 1))])
     assert "Points without bars are single runs." in mixed["accuracy-macs"].caption
 
 
 def test_bars_are_explained_once(reference):
     caption = {figure.name: figure.caption for figure in charts.figures(reference, PAPER)}["groups-accuracy"]
     assert f"Bars are {INTERVALS}. " in caption and caption.count("Bars") == 1
-    trials = [configure(groups=groups) for groups in (1, 2)]
+    trials = [plain(groups=groups) for groups in (1, 2)]
     alike = figures([network(trial, seed) for trial in trials for seed in (0, 1)])["groups-accuracy"].caption
     assert f"Bars are {INTERVALS}. " in alike and alike.count("Bars") == 1
 
 
 def test_captions_of_curves_tell_of_their_seeds():
     def caption(*epochs):
-        records = [network(configure(), seed, epochs=number) for seed, number in enumerate(epochs)]
+        records = [network(plain(), seed, epochs=number) for seed, number in enumerate(epochs)]
         return figures(records)["train-loss"].caption
 
     assert caption(3) == "Each line is a single run."
     assert "means over seeds" in caption(3, 3) and "stopped early" not in caption(3, 3)
     assert "stopped early" in caption(3, 4)
-    assert "means over seeds and folds" in figures(folds=folds(configure()))["train-loss"].caption
+    assert "means over seeds and folds" in figures(folds=folds(plain()))["train-loss"].caption
 
 
 def test_a_reader_of_the_screen_hears_title_and_caption(reference):
@@ -199,7 +199,7 @@ def test_a_reader_of_the_screen_hears_title_and_caption(reference):
 
 
 def test_points_of_equal_macs_stand_side_by_side_around_them():
-    records = [network(configure(variant=v), s, wrong=(0,), dataset="synthetic") for v in VARIANTS for s in (0, 1)]
+    records = [network(plain(variant=v), s, wrong=(0,), dataset="synthetic") for v in VARIANTS for s in (0, 1)]
     figure = figures(records)["accuracy-macs"]
     assert "side by side" in figure.caption
     marks = places(figure, "symbol")
@@ -208,7 +208,7 @@ def test_points_of_equal_macs_stand_side_by_side_around_them():
     assert "side by side" not in figures(records[:2])["accuracy-macs"].caption
     assert places(figure, "rule") == pytest.approx(marks)
     assert "mark-text role-mark" not in svg(figure)  # a name above the three would be of several
-    apart = figures([network(configure(groups=g), dataset="synthetic") for g in (1, 2)])["accuracy-macs"]
+    apart = figures([network(plain(groups=g), dataset="synthetic") for g in (1, 2)])["accuracy-macs"]
     assert places(apart, "text") == places(apart, "symbol") and "Numbers above the points" in apart.caption
 
 
@@ -216,7 +216,7 @@ def test_points_of_equal_macs_stand_side_by_side_around_them():
 def test_the_front_goes_through_its_marks_and_through_no_other(equal):
     # So many clips of 20 are misheard; of the dearer networks the second is on the front, alone or with its equal.
     misheard = {(4, "plain"): 3, (4, "shuffle"): 5, (2, "plain"): 3, (2, "separable"): 1, (2, "shuffle"): 2 - equal}
-    trials = {configure(groups=groups, variant=variant): wrong for (groups, variant), wrong in misheard.items()}
+    trials = {plain(groups=groups, variant=variant): wrong for (groups, variant), wrong in misheard.items()}
     records = [network(trial, s, range(n), dataset="synthetic") for trial, n in trials.items() for s in (0, 1)]
     figure = figures(records)["accuracy-macs"]
     marks = np.transpose([places(figure, "symbol"), places(figure, "symbol", of=1)]).round(1)
@@ -244,26 +244,26 @@ def test_specifications_compile(reference, many, style):
 
 
 def test_there_is_no_figure_without_points():
-    crossed = figures(folds=[record for groups in (1, 2) for record in folds(configure(groups=groups))])
+    crossed = figures(folds=[record for groups in (1, 2) for record in folds(plain(groups=groups))])
     # Of a cross-validation alone there are no accuracies of the test split and no times, and no fold validates.
     assert " ".join(crossed) == "accuracy-macs groups-accuracy groups-params groups-macs train-loss confusion"
     assert time_charts.times([], PAPER) == []
     # Of one configuration nothing is drawn over an axis, and of no timing no times.
     curves = ["train-loss", "validation-loss", "validation-accuracy"]
-    two = [network(configure(groups=groups)) for groups in (1, 2)]
+    two = [network(plain(groups=groups)) for groups in (1, 2)]
     assert list(figures(two[:1])) == ["accuracy-macs", "accuracy-macs-test", *curves, "confusion"]
     assert "groups-epoch-time" not in figures(two)
     # Nor of one timed network out of two.
     assert "groups-epoch-time" not in figures(two, timings=[timing_record(two[0].trial)])
     timed = figures(two, timings=[timing_record(*(one.trial for one in two))])["groups-epoch-time"]
     assert [point["groups"] for point in timed.points] == [1, 2]
-    over_mels = [name for name in figures([network(configure(n_mels=mels)) for mels in (40, 80)]) if "mels" in name]
+    over_mels = [name for name in figures([network(plain(n_mels=mels)) for mels in (40, 80)]) if "mels" in name]
     assert over_mels == ["n-mels-accuracy", "n-mels-params", "n-mels-macs"]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_where_all_is_heard_everything_is_drawn(seeds):
-    trials = [configure(groups=groups) for groups in (1, 2)]
+    trials = [plain(groups=groups) for groups in (1, 2)]
     curve = {"validation_accuracy": [1.0] * 3, "train_loss": [0.0] * 3, "validation_loss": [0.0] * 3}
     made = figures([network(trial, seed, **curve) for trial in trials for seed in range(seeds)])
     assert_whole(made)
@@ -271,7 +271,7 @@ def test_where_all_is_heard_everything_is_drawn(seeds):
 
 
 def test_one_configuration_is_drawn():
-    assert_whole(figures([network(configure(variant="separable"), seed) for seed in (0, 1)]))
+    assert_whole(figures([network(plain(variant="separable"), seed) for seed in (0, 1)]))
     # Even a single epoch can be seen.
     assert drawn(figures([network(epochs=1)])["train-loss"])["point"] == 1
 
@@ -288,7 +288,7 @@ def test_what_is_written_fits(reference, many, style):
 @pytest.mark.parametrize("length", [10, 15, 18, 20, 30, 60, 200])
 def test_a_legend_of_names_of_any_length_fits(style, length):
     names = [f"{'n_mels=16 groups=4 variant=separable ' * 6}"[: length - 2] + f" {end}" for end in "ab"]
-    found = find(chapter([network(configure(groups=groups)) for groups in (1, 2)]))
+    found = find(chapter([network(plain(groups=groups)) for groups in (1, 2)]))
     renamed = dict(zip(found.configurations, names, strict=True))
     points = tuple(p | {"configuration": renamed[p["configuration"]]} for p in found.curves)
     made = {figure.name: figure for figure in charts.figures(replace(found, curves=points), style)}
@@ -309,7 +309,7 @@ def test_forty_configurations_leave_room_for_the_figure(many):
 
 def test_losses_that_fall_far_have_a_logarithmic_axis():
     def scale(losses):
-        spec = figures([network(configure(), train_loss=losses)])["train-loss"].spec
+        spec = figures([network(plain(), train_loss=losses)])["train-loss"].spec
         return spec["layer"][0]["encoding"]["y"]["scale"].get("type")
 
     # By more than a factor of five; of a loss of zero no logarithm is drawn.
@@ -318,7 +318,7 @@ def test_losses_that_fall_far_have_a_logarithmic_axis():
 
 def test_confusions_of_many_words_and_of_long_ones_can_be_read():
     def confusion(words, style=PAPER):
-        return figures([network(configure(words=words))], style=style)["confusion"]
+        return figures([network(plain(words=words))], style=style)["confusion"]
 
     def numbers(figure):
         return re.findall(r">([\d.]+)</text>", svg(figure))
@@ -332,8 +332,8 @@ def test_confusions_of_many_words_and_of_long_ones_can_be_read():
 
 
 def test_times_are_drawn_part_by_part():
-    of = [*workloads.of_trial(configure(), ["latency"]), *workloads.of_trial(configure(groups=4), ["latency"])]
-    of += workloads.of_trial(configure(), ["front-end"])
+    of = [*workloads.of_trial(plain(), ["latency"]), *workloads.of_trial(plain(groups=4), ["latency"])]
+    of += workloads.of_trial(plain(), ["front-end"])
     seconds = [2.0, 1.0, 0.5, 0.5]
     split = [{"convolution": 0.75, "pooling": 0.25}] * 2
     (figure,) = time_charts.times(time_breakdown.points(measurement(of, seconds, split)), PAPER)
@@ -346,7 +346,7 @@ def test_times_are_drawn_part_by_part():
 
 def test_parts_keep_their_colours_and_the_caption_tells_of_those_that_occur():
     def bars(share):
-        measured = measurement(workloads.of_trial(configure(), ["latency"]), [1.0], [share])
+        measured = measurement(workloads.of_trial(plain(), ["latency"]), [1.0], [share])
         (figure,) = time_charts.times(time_breakdown.points(measured), PAPER)
         scale = figure.spec["layer"][0]["encoding"]["color"]["scale"]
         return dict(zip(scale["domain"], scale["range"], strict=True)), figure.caption
@@ -363,7 +363,7 @@ def test_parts_keep_their_colours_and_the_caption_tells_of_those_that_occur():
 
 
 def test_what_binds_the_network_stands_once_beside_its_bar():
-    of = [*workloads.of_trial(configure(), ["latency"]), *workloads.of_trial(configure(), ["front-end"])[:1]]
+    of = [*workloads.of_trial(plain(), ["latency"]), *workloads.of_trial(plain(), ["front-end"])[:1]]
     split = [{"convolution": 0.5, "Python and launching": 0.5}]
     (figure,) = time_charts.times(time_breakdown.points(measurement(of, [2.0, 1.0], split)), PAPER)
     bars = re.findall(r'aria-roledescription="bar" d="M([\d.]+),[\d.]+h([\d.]+)', svg(figure))
@@ -375,25 +375,25 @@ def test_what_binds_the_network_stands_once_beside_its_bar():
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_folds_alone_and_many_words_are_drawn(seeds):
     words = tuple(f"word {number}" for number in range(35))
-    trials = [configure(groups=groups, words=words) for groups in (1, 2)]
+    trials = [plain(groups=groups, words=words) for groups in (1, 2)]
     crossed = [record for trial in trials for seed in range(seeds) for record in folds(trial, seed, clips=70)]
     for made in (figures(folds=crossed), figures(folds=crossed[: 5 * seeds]), figures([network(trials[0])], crossed)):
         assert_whole(made)
 
 
 def test_nothing_stands_where_an_interval_is_missing():
-    made = figures([network(configure(groups=g), s, dataset="synthetic") for g, s in ((1, 0), (1, 1), (2, 0))])
+    made = figures([network(plain(groups=g), s, dataset="synthetic") for g, s in ((1, 0), (1, 1), (2, 0))])
     assert [len(places(made["accuracy-macs"], kind)) for kind in ("symbol", "rule")] == [2, 1]
 
 
 def test_zero_has_no_unit():
-    figure = figures([network(configure(groups=groups)) for groups in (1, 2)])["groups-params"]
+    figure = figures([network(plain(groups=groups)) for groups in (1, 2)])["groups-params"]
     labels = re.findall(r">([\d.]+[kM]?)</text>", svg(figure))
     assert "0" in labels and "5k" in labels and "0k" not in labels
 
 
 def test_a_figure_for_each_batch_size():
-    of = workloads.of_trial(configure(), ["latency", "throughput"])
+    of = workloads.of_trial(plain(), ["latency", "throughput"])
     made = time_charts.times(time_breakdown.points(measurement(of, [1.0] * len(of))), PAGE)
     assert [figure.title for figure in made] == ["One clip at a time", "In batches of 64"]
     for figure in made:

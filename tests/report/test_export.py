@@ -14,7 +14,8 @@ from bench.report.export import PIXELS_PER_INCH, image, write_figures
 from bench.report.findings import find
 from bench.report.load import ReportInput
 from bench.report.style import PAPER
-from melcnn import InputError, configure
+from melcnn import InputError
+from tests.helpers.configurations import plain
 from tests.helpers.records import chapter, measurement, network
 
 # Most papers' columns are 3.5 inches wide, of 72 points each; nothing in them is smaller than 7 points.
@@ -24,7 +25,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def networks(words=("yes", "no"), **changes):
-    return chapter([network(configure(groups=groups, words=words), **changes) for groups in (1, 2)])
+    return chapter([network(plain(groups=groups, words=words), **changes) for groups in (1, 2)])
 
 
 def written(folder, *chapters, **measurements):
@@ -32,7 +33,7 @@ def written(folder, *chapters, **measurements):
 
 
 def times():
-    return measurement(workloads.of_trial(configure(), ["latency"]), [1.0])
+    return measurement(workloads.of_trial(plain(), ["latency"]), [1.0])
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +98,12 @@ def homes(folder, *chapters, **measurements):
 
 
 def test_several_data_sets_and_measurements_have_folders_of_their_own(tmp_path):
-    few = [chapter([network(configure(words=words))]) for words in (("yes", "no"), ("go", "stop"))]
+    few = [chapter([network(plain(words=words))]) for words in (("yes", "no"), ("go", "stop"))]
     assert homes(tmp_path, *few, **{"runs/times.json": times()}) == {
         "speech-commands-yes-no", "speech-commands-go-stop", "times",
     }  # fmt: skip
     # Of what has nothing to draw there is none, and one alone needs none.
-    nothing = measurement(workloads.of_trial(configure(), ["step"]), [1.0])
+    nothing = measurement(workloads.of_trial(plain(), ["step"]), [1.0])
     assert homes(tmp_path / "alone", few[0], nothing=nothing) == {"."}
 
 
@@ -125,7 +126,7 @@ def test_names_that_are_no_folders_make_some(tmp_path):
 
 
 def test_nothing_to_draw_is_one_line(tmp_path):
-    nothing = measurement(workloads.of_trial(configure(), ["step"]), [1.0])
+    nothing = measurement(workloads.of_trial(plain(), ["step"]), [1.0])
     with pytest.raises(InputError, match=r"^these records have nothing to draw: name a folder [^\n]*$"):
         written(tmp_path / "figures", nothing=nothing)
     assert not (tmp_path / "figures").exists()

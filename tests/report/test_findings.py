@@ -15,6 +15,7 @@ from bench.report.findings import CURVES, OUT_OF_FOLD, TEST, VALIDATION, find
 from bench.report.load import load_report
 from melcnn import configure
 from melcnn.data.clips import Fold
+from tests.helpers.configurations import plain
 from tests.helpers.records import ENVIRONMENT, chapter, diverged, failure_record, folds, heard, network, timing_record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -112,7 +113,7 @@ def test_the_study_stands_at_the_macs_of_the_same_networks(reference):
 )
 def test_the_study_has_no_such_network(settings):
     # Of twice the hop length a network has half the MACs of the study's.
-    assert not of(find(chapter([network(configure(**settings))])).accuracies, configuration=None)
+    assert not of(find(chapter([network(plain(**settings))])).accuracies, configuration=None)
 
 
 def test_the_study_is_of_speech_commands_whatever_the_recipe():
@@ -183,7 +184,7 @@ def test_an_epoch_without_a_number_is_left_out():
 def test_confusion_and_the_clips_most_often_wrong_by_hand():
     # Three words by turns: of 20 clips seven are a, seven b (places 1, 4, ...) and six c. Who is wrong hears the word
     # that follows: place 1 is b and heard as c; place 2 is c and heard as a.
-    trial = configure(words=("a", "b", "c"))
+    trial = plain(words=("a", "b", "c"))
     records = [network(trial, seed, wrong_in_test=wrong) for seed, wrong in enumerate([(1, 2), (1,), (1, 5)])]
     found = find(chapter(records))
     times = {(p["spoken"], p["predicted"]): (p["times"], p["share"]) for p in found.confusion}
@@ -200,7 +201,7 @@ def test_confusion_and_the_clips_most_often_wrong_by_hand():
 
 
 def test_a_clip_that_is_heard_as_several_words_is_said_to_be_the_most_frequent_one():
-    trial = configure(words=("a", "b", "c"))
+    trial = plain(words=("a", "b", "c"))
     guesses = ([0, 1, 0], [0, 0, 1], [0, 0, 1])  # of one clip of the word a
     clip = heard(1, of="test", n_words=3)
     records = [
@@ -221,13 +222,13 @@ def test_the_clips_most_often_wrong_are_as_many_as_a_person_listens_to():
 def test_a_word_that_nobody_says_has_no_share():
     # Of 20 clips ten are a and ten b; all are heard as a.
     test = heard(20).model_copy(update={"logits": [[1.0, 0.0, 0.0]] * 20})
-    found = find(chapter([network(configure(words=("a", "b", "c")), test=test)]))
+    found = find(chapter([network(plain(words=("a", "b", "c")), test=test)]))
     assert [point["share"] for point in of(found.confusion, spoken="c")] == [None] * 3
     assert [point["times"] for point in of(found.confusion, spoken="b")] == [10, 0, 0]
 
 
 def test_what_tells_configurations_apart_beside_the_axes():
-    trials = [configure(groups=groups, n_mels=mels, variant="separable") for groups in (1, 2) for mels in (40, 80)]
+    trials = [plain(groups=groups, n_mels=mels, variant="separable") for groups in (1, 2) for mels in (40, 80)]
     found = find(chapter([network(trial) for trial in trials]))
     assert of(found.costs, groups=2, n_mels=40)[0]["configuration"] == "n_mels=40 groups=2"
     assert {point["beside_groups"] for point in found.costs} == {"n_mels=40", "n_mels=80"}

@@ -10,6 +10,7 @@ from bench.report.load import load_report
 from melcnn import configure
 from melcnn.data.clips import Fold
 from melcnn.errors import InputError
+from tests.helpers.configurations import plain
 from tests.helpers.records import (
     ENVIRONMENT,
     failure_record,
@@ -59,7 +60,7 @@ def test_measurements_alone_make_no_chapter(tmp_path):
 
 
 def test_data_sets_and_words_are_parted(tmp_path):
-    others = [network(ONE, dataset="synthetic", data_fingerprint="f01"), network(configure(words=("go", "stop")))]
+    others = [network(ONE, dataset="synthetic", data_fingerprint="f01"), network(plain(words=("go", "stop")))]
     chapters = of(tmp_path, network(ONE), *others)
     assert {chapter.name: len(chapter.trials) for chapter in chapters} == {
         "speech_commands: yes, no": 1, "synthetic: yes, no": 1, "speech_commands: go, stop": 1,
@@ -108,7 +109,7 @@ def test_the_same_network_with_other_results(tmp_path):
 def test_folds_stand_with_their_data_set(tmp_path):
     (chapter,) = of(tmp_path, network(ONE), *folds(ONE), *folds(TWO))
     assert len(chapter.trials) == 1 and len(chapter.folds) == 10 and not chapter.remarks
-    go = configure(words=("go", "stop"))
+    go = plain(words=("go", "stop"))
     words, alone = of(tmp_path, *folds(go)), of(tmp_path / "alone", *folds(ONE))
     # Not with networks that have heard other clips, were it as many.
     strangers = [

@@ -25,6 +25,7 @@ from bench.report.load import ReportInput
 from bench.report.page import _file, numeric, page, sort_value
 from melcnn import configure
 from melcnn.errors import visible
+from tests.helpers.configurations import plain
 from tests.helpers.records import (
     ENVIRONMENT,
     chapter,
@@ -258,7 +259,7 @@ def test_it_loads_nothing_and_runs_nothing_but_its_own_script():
 def named(names):
     """A page of which words, clips, speakers, the data set, the device and a measurement's file have these names."""
     words = names[:2]
-    trials = [configure(words=words, groups=groups) for groups in (1, 4)]
+    trials = [plain(words=words, groups=groups) for groups in (1, 4)]
     clips = heard(len(names), wrong=range(len(names)), n_words=2)
     clips = clips.model_copy(update={"names": list(names), "speakers": [f"who says {name}" for name in names]})
     environment = ENVIRONMENT.model_copy(update={"device": names[2], "cpu": names[3]})
@@ -326,7 +327,7 @@ def test_two_hundred_trials_fit_into_a_page_that_can_be_mailed():
     grid = itertools.product((1, 2, 4, 8, 16), (16, 32, 48, 64, 80), (16, 32, 48, 64), ("plain", "shuffle"))
     records = [
         network(
-            configure(groups=groups, n_mels=mels, channels=channels, variant=variant),
+            plain(groups=groups, n_mels=mels, channels=channels, variant=variant),
             epochs=120,
             **{curve: [rng.random() for _ in range(120)] for curve in CURVES},
         )

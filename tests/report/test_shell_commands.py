@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from bench.cli.app import sweep
 from bench.cli.decide import recommend
-from bench.grid import DEFAULT_RECIPE, parse_axes, plan
+from bench.grid import parse_axes, plan
 from bench.report import shell_commands
 from bench.report.load import load_report
 from melcnn import configure
-from melcnn.config import Data, FrontEnd, Training, Trial
+from melcnn.config import DEFAULT_RECIPE, Data, FrontEnd, Training, Trial
 from melcnn.errors import InputError
 from tests.helpers.records import chapter, folds, network
 

@@ -12,7 +12,7 @@ from bench.measurement import workloads
 from bench.report import charts, style, time_breakdown, time_charts
 from bench.report.findings import find
 from bench.report.style import DASHES, N_COLOURS, PAGE, PAPER, SHAPES, STUDY, keys, round_numbers
-from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.helpers.records import chapter, measurement, network, timing_record
 
 CSS = (Path(style.__file__).parent / "templates" / "page.css").read_text()
@@ -212,7 +212,7 @@ def test_round_numbers_of_nothing():
 
 @pytest.mark.parametrize("style", [PAGE, PAPER], ids=["page", "paper"])
 def test_what_is_drawn_is_as_the_schema_says(style):
-    trials = [configure(n_mels=n_mels, groups=groups) for n_mels in (40, 80) for groups in (1, 2)]
+    trials = [plain(n_mels=n_mels, groups=groups) for n_mels in (40, 80) for groups in (1, 2)]
     networks = [network(trial, seed) for trial in trials for seed in (0, 1)]
     figures = charts.figures(find(chapter(networks, timings=(timing_record(*trials),))), style)
     timed = [workloads.Workload(what="latency", clips=1, batch_size=1, trial=trial) for trial in trials]
@@ -224,7 +224,7 @@ def test_what_is_drawn_is_as_the_schema_says(style):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_points_without_intervals_have_no_bars(seeds):
-    networks = [network(configure(groups=groups), seed) for groups in (1, 2) for seed in range(seeds)]
+    networks = [network(plain(groups=groups), seed) for groups in (1, 2) for seed in range(seeds)]
     for figure in charts.figures(find(chapter(networks)), PAGE):
         if "accuracy" in figure.points[0]:
             marks = {layer["mark"]["type"] for layer in figure.spec["layer"]}

@@ -8,12 +8,13 @@ import pytest
 
 from bench.report.findings import CURVES
 from bench.report.load import ReportInput
-from melcnn import InputError, configure
+from melcnn import InputError
 from tests.helpers.records import chapter, diverged, folds, network
 
 pytest.importorskip("tensorboard")
 
 from bench.report.tensorboard import write_curves
+from tests.helpers.configurations import plain
 
 READERS = "tensorboard.backend.event_processing.event_accumulator"
 
@@ -46,7 +47,7 @@ def curves_of(record):
 
 
 def test_the_curves_of_every_network_are_read_back(tmp_path):
-    records = [network(configure(groups=groups), seed, epochs=3 + seed) for groups in (1, 4) for seed in (0, 1)]
+    records = [network(plain(groups=groups), seed, epochs=3 + seed) for groups in (1, 4) for seed in (0, 1)]
     assert written(tmp_path, chapter(records)) == tmp_path
     assert runs(tmp_path) == {
         f"speech_commands yes no/groups={groups}/seed {seed} {record.identity}": curves_of(record)
@@ -55,7 +56,7 @@ def test_the_curves_of_every_network_are_read_back(tmp_path):
 
 
 def test_every_fold_is_a_run(tmp_path):
-    records = folds(configure())
+    records = folds(plain())
     written(tmp_path, chapter([], records))
     # Folds have no validation: the loss of training is all their curves.
     found = runs(tmp_path)
@@ -67,7 +68,7 @@ def test_every_fold_is_a_run(tmp_path):
 
 
 def test_what_is_no_number_is_no_point(tmp_path):
-    written(tmp_path, chapter([diverged(configure())]))
+    written(tmp_path, chapter([diverged(plain())]))
     (curves,) = runs(tmp_path).values()
     assert curves["validation_loss"] == [(1, 1.0)] and len(curves["train_loss"]) == 3
 
@@ -81,7 +82,7 @@ def test_a_second_call_replaces_the_first(tmp_path):
 
 
 def test_a_network_that_is_called_otherwise_among_others_is_replaced_too(tmp_path):
-    one, other = network(configure()), network(configure(n_mels=40))
+    one, other = network(plain()), network(plain(n_mels=40))
     written(tmp_path, chapter([one]))
     (alone,) = runs(tmp_path)
     written(tmp_path, chapter([one, other]))
@@ -118,7 +119,7 @@ def test_only_events_of_the_same_record_are_removed(tmp_path):
 )
 def test_names_of_anybody_stay_inside(tmp_path, words):
     home = tmp_path / "curves"
-    written(home, chapter([network(configure(words=words))]))
+    written(home, chapter([network(plain(words=words))]))
     (place,) = runs(home)
     assert place.count("/") == 2 and place.isprintable()
     assert [path.name for path in tmp_path.iterdir()] == ["curves"]
@@ -126,7 +127,7 @@ def test_names_of_anybody_stay_inside(tmp_path, words):
 
 def test_names_that_become_one_stay_apart(tmp_path):
     # Signs that no path may have are all spaces.
-    records = [network(configure(words=words)) for words in (("a:b", "no"), ("a?b", "no"))]
+    records = [network(plain(words=words)) for words in (("a:b", "no"), ("a?b", "no"))]
     written(tmp_path, *(chapter([record]) for record in records))
     homes = {f"speech_commands a b no/groups=1/seed 0 {record.identity}" for record in records}
     assert set(runs(tmp_path)) == homes and len(homes) == 2

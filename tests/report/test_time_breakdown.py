@@ -6,10 +6,10 @@ from bench.measurement import workloads
 from bench.measurement.workloads import Workload
 from bench.report import time_breakdown
 from bench.report.time_breakdown import PARTS
-from melcnn import configure
+from tests.helpers.configurations import plain
 from tests.helpers.records import measurement
 
-ONE, FOUR = configure(), configure(groups=4)
+ONE, FOUR = plain(), plain(groups=4)
 FRONT_END = workloads.of_trial(ONE, ["front-end"])[0]
 LATENCY = [workloads.of_trial(trial, ["latency"])[0] for trial in (ONE, FOUR)]
 
@@ -71,7 +71,7 @@ def test_the_network_is_whole_where_nobody_says_how_it_splits():
 
 
 def test_a_front_end_belongs_to_networks_that_hear_it_in_batches_of_its_size():
-    other = Workload(what="front-end", clips=1, batch_size=1, trial=configure(n_mels=40))
+    other = Workload(what="front-end", clips=1, batch_size=1, trial=plain(n_mels=40))
     large = Workload(what="front-end", clips=64, batch_size=64, trial=ONE)
     assert {p["part"] for p in points([LATENCY[0], other, large], (1.0,) * 3)} == {"network, not split"}
 

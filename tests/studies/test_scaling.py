@@ -10,8 +10,8 @@ from bench.records.arrays import Numbers, Rows
 from bench.studies import fake_training
 from bench.studies.scaling import sheet
 from bench.sweep.run import train_missing
-from melcnn import configure
 from tests.docs.test_columns import check
+from tests.helpers.configurations import plain
 from tests.helpers.records import trial_record
 
 # Five groups of ten seeds.
@@ -54,7 +54,7 @@ def test_a_record_takes_little_memory():
 
 def test_every_record_is_read_once(tmp_path, monkeypatch):
     folder, clips, executor = RecordFolder(tmp_path), fake_training._clips(), fake_training._executor("threads")
-    trials = [configure(groups=groups) for groups in (1, 2)]
+    trials = [plain(groups=groups) for groups in (1, 2)]
     with executor as threads:
         first, _ = train_missing(trials, 8, clips, folder, threads)
         found, original = [], read

@@ -12,6 +12,7 @@ from bench.sweep.run import sweep, sweep_for_study
 from melcnn import configure
 from melcnn.data.clips import Fold
 from melcnn.kernels import grouped_conv
+from tests.helpers.configurations import plain
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16, "epochs": 1}
 FOLDS = [Fold(index, 5) for index in range(5)]
@@ -48,7 +49,7 @@ def test_all_folds_are_announced_at_the_beginning(clips, tmp_path, recipe):
 
 
 def test_records_say_their_fold_and_corpus(clips, tmp_path):
-    trial = configure(**SMALL)
+    trial = plain(**SMALL)
     folder = RecordFolder(tmp_path)
     own = sweep([trial], 1, clips, folder, Threads("cpu"))
     out_of_fold([trial], 1, clips, folder, Threads("cpu"))
@@ -62,15 +63,15 @@ def test_records_say_their_fold_and_corpus(clips, tmp_path):
 
 def test_kernels_are_a_value(clips, tmp_path, monkeypatch):
     monkeypatch.delenv("MELBENCH_KERNELS", raising=False)
-    result = sweep([configure(**SMALL)], 1, clips, RecordFolder(tmp_path), Threads("cpu"), kernels="torch")
+    result = sweep([plain(**SMALL)], 1, clips, RecordFolder(tmp_path), Threads("cpu"), kernels="torch")
     assert result.trials[0].kernels == result.timing.kernels == "torch"
     # More seeds of a configuration are by the kernels of the first ones.
-    again = sweep([configure(**SMALL)], 2, clips, RecordFolder(tmp_path), Threads("cpu"))
+    again = sweep([plain(**SMALL)], 2, clips, RecordFolder(tmp_path), Threads("cpu"))
     assert [record.kernels for record in again.trials] == ["torch"] * 2
 
 
 def test_the_study_is_timed_by_torchs_kernels_too(clips, tmp_path):
-    trial = configure(epochs=1, n_mels=16, channels=8, hop_length=800, n_fft=256)
+    trial = plain(epochs=1, n_mels=16, channels=8, hop_length=800, n_fft=256)
     for kernels in (None, "torch"):
         result, by_torch = sweep_for_study([trial], 1, clips, RecordFolder(tmp_path), Threads("cpu"), kernels=kernels)
         assert by_torch.kernels == "torch" and result.timing.kernels == (kernels or grouped_conv.kernels("cpu"))

@@ -20,14 +20,15 @@ from bench.report.load import load_report
 from bench.sweep import schedule
 from bench.sweep.run import ignore, sweep
 from bench.system.environment import collect
-from melcnn import InputError, configure, extract, steps
+from melcnn import InputError, extract, steps
 from melcnn.errors import Failed
 from melcnn.training import Epoch
+from tests.helpers.configurations import plain
 from tests.helpers.records import failure_record, trial_record, written
 from tests.helpers.stand_ins import run_of, stand_in
 
 SMALL = {"n_mels": 16, "channels": 16, "hop_length": 800, "n_fft": 256, "batch_size": 16}
-TRIAL, OTHER = (configure(groups=groups, epochs=2, **SMALL) for groups in (1, 2))
+TRIAL, OTHER = (plain(groups=groups, epochs=2, **SMALL) for groups in (1, 2))
 ENVIRONMENT = collect("cpu")
 OUT_OF_MEMORY = {
     "Python's": MemoryError(),
@@ -113,7 +114,7 @@ def test_a_message_is_one_line_that_commands_no_terminal(monkeypatch):
 
 
 def test_a_network_that_diverges_is_named_with_its_losses(features):
-    outcome = done(features, [0, 1], configure(epochs=3, learning_rate=1e30, **SMALL))
+    outcome = done(features, [0, 1], plain(epochs=3, learning_rate=1e30, **SMALL))
     assert not outcome.stacks and [f.seed for f in outcome.failures] == [0, 1]
     for failure in outcome.failures:
         # The first epoch's mean loss is infinite or none, as its first batches saw.
@@ -124,7 +125,7 @@ def test_a_network_that_diverges_is_named_with_its_losses(features):
 
 @pytest.mark.parametrize("keep, kernels", [("best", "torch"), ("last", "torch"), ("last", "melcnn")])
 def test_a_network_that_diverges_disturbs_no_neighbour(features, monkeypatch, keep, kernels):
-    trial = configure(epochs=3, keep=keep, groups=2, **SMALL)
+    trial = plain(epochs=3, keep=keep, groups=2, **SMALL)
     (good,) = done(features, [0, 1, 2], trial, kernels=kernels).stacks
     original = steps._initial
 
@@ -336,7 +337,8 @@ def now():
 
 jobs.fit = lambda *_: []
 print("torch._dynamo" in sys.modules)
-jobs.train_job(jobs.TrainingJob(configure(), (0,)), lambda front_end: contextlib.nullcontext(), print, None, now)
+job = jobs.TrainingJob(configure(recipe="plain"), (0,))
+jobs.train_job(job, lambda front_end: contextlib.nullcontext(), print, None, now)
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert found[0] == "False" and found[1:] and set(found[1:]) == {"True"}

@@ -20,7 +20,8 @@ from bench.records import RecordFolder
 from bench.sweep.epoch_time import time_epochs
 from bench.sweep.run import sweep, train_best
 from bench.system.environment import collect
-from melcnn import InputError, configure, load_clips
+from melcnn import InputError, load_clips
+from tests.helpers.configurations import plain
 from tests.helpers.machines import FakeMachine
 
 SMALL = ["n_mels=16", "channels=16", "hop_length=800", "n_fft=256", "batch_size=16"]
@@ -130,16 +131,16 @@ def test_more_seeds_train_only_these_and_keep_the_rest(clips, tmp_path, caplog):
 
 
 def test_other_noise_is_other_data(clips, tmp_path):
-    trial = configure(epochs=1, noise=True, n_mels=16, channels=8, n_fft=256, hop_length=800)
+    trial = plain(epochs=1, noise=True, n_mels=16, channels=8, n_fft=256, hop_length=800)
     noise = np.random.default_rng(0).normal(0, 500, 50_000).astype(np.int16)
     folder = RecordFolder(tmp_path)
     for used in (noise, noise, noise[::-1].copy()):
         sweep([trial], 1, replace(clips, noise=used), folder, Threads("cpu"))
     assert len(folder.trials()) == 2
     # Without noise in the training the noise is no part of its data.
-    plain = trial.model_copy(update={"training": trial.training.model_copy(update={"noise": False})})
+    quiet = trial.model_copy(update={"training": trial.training.model_copy(update={"noise": False})})
     for used in (noise, noise[::-1].copy()):
-        sweep([plain], 1, replace(clips, noise=used), folder, Threads("cpu"))
+        sweep([quiet], 1, replace(clips, noise=used), folder, Threads("cpu"))
     assert len(folder.trials()) == 3
 
 
@@ -231,6 +232,6 @@ def test_what_a_resumed_sweep_tells(clips, tmp_path):
 
 
 def test_words_of_the_trial_reach_the_labels(corpus, tmp_path):
-    trials = [configure(("go", "yes", "no"), n_mels=16, n_fft=256, hop_length=800, epochs=1)]
+    trials = [plain(("go", "yes", "no"), n_mels=16, n_fft=256, hop_length=800, epochs=1)]
     result = sweep(trials, 1, load_clips(corpus, ("go", "yes", "no")), RecordFolder(tmp_path), Threads("cpu"))
     assert len(result.trials[0].test.logits[0]) == 3

@@ -16,14 +16,14 @@ from bench.sweep import schedule
 from bench.sweep.run import ignore
 from bench.sweep.schedule import MAX_STACK, missing_stacks, plan_stacks
 from bench.system import monitor
-from melcnn import configure
 from melcnn.steps import bytes_to_train
 from melcnn.training import Epoch
 from tests.executors.test_thread_pool import interrupt
+from tests.helpers.configurations import plain
 from tests.helpers.records import trial_record
 from tests.helpers.stand_ins import on_events, run_of
 
-TRIALS = [configure(groups=groups) for groups in (1, 4)]
+TRIALS = [plain(groups=groups) for groups in (1, 4)]
 PLENTY, CLIPS = 10**12, 1328
 TWO_CORES = Capacity("cpu", 2, PLENTY)
 
@@ -94,16 +94,14 @@ def test_bytes_to_train_by_hand():
     # At groups 1, batch 64: autograd keeps for each clip, in floats: input 80 x 101, ReLU 32 x 101, BatchNorm's input
     # (the same), its output 32 x 101, pooled 32 x 50 with int64 indices, and so on with 50 and 25 frames: about 20,000
     # floats, 80 kB; twice, times 64, is about 11 MB.
-    assert 8e6 < bytes_to_train(configure(), CLIPS) < 16e6
-    assert bytes_to_train(configure(batch_size=128), CLIPS) == pytest.approx(
-        2 * bytes_to_train(configure(), CLIPS), rel=0.05
-    )
+    assert 8e6 < bytes_to_train(plain(), CLIPS) < 16e6
+    assert bytes_to_train(plain(batch_size=128), CLIPS) == pytest.approx(2 * bytes_to_train(plain(), CLIPS), rel=0.05)
     # A batch holds no more clips than there are.
-    assert bytes_to_train(configure(batch_size=10_000), 64) == bytes_to_train(configure(), 64)
+    assert bytes_to_train(plain(batch_size=10_000), 64) == bytes_to_train(plain(), 64)
 
 
 def test_times_are_kept_by_epoch(clips):
-    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
+    trials = [plain(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
     now, kept = iter(range(100)), []
     executor = Threads("cpu", functools.partial(jobs.train_job, now=lambda: float(next(now))))
     schedule.train(planned(1, trials), clips, executor, ignore, lambda *a: kept.append(a))
@@ -114,7 +112,7 @@ def test_times_are_kept_by_epoch(clips):
 
 
 def test_what_is_told_of_a_stack(clips):
-    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
+    trials = [plain(n_mels=16, n_fft=256, hop_length=800, channels=8, epochs=2)]
     one, events = replace(planned(2, trials), stacks=[(trials[0], [0, 1])], at_once=1), []
 
     def keep(job, outcome):
@@ -132,7 +130,7 @@ def test_what_is_told_of_a_stack(clips):
 
 @pytest.mark.parametrize("stopped_early", [False, True])
 def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, stopped_early):
-    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=3) for g in (1, 2)]
+    trials = [plain(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=3) for g in (1, 2)]
     interrupted, kept, lost = threading.Event(), [], []
     in_training = threading.Barrier(2, timeout=300)
 
@@ -159,7 +157,7 @@ def test_an_interruption_takes_what_has_done_its_last_epoch(clips, monkeypatch, 
 
 
 def test_how_many_run_at_once_does_not_change_a_result(clips):
-    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=2) for g in (1, 2)]
+    trials = [plain(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=2) for g in (1, 2)]
 
     def logits(at_once):
         found = {}
@@ -189,7 +187,7 @@ def test_a_sweep_counts_while_it_trains_and_disturbs_no_weights(clips, tmp_path)
     from bench.records import RecordFolder
     from bench.sweep.run import sweep
 
-    trials = [configure(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=1) for g in (1, 2, 4)]
+    trials = [plain(n_mels=16, n_fft=256, hop_length=800, channels=8, groups=g, epochs=1) for g in (1, 2, 4)]
     found = [sweep(trials, 4, clips, RecordFolder(tmp_path / str(i)), Threads("cpu")).trials for i in range(3)]
     for first, *others in zip(*found, strict=True):
         assert all(other.test.logits == first.test.logits for other in others)

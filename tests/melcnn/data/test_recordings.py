@@ -14,6 +14,7 @@ from melcnn.data.clips import SPLITS
 from melcnn.data.recordings import split_by_file, which_split
 from melcnn.data.source import LISTS
 from tests.conftest import write_corpus
+from tests.helpers.configurations import plain
 
 
 @pytest.fixture
@@ -45,17 +46,17 @@ def test_noise_is_read_in_the_order_of_names_and_only_who_asks_for_it_is_another
     assert noisy.noise.tolist() == [100] * 20_000 + [200] * 20_000 and not noisy.left_out
     assert np.array_equal(load_clips(archive_of(copy, tmp_path / "a.tar")).noise, noisy.noise)
     assert len(clips.noise) == 0 and noisy.fingerprint == clips.fingerprint
-    plain, default = configure().training, configure(recipe="default").training
-    without = [noisy.fingerprint_for(plain), clips.fingerprint_for(plain), clips.fingerprint_for(default)]
+    own, default = plain().training, configure(recipe="default").training
+    without = [noisy.fingerprint_for(own), clips.fingerprint_for(own), clips.fingerprint_for(default)]
     assert without == [clips.fingerprint] * 3
     assert noisy.fingerprint_for(default) != clips.fingerprint
     # A rendition more than slower, faster and as it is, and the labels go round with them.
     for data, count in ((noisy, 4), (clips, 3)):
-        features = extract(data, configure().front_end)
+        features = extract(data, plain().front_end)
         x, labels = features.to_train(default)
         assert len(labels) == 48 and len(x) == count * 48
         assert torch.equal(x[:48], features.split("train")[0]) and features.to_train(default)[0] is x
-        assert len(features.to_train(plain)[0]) == 48
+        assert len(features.to_train(own)[0]) == 48
 
 
 def test_waveforms_are_the_files_and_speakers_the_names(corpus, clips):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from melcnn import configure, extract
+from melcnn import extract
 from melcnn.data.renditions import add_noise, change_speed
 from melcnn.kernels.log_mel import log_mel
+from tests.helpers.configurations import plain
 
 RATE = 16_000
 
@@ -47,7 +48,7 @@ def test_noise_is_as_much_softer_as_it_says():
 
 def test_a_training_sees_slower_and_faster_clips_and_noise(clips):
     noisy = replace(clips, noise=np.random.default_rng(1).normal(0, 500, 5 * RATE).astype(np.int16))
-    trial = configure(n_mels=16, n_fft=256, hop_length=400, speed=0.1, noise=True)
+    trial = plain(n_mels=16, n_fft=256, hop_length=400, speed=0.1, noise=True)
     features = extract(noisy, trial.front_end)
     waveforms = clips.waveforms[clips.split("train")]
     x, labels = features.to_train(trial.training)
