@@ -13,6 +13,7 @@ from typing import Protocol
 from bench.executors.base import report_outcome
 from bench.executors.events import EpochDone, Finished, OnEvent, Started
 from bench.executors.jobs import MAX_LOG_CHARACTERS, Failure, JobOutcome, TrainingJob
+from bench.executors.thread_pool import wait_for
 from bench.executors.threads import ENDING
 from bench.records import FailureKind
 from melcnn.config import Trial, short_names
@@ -83,7 +84,7 @@ def dispatch(jobs: Sequence[TrainingJob], pool: Pool, on_event: OnEvent) -> None
         # that has been started: the pool does not wait for others.
         other.submit(int).result()
         try:
-            other.submit(_train_all, jobs, pool, on_event, ended).result()
+            wait_for([other.submit(_train_all, jobs, pool, on_event, ended)])
         except BaseException:
             ended.set()
             on_event(ENDING)

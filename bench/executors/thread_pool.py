@@ -6,7 +6,7 @@ release Python's lock while they compute.
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,10 @@ T = TypeVar("T")
 
 # A job calls it now and then; it ends a job that is no longer wanted.
 Check = Callable[[], None]
+
+
+# A signal that arrives just before this thread waits does not end the wait: it wakes after so many seconds.
+AWAKE_SECONDS = 0.5
 
 
 class _Cancelled(BaseException):
@@ -43,7 +47,7 @@ def run(
         with ThreadPoolExecutor(1) as other:
             other.submit(int).result()  # Starts the thread before there is something to lose, as below.
             for number, job in enumerate(jobs):
-                other.submit(on_result, number, job(lambda: None)).result()
+                wait_for([other.submit(on_result, number, job(lambda: None))])
         return
     started, ended, reporting = threading.Event(), threading.Event(), threading.Lock()
 
@@ -64,8 +68,7 @@ def run(
         futures = [pool.submit(work, number, job) for number, job in enumerate(jobs)]
         # Only now: the pool does not wait for a thread whose start was interrupted.
         started.set()
-        for future in as_completed(futures):
-            future.result()
+        wait_for(futures)
     except BaseException:
         ended.set()
         on_interrupt()
@@ -74,3 +77,12 @@ def run(
         started.set()
         pool.shutdown()
         torch.set_num_threads(threads)
+
+
+def wait_for(futures: Sequence[Future]) -> None:
+    """Wait for all futures, and raise the first error as it happens; an interruption is noticed meanwhile."""
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, AWAKE_SECONDS, FIRST_COMPLETED)
+        for future in done:
+            future.result()

@@ -111,7 +111,11 @@ def checks(lent: Lent) -> Sheet:
     report.unlink()
     if not records:
         raise Failed("no test ran: see above")
-    return _sheet("checks on the device", records)
+    sheet = _sheet("checks on the device", records)
+    if failed := sum(row["result"] != "passed" for row in records):
+        keep(sheet, lent.out / "checks.csv")
+        raise Failed(f"{failed} of {len(records)} checks did not pass: see checks.csv")
+    return sheet
 
 
 def parity(lent: Lent) -> Sheet:

@@ -87,7 +87,7 @@ def captured(work: Callable[[], object], warm_up: Callable[[], object] | None = 
                 raise
     except Exception as error:
         _broken = True
-        cause = (cause or error).with_traceback(None)
+        cause = (cause or error).with_traceback(None)  # Frames of the traceback hold what the work holds.
         torch.cuda.set_stream(before)  # torch leaves it at the capture's.
         for release in ("_cuda_endAllocateToPool", "_cuda_releasePool"):  # Else its memory is never freed.
             with suppress(Exception):
@@ -98,7 +98,7 @@ def captured(work: Callable[[], object], warm_up: Callable[[], object] | None = 
         try:
             raise cause
         finally:
-            del cause  # Its traceback holds this frame, and so all that the work holds.
+            del cause  # Else it and this frame would hold each other.
     return graph.replay
 
 

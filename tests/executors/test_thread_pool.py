@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -163,3 +164,29 @@ def test_nothing_is_trained_on_features_that_are_no_longer_wanted(monkeypatch):
     with pytest.raises(ValueError, match="no luck"):
         Threads("cpu", work).run(jobs, 2, None, on_events(stage=lambda text: ending.set()))
     assert trained == []
+
+
+def test_a_signal_that_arrives_before_the_wait_is_noticed(monkeypatch):
+    # Python notices a signal between two steps of this thread. One that arrives just before a wait is as one that
+    # arrives in a step which nothing interrupts: the wait must end by itself.
+    asked = []
+
+    def no_news(pending, seconds, when):
+        asked.append(seconds)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return set(), pending
+
+    monkeypatch.setattr(thread_pool, "wait", no_news)
+    with pytest.raises(KeyboardInterrupt):
+        thread_pool.wait_for([Future()])
+    assert asked == [thread_pool.AWAKE_SECONDS] * 3
+
+
+def test_the_first_error_is_raised_and_all_is_waited_for():
+    done, failed = Future(), Future()
+    done.set_result(1)
+    thread_pool.wait_for([done, done])
+    failed.set_exception(OSError("no space left"))
+    with pytest.raises(OSError, match="no space left"):
+        thread_pool.wait_for([Future(), failed])

@@ -131,7 +131,7 @@ def test_what_is_given_in_the_place_of_another_is_refused_in_one_line(trained, c
 
 
 def test_a_short_repr(trained, clips):
-    trial, features, network, checkpoint = trained
+    _, features, network, checkpoint = trained
     one = checkpoint.validation_accuracy, checkpoint.test_accuracy
     accuracies = f"accuracy {one[0]:.4f} in validation, {one[1]:.4f} in test"
     of_clips = f"ClipSet({clips.dataset!r}: yes,no, 48 train, 16 validation, 16 test, 16000 Hz)"

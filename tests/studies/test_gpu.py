@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,7 @@ def test_every_table_is_written_and_finished_sections_stay(tiny, corpus, tmp_pat
     assert [row["seeds"] for row in rows(tmp_path / "study.csv")] == ["2"] * 4
     assert {row["recipe"] for row in rows(tmp_path / "study.csv")} == set(gpu.RECIPES)
     assert [row["train_loss_difference_first"] for row in rows(tmp_path / "parity.csv")] == ["0.0"] * 2
+    assert {row["batch_size"] for row in rows(tmp_path / "front-end.csv")} == {"4"}
     page = (tmp_path / "gpu.md").read_text()
     assert all(path.read_text() in page for name in names if (path := tmp_path / f"{name}.md"))
     assert "4 of 4 networks trained" in page
@@ -96,3 +98,22 @@ def test_what_a_deadline_cuts_off_is_said(tiny, clips, tmp_path):
 def test_an_unknown_section(tmp_path):
     with pytest.raises(Exception, match=r"there is no section 'all': use any of checks, parity"):
         gpu.main(tmp_path, "synthetic", "cpu", only="all")
+
+
+def test_checks_that_do_not_pass_end_the_command_badly(corpus, tmp_path, monkeypatch):
+    case = '<testcase name="{}" time="0.5"><properties><property name="off by" value="2e-7"/></properties>{}</testcase>'
+
+    def pytests(command, **options):
+        (path,) = (text.partition("=")[2] for text in command if text.startswith("--junitxml="))
+        cases = [case.format("test_a", ""), case.format("test_b", '<failure message="assert 1 &lt; 0&#10;more"/>')]
+        Path(path).write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+
+    monkeypatch.setattr(gpu.subprocess, "run", pytests)
+    with pytest.raises(Failed, match="a section failed"):
+        gpu.main(tmp_path, str(corpus), "cpu", only="checks")
+    assert rows(tmp_path / "sections.csv")[0]["error"] == "Failed: 1 of 2 checks did not pass: see checks.csv"
+    assert [list(row.values()) for row in rows(tmp_path / "checks.csv")] == [
+        ["test_a", "passed", "0.5", "off by 2e-7", ""],
+        ["test_b", "failure", "0.5", "off by 2e-7", "assert 1 < 0 more"],
+    ]
+    assert "| test_b | failure |" in (tmp_path / "gpu.md").read_text().replace("\\_", "_")

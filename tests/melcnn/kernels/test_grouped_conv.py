@@ -262,6 +262,9 @@ def test_a_layer_computes_by_ours_and_again_by_torchs(monkeypatch):
     del calls[1:]
     padded = conv_layer.set_kernels(torch.nn.Conv1d(4, 6, 3, padding="same"), None)
     assert padded(x).shape == (3, 6, 20) and len(calls) == 1
+    monkeypatch.setattr(grouped_conv, "uses_ours", lambda *arguments: False)
+    assert torch.equal(conv_layer.set_kernels(layer, None)(x), expected) and len(calls) == 1
+    assert conv_layer.trained_by(layer) == "torch"
 
 
 def test_the_choice_depends_on_shape_and_gradients(compiled, monkeypatch):
