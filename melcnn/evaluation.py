@@ -113,6 +113,6 @@ def evaluate(
 
 
 def _check_checkpoint(checkpoint: object) -> None:
-    from melcnn.checkpoint import Checkpoint  # Late: it imports the training, which predictions do without.
-
-    check_type(checkpoint, Checkpoint, "load it with melcnn.load_checkpoint(path)")
+    if not (hasattr(checkpoint, "trial") and hasattr(checkpoint, "network")):
+        kind = type(checkpoint).__name__
+        raise InputError(f"Checkpoint expected, not {kind}: load it with melcnn.load_checkpoint(path)")
