@@ -185,7 +185,8 @@ def test_records_that_tell_no_times_reach_no_target():
     (row,) = summary.rows([trial_record()], target=0.5)
     assert (row.target, row.reached_target, row.time_to_target_s) == (0.5, None, None)
     assert summary.sheet([row]).cells[0][-1] == ""
-    (unasked,) = summary.rows([trial_record()])
+    (unasked,) = summary.rows([trial_record(elapsed_seconds=[1.5])])
+    assert (unasked.target, unasked.reached_target, unasked.time_to_target_s) == (None, None, None)
     assert "time to" not in " ".join(summary.sheet([unasked]).headings)
 
 
@@ -200,3 +201,22 @@ def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
     assert (
         "No recommendation for more than 2 configurations: sweep fewer." in summary.sheet(summary.rows(records)).notes
     )
+
+
+def test_nothing_is_recommended_of_clips_that_differ_or_are_one_speakers():
+    one, two = trial_record(trial=plain()), trial_record(trial=plain(groups=2))
+    assert summary.recommended([one, two]) is not None
+    assert summary.recommended([one]) is None
+    alone = one.validation.model_copy(update={"speakers": ["1", "1"]})
+    assert summary.recommended([each.model_copy(update={"validation": alone}) for each in (one, two)]) is None
+    others = two.validation.model_copy(update={"names": ["a/1", "b/3"]})
+    assert summary.recommended([one, two.model_copy(update={"validation": others})]) is None
+
+
+def test_marks_are_explained_where_they_stand_and_nowhere_else(rows):
+    single = rows[1:]  # one seed, which has no interval
+    assert not [note for note in summary.sheet(single).notes if note.startswith(("±", "≈"))]
+    assert [note for note in summary.sheet(rows).notes if note.startswith("± 95%")]
+    tied, told = (rows[0].model_copy(update={"told_from_best": value}) for value in (False, True))
+    assert [note for note in summary.sheet([tied]).notes if note.startswith("≈ statistically tied")]
+    assert not [note for note in summary.sheet([told]).notes if note.startswith("≈")]

@@ -6,9 +6,10 @@ import weakref
 import pytest
 import torch
 
-from melcnn import MelCNN, extract
+from melcnn import MelCNN, extract, native
+from melcnn.kernels import cuda
 from melcnn.model import isolated_random_numbers
-from melcnn.steps import Stack, averaging_rate
+from melcnn.steps import Stack, averaging_rate, capture_for, learning_rate
 from tests.helpers.configurations import plain
 
 SETTINGS = {"n_mels": 16, "n_fft": 256, "hop_length": 400, "channels": 8, "groups": 2}
@@ -169,3 +170,30 @@ def test_the_captured_steps_go_with_their_stack(training):
         assert [graph() for graph in graphs] == [None, None]
     finally:
         gc.enable()
+
+
+def test_steps_are_captured_on_a_gpu_that_can(monkeypatch):
+    monkeypatch.setattr(cuda, "can_capture", lambda: True)
+    assert capture_for("cpu") is None and capture_for("cuda") is cuda.captured
+    monkeypatch.setattr(cuda, "can_capture", lambda: False)
+    assert capture_for("cuda") is None
+
+
+def test_rates_go_on_from_epoch_to_epoch(training):
+    # 48 clips in batches of 20 are three steps an epoch: the second epoch's begin 1, 1 1/3 and 1 2/3 epochs on.
+    trial = plain(**SETTINGS, batch_size=20, epochs=4, recipe="default")
+    stacked = Stack(trial, [3], kernels="torch")
+    x, labels = training
+    for epoch in range(2):
+        rates = stacked._draw(1, len(labels), *x.shape[1:]).rates
+        for step in range(3):
+            assert float(rates[step, 0]) == pytest.approx(learning_rate(trial.training, epoch + step / 3), rel=1e-6)
+            assert float(rates[step, 1]) == pytest.approx(averaging_rate(trial.training, 3 * epoch + step), rel=1e-6)
+        stacked.epoch(*training)
+
+
+@pytest.mark.parametrize("wanted", [None, "melcnn"])
+def test_on_a_cpu_the_kernels_are_decided_before_the_first_step(monkeypatch, wanted):
+    monkeypatch.setattr(native, "library", lambda: None)
+    stacked = Stack(plain(**SETTINGS), [0], kernels=wanted)
+    assert stacked.network.kernels == stacked.kernels == "torch"
