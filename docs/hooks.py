@@ -17,6 +17,7 @@ PATTERNS = (
     "docs/*.css",
     "results/*.md",
     "results/*/*.*",
+    "results/*/*/*.csv",
     "results/*/*/*.svg",
 )
 
