@@ -2,12 +2,9 @@
 
 import ast
 import re
-from pathlib import Path
 
 import melcnn
-from tests.helpers.pages import DOCS, README, blocks, page
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.pages import DOCS, README, ROOT, blocks, page
 
 REFERENCE = "docs/api.md"
 DESCRIBED = set(re.findall(r"^::: (.+)$", page(REFERENCE), re.MULTILINE))
