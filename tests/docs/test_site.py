@@ -26,9 +26,9 @@ def test_what_a_page_links_is_on_the_site():
     (patterns,) = re.findall(r"^PATTERNS = (\(.*?^\))", hooks, re.MULTILINE | re.DOTALL)
     files = {path for pattern in ast.literal_eval(patterns) for path in ROOT.glob(pattern)}
     missing = []
-    for page in sorted(path for path in files if path.suffix == ".md"):
-        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for file in sorted(path for path in files if path.suffix == ".md"):
+        text = re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-            if "://" not in target and (page.parent / target).resolve() not in files:
-                missing.append(f"{page.relative_to(ROOT)}: {target}")
+            if "://" not in target and (file.parent / target).resolve() not in files:
+                missing.append(f"{file.relative_to(ROOT)}: {target}")
     assert missing == []
