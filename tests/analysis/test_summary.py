@@ -51,6 +51,8 @@ def test_rows_by_hand(rows):
         (0.75, 0.25, "0.7500 ±0.2500"),
         (0.9973, 0.0036, "0.9973 (≥0.9937)"),
         (0.01, 0.02, "0.0100 (≤0.0300)"),
+        (0.25, 0.25, "0.2500 ±0.2500"),  # It ends at 0 by itself.
+        (0.5, 0.75, "0.5000 (≤1.0000)"),
     ],
 )
 def test_an_interval_ends_at_0_and_1(mean, half, text):
@@ -196,6 +198,8 @@ def test_among_very_many_nothing_is_recommended_and_that_is_said(monkeypatch):
     records = [record.model_copy(update={"validation": Predictions(**said)}) for record in records]
     decided = summary.recommended(records)
     assert decided and not [n for n in summary.sheet(summary.rows(records), decided).notes if "No recommend" in n]
+    monkeypatch.setattr(summary, "MOST_CANDIDATES", 3)
+    assert summary.recommended(records) and "sweep fewer" not in " ".join(summary.sheet(summary.rows(records)).notes)
     monkeypatch.setattr(summary, "MOST_CANDIDATES", 2)
     assert summary.recommended(records) is None
     assert (
@@ -220,3 +224,15 @@ def test_marks_are_explained_where_they_stand_and_nowhere_else(rows):
     tied, told = (rows[0].model_copy(update={"told_from_best": value}) for value in (False, True))
     assert [note for note in summary.sheet([tied]).notes if note.startswith("≈ statistically tied")]
     assert not [note for note in summary.sheet([told]).notes if note.startswith("≈")]
+
+
+def test_what_is_recommended_is_in_rows_and_verdict():
+    # One of two words wrong in each of ten seeds, and none: two speakers are too few to tell.
+    records = [trial_record(seed, trial=plain()) for seed in range(3)]
+    records += [trial_record(seed, trial=plain(groups=2), logits=[[0.1, 0.9], [0.3, 0.7]]) for seed in range(3)]
+    decided = summary.recommended(records)
+    rows = summary.rows(records, decided=decided)
+    assert [row.told_from_best for row in rows] == [result.told_from_best for result in decided.results]
+    assert [row.told_from_best for row in summary.rows(records)] == [None, None]
+    assert summary.sheet(rows, decided).verdict == decided.describe("MACs", summary.BY_CROSS_VALIDATION) != ""
+    assert summary.sheet(rows).verdict == ""

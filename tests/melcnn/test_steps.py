@@ -48,7 +48,7 @@ def steps_by_hand(trial, training, seed, smoothing=0.0, decay=0.0):
     The loss of a clip of class y among K is -(1 - s) log p_y - s / K sum_k log p_k (Szegedy et al., arXiv:1512.00567).
     """
     network = fresh(trial, seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=trial.training.learning_rate)
     x, labels = training
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     for batch in order.split(trial.training.batch_size):
@@ -60,12 +60,12 @@ def steps_by_hand(trial, training, seed, smoothing=0.0, decay=0.0):
         with torch.no_grad():
             for parameter in network.parameters():
                 if parameter.dim() > 1:  # weights decay, biases, scales and shifts do not
-                    parameter.mul_(1 - 1e-3 * decay)
+                    parameter.mul_(1 - trial.training.learning_rate * decay)
         optimizer.step()
         yield float(loss.detach()), len(batch), network
 
 
-@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.3}, {"weight_decay": 5.0}])
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.3}, {"weight_decay": 5.0}, {"learning_rate": 3e-3}])
 def test_an_epoch_is_the_hand_written_loop(training, changes):
     # Batches of 20, 20 and 8 clips: the epoch's loss is the mean over clips, not over batches.
     trial = plain(**SETTINGS, batch_size=20, **changes)
@@ -197,3 +197,29 @@ def test_on_a_cpu_the_kernels_are_decided_before_the_first_step(monkeypatch, wan
     monkeypatch.setattr(native, "library", lambda: None)
     stacked = Stack(plain(**SETTINGS), [0], kernels=wanted)
     assert stacked.network.kernels == stacked.kernels == "torch"
+
+
+def test_each_batch_is_one_replay(training):
+    replayed = []
+
+    def capture(step):
+        step()
+        return lambda: (replayed.append(1), step())
+
+    stacked = Stack(plain(**SETTINGS, batch_size=20), [3], capture=capture, kernels="torch")
+    stacked.epoch(*training)
+    assert len(replayed) == 3  # 20, 20 and 8 clips
+    stacked.repeated_step(*training)()
+    assert len(replayed) == 4
+
+
+def test_renditions_are_drawn_clip_by_clip_and_one_draws_nothing():
+    stacked = Stack(plain(**SETTINGS), [3])
+    many = torch.cat([stacked._draw(3, 48, 16, 41).order for _ in range(20)], 1)
+    # Each epoch has each clip once, of some rendition; twenty epochs of 48 clips have every rendition in a third or so.
+    assert torch.equal((many % 48).sort(0).values, torch.arange(48)[:, None].expand(-1, 20))
+    assert all(0.28 < float((many // 48 == rendition).float().mean()) < 0.39 for rendition in range(3))
+    # Of one rendition the orders alone take random numbers.
+    alone, generator = Stack(plain(**SETTINGS), [3]), torch.Generator().manual_seed(3)
+    for _ in range(2):
+        assert torch.equal(alone._draw(1, 48, 16, 41).order[:, 0], torch.randperm(48, generator=generator))
