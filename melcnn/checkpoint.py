@@ -103,6 +103,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         InputError: for a file that is missing, damaged, of another format or of a newer version, and for a pickled
             file, which is not opened.
     """
+    if not isinstance(path, (str, Path)):
+        raise InputError(f"path expected, not {type(path).__name__}: name a file written by 'melbench train'")
     path = Path(path)
     try:
         with open_file(path) as file:

@@ -32,6 +32,14 @@ def check_groups(n_mels: int, channels: int, groups: int) -> None:
         )
 
 
+def words_of(words: Iterable[str]) -> tuple[str, ...]:
+    """Return words as a tuple. Raises `InputError` for a single text, of which each character would be a word."""
+    found = None if isinstance(words, str) or not isinstance(words, Iterable) else tuple(words)
+    if found is None or not all(isinstance(word, str) for word in found):
+        raise InputError(f"words must be several texts, such as ('yes', 'no'), not {words!r:.40}")
+    return found
+
+
 def check_words(words: tuple[str, ...]) -> None:
     """Raise `InputError` unless there are two or more different words."""
     if len(words) < 2:
@@ -299,7 +307,7 @@ def configure(words: Sequence[str] = ("yes", "no"), **settings: "Unpack[Settings
             raise InputError(f"there is no setting {name!r}{close}: the settings are {', '.join(SETTINGS)}")
         sections[SETTINGS[name]][name] = value
     with one_line("configuration"):
-        return Trial(data=Data(words=tuple(words)), **sections)
+        return Trial(data=Data(words=words_of(words)), **sections)
 
 
 def settings_of(trial: Trial) -> dict[str, Any]:

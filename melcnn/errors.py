@@ -72,7 +72,7 @@ def check_type(value: object, kind: type, remedy: str) -> None:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ", did you mean ...?" if one of the known names is much like `name`, else nothing."""
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), 1)
+    close = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(known), 1)
     return f", did you mean {close[0]}?" if close else ""
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,8 @@ class Evaluation:
     probabilities: np.ndarray
 
     def __repr__(self) -> str:
-        return f"Evaluation({len(self.labels)} clips of {','.join(self.words)}, accuracy {self.correct.mean():.4f})"
+        right = f", accuracy {self.correct.mean():.4f}" if len(self.labels) else ""
+        return f"Evaluation({len(self.labels)} clips of {','.join(self.words)}{right})"
 
     @property
     def predicted(self) -> np.ndarray:
@@ -93,7 +95,7 @@ def evaluate(
         InputError: if the clips have other words than the checkpoint, and for an unknown split.
     """
     _check_checkpoint(checkpoint)
-    check_type(clips, ClipSet, "load clips with melcnn.load_clips(data, words)")
+    check_type(clips, ClipSet, "load clips with melcnn.load_clips(data, words), or give the clips of features")
     if split not in (*SPLITS, "all"):
         close = did_you_mean(split, (*SPLITS, "all"))
         raise InputError(f"there is no split {split!r}{close}: use {', '.join(SPLITS)} or all")
@@ -113,6 +115,11 @@ def evaluate(
 
 
 def _check_checkpoint(checkpoint: object) -> None:
-    if not (hasattr(checkpoint, "trial") and hasattr(checkpoint, "network")):
-        kind = type(checkpoint).__name__
-        raise InputError(f"Checkpoint expected, not {kind}: load it with melcnn.load_checkpoint(path)")
+    if hasattr(checkpoint, "trial") and hasattr(checkpoint, "network"):
+        return
+    remedy = "give the checkpoint first"
+    if isinstance(checkpoint, (str, Path)):
+        remedy = "load it with melcnn.load_checkpoint(path)"
+    elif hasattr(checkpoint, "network"):
+        remedy = "make one with melcnn.checkpoint_of(network, trial, clips)"
+    raise InputError(f"Checkpoint expected, not {type(checkpoint).__name__}: {remedy}")

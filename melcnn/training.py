@@ -198,6 +198,8 @@ class _Replica:
 
 def _check(trial: Trial, features: Features, seeds: Sequence[int]) -> None:
     check_type(trial, Trial, "make one with melcnn.configure(...)")
+    if isinstance(seeds, int):
+        raise InputError(f"seeds must be several, such as range({seeds}), not {seeds}")
     check_type(features, Features, "make them with melcnn.extract(clips, trial.front_end)")
     if trial.front_end != features.front_end:
         raise InputError(

@@ -17,7 +17,7 @@ from bench.cli.report import reporting_app
 from bench.cli.results import results_app
 from bench.cli.terminal import chosen_format, finish, note, resumable, split_words, stderr
 from bench.cli.timing import timing_app
-from melcnn.config import VARIANTS
+from melcnn.config import DEFAULT_RECIPE, VARIANTS
 from melcnn.errors import InputError
 from melcnn.files import check_writable
 
@@ -69,7 +69,7 @@ def sweep(
     data: options.Data = "auto",
     words: options.Words = "yes,no",
     seeds: options.Seeds = 5,
-    recipe: options.Recipe = "default",
+    recipe: options.Recipe = DEFAULT_RECIPE,
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     target: Annotated[
@@ -128,7 +128,7 @@ def sweep(
     if decided:
         given: dict[str, object] = {
             "--words": None if words == "yes,no" else words,
-            "--recipe": None if recipe == "default" else recipe,
+            "--recipe": None if recipe == DEFAULT_RECIPE else recipe,
         }
         given |= {"--batch-size": batch_size, "--epochs": epochs}
         named = ["--data", data] * (data != "auto")
@@ -185,7 +185,7 @@ def train(
             "--seeds", help="Networks trained; the best on validation is kept.", rich_help_panel=options.TRAINING
         ),
     ] = 1,
-    recipe: options.Recipe = "default",
+    recipe: options.Recipe = DEFAULT_RECIPE,
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     kernels: options.Kernels = "fastest",

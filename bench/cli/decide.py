@@ -9,6 +9,7 @@ import typer
 from bench.cli import options
 from bench.cli.output import deliver
 from bench.cli.terminal import chosen_format, split_words
+from melcnn.config import DEFAULT_RECIPE
 from melcnn.errors import InputError
 
 choosing_app = typer.Typer()
@@ -32,7 +33,7 @@ def recommend(
             rich_help_panel=options.TRAINING,
         ),
     ] = 5,
-    recipe: options.Recipe = "default",
+    recipe: options.Recipe = DEFAULT_RECIPE,
     batch_size: options.BatchSize = None,
     epochs: options.Epochs = None,
     margin: Annotated[

@@ -103,7 +103,7 @@ def _itemise(
     """
     items: dict[str, float] = defaultdict(float)
     operations = _by_layer(ours)
-    for layer in {*theirs, *operations}:
+    for layer in dict.fromkeys([*theirs, *operations]):
         ran = operations.get(layer, [])
         costs = [o.cost for o in ran if o.cost]
         macs, bias = sum(c.macs for c in costs), sum(c.bias for c in costs)

@@ -88,7 +88,8 @@ def stored_workloads() -> list[Workload]:
     """Return a sweep's workloads, timed side by side: inference of one clip by each network, and the front-ends."""
     trials = [configure(recipe="plain", n_mels=80, groups=groups) for groups in (1, 2, 4, 8, 16)]
     trials += [configure(recipe="plain", n_mels=40, groups=groups) for groups in (1, 2, 4, 8)]
-    front_ends = [workloads.of_trial(configure(n_mels=n_mels), ["front-end"])[0] for n_mels in (20, 40, 80)]
+    plain = [configure(recipe="plain", n_mels=n_mels) for n_mels in (20, 40, 80)]
+    front_ends = [workloads.of_trial(trial, ["front-end"])[0] for trial in plain]
     return [workload for trial in trials for workload in workloads.of_trial(trial, ["latency"])] + front_ends
 
 

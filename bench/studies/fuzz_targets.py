@@ -171,7 +171,7 @@ def _read_clips(path: Path) -> ClipSet:
     return found
 
 
-SMALL: Settings = {"n_mels": 8, "n_fft": 64, "hop_length": 800, "channels": 8}
+SMALL: Settings = {"recipe": "plain", "n_mels": 8, "n_fft": 64, "hop_length": 800, "channels": 8}
 
 
 @functools.cache

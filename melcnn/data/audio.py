@@ -201,6 +201,10 @@ def clips_of(waveforms: "np.ndarray | Tensor", rate: int = SAMPLE_RATE, target_r
     Raises:
         InputError: for another type or shape, and for values that are not finite or out of range.
     """
+    if isinstance(waveforms, (str, Path)):
+        raise InputError("waveforms expected, not a path: melcnn.read_clip(path)[None] is the clip of a file")
+    if hasattr(waveforms, "waveforms"):
+        raise InputError(f"waveforms expected, not {type(waveforms).__name__}: give its waveforms and sample_rate")
     array = np.asarray(waveforms.detach().cpu() if hasattr(waveforms, "detach") else waveforms)
     if array.ndim != 2:
         hint = ": give one waveform as waveform[None]" if array.ndim == 1 else ": mix channels down to one first"

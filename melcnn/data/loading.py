@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from melcnn.config import check_words
+from melcnn.config import check_words, words_of
 from melcnn.data import prepared, recordings, synthetic
 from melcnn.data.clips import ClipSet, cached
 from melcnn.data.source import NOISE, content_hash
@@ -28,7 +28,7 @@ def load_clips(
         InputError: if the source is missing, unreadable or lacks a word, there are fewer than two words, or a word has
             no clip in a split.
     """
-    words = tuple(words)
+    words = words_of(words)
     check_words(words)
     if source == "auto":
         folder = prepared.folder()

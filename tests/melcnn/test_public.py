@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -16,6 +17,8 @@ from melcnn import (
     evaluate,
     extract,
     fit,
+    load_checkpoint,
+    load_clips,
     predict,
     save_checkpoint,
 )
@@ -117,6 +120,16 @@ def test_what_is_given_in_the_place_of_another_is_refused_in_one_line(trained, c
         (lambda: predict(str(path), clips.waveforms), "Checkpoint expected, not str: load it with melcnn.load_checkp"),
         (lambda: evaluate(path, clips), "Checkpoint expected, not PosixPath: load it with"),
         (lambda: evaluate(checkpoint, clips.waveforms), "ClipSet expected, not ndarray: load clips with"),
+        (lambda: predict(clips.waveforms, checkpoint), "Checkpoint expected, not ndarray: give the checkpoint first"),
+        (lambda: predict(network, clips.waveforms), "Checkpoint expected, not TrainedNetwork: make one with melcnn.c"),
+        (lambda: predict(checkpoint, "a.wav"), "waveforms expected, not a path: melcnn.read_clip(path)[None]"),
+        (lambda: predict(checkpoint, clips), "waveforms expected, not ClipSet: give its waveforms and sample_rate"),
+        (lambda: load_checkpoint(checkpoint), "path expected, not Checkpoint: name a file written by"),
+        (lambda: fit(trial, features, 3), "seeds must be several, such as range(3), not 3"),
+        (lambda: configure("yes,no"), "words must be several texts, such as ('yes', 'no'), not 'yes,no'"),
+        (lambda: configure(4), "words must be several texts, such as ('yes', 'no'), not 4"),
+        (lambda: load_clips("synthetic", "yes,no"), "words must be several texts"),
+        (lambda: evaluate(checkpoint, clips, 3), "there is no split 3: use train"),
         (lambda: evaluate(checkpoint, clips, "tset"), "there is no split 'tset', did you mean test?: use train, valid"),
         (lambda: clips.split("all"), "there is no split 'all': the splits are train, validation, test"),
         (lambda: predict(checkpoint, clips.waveforms[0]), "waveforms must be (clips, samples), not (16000,): give one"),
@@ -140,4 +153,6 @@ def test_a_short_repr(trained, clips):
     assert repr(network) == f"TrainedNetwork(seed 0, epoch 1, {accuracies})"
     assert repr(checkpoint).startswith("Checkpoint(") and repr(checkpoint).endswith(f": yes,no, seed 0, {accuracies})")
     found = evaluate(checkpoint, clips)
+    none = replace(found, labels=found.labels[:0], probabilities=found.probabilities[:0])
+    assert repr(none) == "Evaluation(0 clips of yes,no)"
     assert repr(found) == f"Evaluation(16 clips of yes,no, accuracy {one[1]:.4f})"

@@ -89,3 +89,9 @@ def test_the_reference_results_are_made_of_their_comparisons(mode):
         assert one.verdict == decide(one.low, one.high) or near or held_up
     text = "\n".join(to_markdown(sheet) for sheet in calibration.summary(rows))
     assert text == (RESULTS / f"calibration-{mode}.md").read_text()
+
+
+def test_the_workloads_are_of_the_stored_tables():
+    found = calibration.stored_workloads()
+    assert len(found) == 12 and {work.trial.front_end.normalize for work in found} == {"none"}
+    assert {work.trial.training.recipe for work in found} == {"plain"}
