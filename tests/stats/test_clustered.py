@@ -152,3 +152,72 @@ def test_whole_trainings_that_differ_widen_an_interval():
     high = beta.ppf(0.975, p * effective + 1, (1 - p) * effective)
     assert 0.2 < low < high < 0.98
     assert crossed_interval(correct, speakers) == pytest.approx((low, high))
+
+
+def by_speaker(*seeds):
+    """Predictions `(seeds, clips)` of speakers a (two clips), b and c (one each), from the clips right by speaker."""
+    return np.array([[*([1] * a + [0] * (2 - a)), b, c] for a, b, c in seeds])
+
+
+A, B = by_speaker((2, 1, 1), (1, 1, 0)), by_speaker((2, 1, 1), (0, 0, 1))
+
+
+def test_differences_by_hand():
+    # Variances over seeds by speaker: A 0.5, 0, 0.5, together 1; B 2, 0.5, 0, together 2.5. Those of the sums: A 4, 2:
+    # 2; B 4, 1: 4.5. The inflation is the mean of 2 / 1 and 4.5 / 2.5, each of one degree of freedom: 1.9.
+    found = summarise([A, B], list("aabc"))
+    assert found.inflation == pytest.approx(1.9) and found.freedom == 2
+    assert found.noise.tolist() == pytest.approx([1 / 16, 2.5 / 16])
+    # Means A 1.5, 1, 0.5 and B 1, 0.5, 1: A less B is 0.5, 0.5, -0.5, of four clips 0.125 each. Over speakers
+    # 3 / 2 x ((0.5 - 0.25)^2 + (0.5 - 0.125)^2 + (-0.5 - 0.125)^2) = 0.890625.
+    apart = differences(found)
+    assert apart.difference[0, 1] == pytest.approx(0.125) == -apart.difference[1, 0]
+    assert apart.variance[0, 1] == pytest.approx(0.890625)
+    assert (apart.ahead[0, 1], apart.behind[0, 1]) == (1.0, 0.5) == (apart.behind[1, 0], apart.ahead[1, 0])
+    # Noise of the means in clips: 1 / 2 + 2.5 / 2 = 1.75, of which trainings add 1.9 - 1 times as much.
+    assert apart.training[0, 1] == pytest.approx(0.9 * 1.75) and apart.seeds[0, 1] == pytest.approx(1.9 * 1.75)
+    # With four seeds each it is half, and the variance over speakers loses what it had of the noise.
+    more = differences(found, np.array([4.0, 4.0]))
+    assert more.training[0, 1] == pytest.approx(0.9 * 0.875)
+    assert more.variance[0, 1] == pytest.approx(0.890625 - 1.75 + 0.875)
+    never_below = differences(found, np.array([math.inf, math.inf]))
+    assert never_below.variance[0, 1] == 0.0 == never_below.training[0, 1]
+
+
+def test_the_score_test_by_hand():
+    apart = differences(summarise([A, B], list("aabc")))
+    # No margin: nothing but the observed variance, of at least a clip. Satterthwaite's freedom of 1 over 2 degrees (3
+    # speakers) and 3.325 over 2 (seeds).
+    total = 1 + 1.575
+    freedom = total**2 / (1 / 2 + 3.325**2 / 2)
+    assert apart.p(0.0)[0, 1] == pytest.approx(t.cdf(-0.5 / math.sqrt(total), freedom))
+    # A margin of 0.25 is a clip. A discordant clip brings u = (0.890625 + 1) / (1.5 + 1) = 0.75625; b, c and M in it:
+    b, c, m = 0.5 / 0.75625, 1 / 0.75625, 1 / 0.75625
+    x = b + c - 2 * m
+    discordant = (x + math.sqrt(x**2 + 8 * c * m)) / 2 + m
+    over_speakers = 0.890625 + (discordant - b - c) * 0.75625**2
+    total = over_speakers + 1.575
+    freedom = total**2 / (over_speakers**2 / 2 + 3.325**2 / 2)
+    assert apart.p(0.25)[0, 1] == pytest.approx(t.cdf(-1.5 / math.sqrt(total), freedom))
+    # The lower bound is the margin at which p is the level.
+    bound = apart.least(0.1)[0, 1]
+    assert apart.p(-bound)[0, 1] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_inflation_weighs_by_degrees_of_freedom():
+    # Three seeds of A: sums 4, 2, 0 vary by 4; by speaker 1 + 1/3 + 1/3. Two of B: 4.5 to 2.5.
+    three = by_speaker((2, 1, 1), (1, 1, 0), (0, 0, 0))
+    assert summarise([three, B], list("aabc")).inflation == pytest.approx((2 * 4 / (1 + 2 / 3) + 4.5 / 2.5) / 3)
+
+
+def test_one_speaker_and_other_shapes():
+    assert crossed_interval(A, ["a"] * 4) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="a single speaker says nothing"):
+        differences(summarise([A, B], ["a"] * 4))
+    many = np.ones((2, 400))
+    many[0, :40] = many[1, 20:60] = many[:, 200:240] = 0
+    low, high = crossed_interval(many, [*"ab"] * 200)  # Two are few, and enough.
+    assert 0 < low < 0.8 < high < 1
+    for wrong in (A[0], A[:0], A[:, :3]):
+        with pytest.raises(ValueError, match=r"expected \(seeds, 4\)"):
+            summarise([wrong], list("aabc"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench.stats import noninferiority
+from bench.stats.clustered import summarise
 from bench.stats.noninferiority import Candidate, pareto, recommend
 from bench.studies.simulation import Scenario, draw, level, main, scenarios, simulate
 
@@ -169,3 +170,38 @@ def test_those_that_are_left_are_tested_against_fewer():
     # Where none passes the first step, none is left to a second.
     assert accepted(np.where(p == 0.001, 0.04, p)) == [True, False, False]
     assert accepted(np.where(p == 0.04, 0.06, p)) == [True, True, False]
+
+
+def test_chance_has_the_covariance_of_speakers_and_trainings():
+    # Clips right by five speakers of one clip each, two seeds: means less the accuracy are the residuals.
+    one = np.array([[1, 1, 1, 0, 1], [0, 1, 0, 0, 0]])
+    two = np.array([[1, 1, 1, 0, 0], [0, 0, 1, 0, 0]])
+    three = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 1, 0]])
+    found = summarise([one, two, three], range(5))
+    means = np.array([each.mean(0) for each in (one, two, three)])
+    residuals = means - means.mean(1, keepdims=True)
+    # Noise of the mean of two seeds, in clips; trainings add what the inflation says beyond it.
+    noise = [each.var(0, ddof=1).sum() / 2 for each in (one, two, three)]
+    # Sums 4, 1: 4.5 to 3 x 0.5; 3, 1: 2 to 2 x 0.5; 5, 2: 4.5 to 3 x 0.5.
+    assert found.inflation == pytest.approx((3 + 2 + 3) / 3)
+    covariance = residuals @ residuals.T + np.diag([(found.inflation - 1) * each for each in noise])
+    apart = np.array([[-1, 1, 0], [-1, 0, 1]])  # the others less the first
+    expected = apart @ covariance @ apart.T
+    moved = noninferiority._by_chance(found)(0)
+    assert (moved[:, 0] == 0).all()
+    assert moved[:, 1:].std(0) == pytest.approx([1, 1], abs=0.03)
+    correlation = expected[0, 1] / np.sqrt(expected[0, 0] * expected[1, 1])
+    assert np.corrcoef(moved[:, 1], moved[:, 2])[0, 1] == pytest.approx(correlation, abs=0.03)
+
+
+@pytest.mark.parametrize(("needed", "says"), [(1, 1), (2, 2), (7, 7), (8, 8), (512, 512), (5000, None)])
+def test_how_many_more_seeds(monkeypatch, needed, says):
+    monkeypatch.setattr(noninferiority, "differences", lambda found, seeds: seeds)
+    monkeypatch.setattr(noninferiority, "_accepted", lambda seeds, *rest: seeds >= 3 + needed)
+    found = SimpleNamespace(noise=np.zeros(2), seeds=np.array([3.0, 3.0]))
+    assert noninferiority._more_seeds(found, None, 0.005, 0.05) == says
+    # One seed of any tells nothing of how they differ; and if no number is enough, none is.
+    unknown = SimpleNamespace(noise=np.array([0.0, np.nan]), seeds=found.seeds)
+    assert noninferiority._more_seeds(unknown, None, 0.005, 0.05) == 1
+    monkeypatch.setattr(noninferiority, "_accepted", lambda seeds, *rest: np.zeros(2, bool))
+    assert noninferiority._more_seeds(found, None, 0.005, 0.05) is None
