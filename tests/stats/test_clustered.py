@@ -214,6 +214,7 @@ def test_one_speaker_and_other_shapes():
     assert crossed_interval(A, ["a"] * 4) == (0.0, 1.0)
     with pytest.raises(ValueError, match="a single speaker says nothing"):
         differences(summarise([A, B], ["a"] * 4))
+    assert differences(summarise([A, B], list("aabb"))).speakers == 2
     many = np.ones((2, 400))
     many[0, :40] = many[1, 20:60] = many[:, 200:240] = 0
     low, high = crossed_interval(many, [*"ab"] * 200)  # Two are few, and enough.
