@@ -18,6 +18,7 @@ PATTERNS = (
     "results/*.md",
     "results/*/*.*",
     "results/*/*/*.csv",
+    "results/*/*/*.md",
     "results/*/*/*.svg",
 )
 

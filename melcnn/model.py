@@ -163,9 +163,8 @@ class MelCNN(nn.Module):
         layers = None if self.kernels == "torch" else trunk.supported_layers(self, features, index, views)
         if layers and (self.kernels or self._faster(features, index)) == "melcnn":
             hidden = trunk.run(layers, self, features, index, views)
-        elif self.kernels != "torch" and gpu_blocks.supports(self.blocks, features):
-            x = features if index is None else gpu_blocks.picked(features, index, views)
-            hidden = gpu_blocks.run(self.blocks, x if self.interleaving is None else self.interleaving(x))
+        elif self.kernels != "torch" and gpu_blocks.supports(self, features, index, views):
+            hidden = gpu_blocks.run(self, features, index, views)
         else:
             x = features if index is None else _picked(features, index)
             x = (x if views is None else augmentation.apply(x, views)).flatten(1, -2)

@@ -25,7 +25,12 @@ Capture = Callable[[Callable[[], object]], Callable[[], object]]
 
 def capture_for(device: str | torch.device) -> Capture | None:
     """Return the function that makes steps on `device` replayable; None: they run operator by operator."""
-    return cuda.captured if torch.device(device).type == "cuda" and cuda.can_capture() else None
+    if torch.device(device).type != "cuda":
+        return None
+    if not cuda.can_capture():
+        log.warning("steps run operator by operator, which is slower: a CUDA graph could not be captured before")
+        return None
+    return cuda.captured
 
 
 class _Draws(NamedTuple):
@@ -118,13 +123,17 @@ class Stack:
         Returns:
             the mean training loss `(replicas,)`, still on the device: nothing here waits for the steps.
         """
+        with cuda.current(x.device):
+            return self._epoch(x, labels)
+
+    def _epoch(self, x: Tensor, labels: Tensor) -> Tensor:
         shape = len(x) // len(labels), len(labels), *x.shape[1:]
         draws = self.drawn[1] if self.drawn and self.drawn[0] == shape else self._draw(*shape)
         self.epochs += 1
         if self.on_gpu:  # The epoch's only copies to the device: a few numbers per clip.
             draws = draws.map(lambda tensor: tensor.to(x.device, non_blocking=True))
         if self.capture and not self._is_captured(x, labels):
-            self._capture(self.capture, x, labels, draws)
+            self._capture(x, labels, draws)
         self.total.zero_()
         seen = 0
         for batch in draws.batches(self.batch_size):
@@ -143,7 +152,8 @@ class Stack:
         """Return a function that trains on the same batch, all clips of x and `labels` in one order, at each call."""
         draws = self._draw(len(x) // len(labels), len(labels), *x.shape[1:]).map(lambda tensor: tensor.to(x.device))
         step = functools.partial(self._step, x, labels, draws)
-        return self.capture(step) if self.capture else step
+        with cuda.current(x.device):
+            return self._captured(step) or step
 
     @property
     def kernels(self) -> str:
@@ -216,7 +226,7 @@ class Stack:
     def _is_captured(self, x: Tensor, labels: Tensor) -> bool:
         return self.captured_for is not None and self.captured_for[0] is x and self.captured_for[1] is labels
 
-    def _capture(self, capture: Capture, x: Tensor, labels: Tensor, draws: _Draws) -> None:
+    def _capture(self, x: Tensor, labels: Tensor, draws: _Draws) -> None:
         """Capture a step for each size of a batch; where that fails, steps run operator by operator from here on.
 
         Capturing trains a little, to make the optimiser's state and choose kernels; that training is undone.
@@ -227,15 +237,27 @@ class Stack:
         self.captured.clear()  # The memory of the former ones is free for these.
         self.captured_for = x, labels
         with self._undone():
-            try:
-                for size, batch in {len(batch.order): batch for batch in draws.batches(self.batch_size)}.items():
-                    fixed = batch.map(torch.clone)
-                    self.captured[size] = fixed, capture(functools.partial(self._step, x, labels, fixed))
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                log.warning(f"training goes on without CUDA graphs, which is slower: {first_line(error)}")
-                self.capture = None
+            for size, batch in {len(batch.order): batch for batch in draws.batches(self.batch_size)}.items():
+                fixed = batch.map(torch.clone)
+                if replay := self._captured(functools.partial(self._step, x, labels, fixed)):
+                    self.captured[size] = fixed, replay
+
+    def _captured(self, step: Callable[[], object]) -> Callable[[], object] | None:
+        """Return the replay of a step; None where none is wanted, or none can be captured any more.
+
+        Raises:
+            torch.OutOfMemoryError: a smaller stack may fit.
+        """
+        if self.capture is None:
+            return None
+        try:
+            return self.capture(step)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning(f"training goes on without CUDA graphs, which is slower: {first_line(error)}")
+            self.capture = None
+            return None
 
     @contextmanager
     def _undone(self) -> Iterator[None]:

@@ -133,36 +133,31 @@ Input = Annotated[
 Checkpoint = Annotated[Path, typer.Argument(help="A file written by 'melbench train'.", show_default=False)]
 
 
-def _check_kernels(kernels: str) -> str:
-    if kernels not in ("fastest", "torch"):
-        raise InputError(f"--kernels {kernels} is not known: use fastest or torch")
-    return kernels
+def _choice(name: str, *known: str, help: str) -> Any:
+    """Return an option of execution that takes one of the known values."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise InputError(f"{name} {value} is not known: use {' or '.join(known)}")
+        return value
+
+    return typer.Option(name, help=help, callback=check, rich_help_panel=EXECUTION)
 
 
 Kernels = Annotated[
     str,
-    typer.Option(
+    _choice(
         "--kernels",
+        *("fastest", "torch"),
         help="Convolution kernels: fastest (melbench's or torch's, by shape) or torch.",
-        callback=_check_kernels,
-        rich_help_panel=EXECUTION,
     ),
 ]
-
-
-def _check_precision(precision: str) -> str:
-    if precision not in ("fp32", "tf32"):
-        raise InputError(f"--precision {precision} is not known: use fp32 or tf32")
-    return precision
-
-
 Precision = Annotated[
     str,
-    typer.Option(
+    _choice(
         "--precision",
+        *("fp32", "tf32"),
         help="Convolutions and products on CUDA: fp32, or tf32 (faster, less exact).",
-        callback=_check_precision,
-        rich_help_panel=EXECUTION,
     ),
 ]
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 Check = Callable[[], None]
 
 
-# A signal that arrives just before this thread waits does not end the wait: it wakes after so many seconds.
+# Seconds after which a wait ends and begins again: a signal that arrives just before a wait does not end it.
 AWAKE_SECONDS = 0.5
 
 

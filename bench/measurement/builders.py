@@ -72,10 +72,11 @@ def facts(work: Workload, device: str, ceilings: Peaks) -> WorkloadFacts:
     """
     whole, rest = divmod(work.clips, work.batch_size)
     kind = "step" if work.what == "epoch" else work.what
+    fewest = 2 if work.trial and work.what == "epoch" else 1  # Trainings leave out a last batch of one clip.
     operators: list[roofline.OperatorTraffic] = []
     try:
         for clips, times in ((work.batch_size, whole), (rest, 1)):
-            if clips and times:
+            if clips >= fewest and times:
                 part = work.model_copy(update={"what": kind, "clips": clips, "batch_size": clips, "slowdown": 0.0})
                 built = build(part, device, in_steps=True)
                 with native.without_kernels():  # Our kernels are not operators that a dispatch mode sees.

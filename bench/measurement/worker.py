@@ -125,12 +125,13 @@ def _of_kind(chosen: dict[int, Workload], job: LaunchJob, clock: HostClock) -> I
             known: dict[str, object] = {}
             if not failure:  # After one the device may be lost, and is not asked any more.
                 try:
-                    known = _asked_of_device(built[i].call, job.device)
+                    known = _asked_of_device(chosen[i], built[i].call, job)
                     seconds = statistics.median(run.series[label].seconds)
                     known["shares"] = _shares(chosen[i], built[i], seconds, job.device, clock)
                 except Exception as error:  # What was timed is kept.
                     failure = Failed(f"{label} raised after its rounds {first_line(error)}")
-            samples = samples_of(run, label, _beside(label), rule=rule.name, peak_bytes=peaks.get(label), **known)
+            known.setdefault("peak_bytes", peaks.get(label))
+            samples = samples_of(run, label, _beside(label), rule=rule.name, **known)
             yield LaunchAnswer(index=i, samples=samples)
     if failure:
         raise failure
@@ -153,15 +154,23 @@ def _rule(what: str, labels: list[str], job: LaunchJob) -> Rule:
     return Rule(PRECISION, max_seconds=seconds, figures=figures)
 
 
-def _asked_of_device(call: Callable[[], object], device: str) -> dict[str, object]:
+def _asked_of_device(work: Workload, call: Callable[[], object], job: LaunchJob) -> dict[str, object]:
     """Return what only the device can tell, and what would disturb the rounds."""
-    if device != "cuda":
+    if job.device != "cuda":
         return {}
-    busy, energy = busy_seconds(call, device), _energy(call)
+    busy, energy = busy_seconds(call, job.device), _energy(call)
     # Calls are queued, not waited for: the state of a GPU that idles says nothing.
     for _ in range(QUEUED):
         call()
-    return {"busy_seconds": busy, "energy_joules": energy, "during": monitor.conditions(device)}
+    during = monitor.conditions(job.device)
+    # Replays of a graph allocate nothing, and first calls also choose kernels: neither shows what a call needs.
+    step_by_step = builders.build(work, job.device, in_steps=True, kernels=job.kernels).call
+    return {
+        "busy_seconds": busy,
+        "energy_joules": energy,
+        "during": during,
+        "peak_bytes": monitor.peak_bytes_of(step_by_step, job.device),
+    }
 
 
 def _shares(work: Workload, built: Built, seconds: float, device: str, clock: HostClock) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Prove or refute in minutes, on a machine that is lent with a GPU, that CUDA works and how fast it is.
+"""Check in minutes, on a machine with a GPU, that CUDA works and how fast it is.
 
     python -m bench.studies.gpu OUT SPEECH_COMMANDS [--only checks,study]
 
@@ -16,7 +16,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 from xml.etree import ElementTree
@@ -33,7 +34,7 @@ from bench.executors.threads import Threads
 from bench.formats import Sheet, to_csv, to_markdown
 from bench.grid import parse_axes, plan
 from bench.measurement.workloads import EPOCH_CLIPS
-from bench.records import RecordFolder
+from bench.records import RecordFolder, TrialRecord
 from bench.records.failures import as_error
 from bench.stats.intervals import median_interval, significant
 from bench.sweep.epoch_time import epoch_times
@@ -60,12 +61,13 @@ HOME = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class Lent:
+class Setup:
     """The machine, the data, and how much is asked of them.
 
     Attributes:
         deadline: of the section that runs, on the clock of `time.perf_counter`; tables are cut short there.
         cut: what was left out of the section's table.
+        said: what the section found beside its table.
     """
 
     out: Path
@@ -76,6 +78,7 @@ class Lent:
     epoch_clips: int
     deadline: float = 0.0
     cut: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def late(self, what: object) -> bool:
         """Return whether the deadline is over, and then note that `what` is left out."""
@@ -85,16 +88,18 @@ class Lent:
         return False
 
 
-def checks(lent: Lent) -> Sheet:
+def checks(setup: Setup) -> Sheet:
     """Run the tests of `tests/cuda` in a process of their own, which a lost device ends alone."""
-    report = lent.out / "checks.xml"
+    report = setup.out / "checks.xml"
     command = [sys.executable, "-m", "pytest", "tests/cuda", "-q", "-n0", "--durations=8", "-o", "junit_family=xunit1"]
     command.append(f"--junitxml={report}")
-    seconds = max(1.0, lent.deadline - time.perf_counter())
+    seconds = max(1.0, setup.deadline - time.perf_counter())
     try:
-        subprocess.run(command, cwd=HOME, timeout=seconds, stdout=sys.stderr)
+        code = subprocess.run(command, cwd=HOME, timeout=seconds, stdout=sys.stderr).returncode
     except subprocess.TimeoutExpired:
         raise Failed(f"the tests took longer than {seconds:.0f} s") from None
+    if not report.exists():
+        raise Failed(f"the tests ended with exit code {code} and no report: see above")
     records: list[dict[str, Any]] = []
     for case in ElementTree.parse(report).iter("testcase"):
         ended = next((part for part in case if part.tag in ("failure", "error", "skipped")), None)
@@ -113,20 +118,21 @@ def checks(lent: Lent) -> Sheet:
         raise Failed("no test ran: see above")
     sheet = _sheet("checks on the device", records)
     if failed := sum(row["result"] != "passed" for row in records):
-        keep(sheet, lent.out / "checks.csv")
+        keep(sheet, setup.out / "checks.csv")
         raise Failed(f"{failed} of {len(records)} checks did not pass: see checks.csv")
     return sheet
 
 
-def parity(lent: Lent) -> Sheet:
+def parity(setup: Setup) -> Sheet:
     """Train the same seeds on the CPU, and on the device in both precisions, and compare their curves."""
-    trial = configure(recipe="plain", groups=4, epochs=lent.epochs or PARITY_EPOCHS)
+    # Without patience, so that all curves have one length.
+    trial = configure(recipe="plain", groups=4, epochs=setup.epochs or PARITY_EPOCHS, patience=None)
     runs, x = {}, {}
-    for device, precision in (("cpu", "fp32"), (lent.device, "fp32"), (lent.device, "tf32")):
+    for device, precision in (("cpu", "fp32"), (setup.device, "fp32"), (setup.device, "tf32")):
         with cuda.computing_in(precision):
-            features = extract(lent.clips, trial.front_end, device)
+            features = extract(setup.clips, trial.front_end, device)
             x[device, precision] = features.x.cpu()
-            runs[device, precision] = fit(trial, features, range(min(lent.seeds, PARITY_SEEDS)))
+            runs[device, precision] = fit(trial, features, range(min(setup.seeds, PARITY_SEEDS)))
     reference, records = ("cpu", "fp32"), []
     for (device, precision), found in runs.items():
         losses, expected = (torch.tensor([run.curves.train_loss for run in each]) for each in (found, runs[reference]))
@@ -147,21 +153,21 @@ def parity(lent: Lent) -> Sheet:
     return _sheet("CPU and CUDA: features, and training losses relative to the CPU's", records)
 
 
-def front_end(lent: Lent) -> Sheet:
+def front_end(setup: Setup) -> Sheet:
     """Compare our features with torchaudio's."""
-    trial, name = configure(recipe="plain"), environment.collect(lent.device).device
-    return front_ends.sheet(front_ends.measure(trial.front_end, lent.clips, lent.device, name, FRONT_END_BATCHES))
+    trial, name = configure(recipe="plain"), environment.collect(setup.device).device
+    return front_ends.sheet(front_ends.measure(trial.front_end, setup.clips, setup.device, name, FRONT_END_BATCHES))
 
 
-def epochs(lent: Lent) -> Sheet:
+def epochs(setup: Setup) -> Sheet:
     """Time an epoch of the study's size: step by step, captured, and of stacked networks."""
     ways = (1, True), (STACK, True), (1, False)  # What takes longest is last: it is what a deadline cuts off.
     records = []
     for (stack, captured), batch in itertools.product(ways, EPOCH_BATCHES):
         for trial in plan(parse_axes(["groups"]), recipe="plain", batch_size=batch):
-            if not lent.late(f"groups {trial.model.groups}, batch {batch}, {stack} networks"):
-                records.append(epoch_row(trial, stack, captured, lent.epoch_clips, lent.device))
-    return _sheet(f"an epoch of {lent.epoch_clips} clips of noise, by the plain recipe", records)
+            if not setup.late(f"groups {trial.model.groups}, batch {batch}, {stack} networks"):
+                records.append(epoch_row(trial, stack, captured, setup.epoch_clips, setup.device))
+    return _sheet(f"an epoch of {setup.epoch_clips} clips of noise, by the plain recipe", records)
 
 
 def epoch_row(
@@ -179,8 +185,7 @@ def epoch_row(
     median, low, high = median_interval(series.seconds)
     device_time = median_interval(series.device_seconds)[0] if series.device_seconds else None
     busy = busy_seconds(epoch, device)
-    memory = monitor.PeakMemory(device)  # Kernels have been chosen, which takes more memory than training.
-    epoch()
+    stepped = Stack(trial, range(stack), device)  # Replays of a graph allocate nothing.
     return {
         "groups": trial.model.groups,
         "batch_size": trial.training.batch_size,
@@ -195,44 +200,44 @@ def epoch_row(
         "device_time_s": device_time and significant(device_time),
         "busy_time_s": busy and significant(busy),
         "cold_time_s": significant(series.cold_seconds),
-        "peak_bytes": memory.bytes(),
+        "peak_bytes": monitor.peak_bytes_of(lambda: stepped.epoch(x, labels), device),
     }
 
 
-def convolution(lent: Lent) -> Sheet:
+def convolution(setup: Setup) -> Sheet:
     """Compare our kernels with cuDNN's in both precisions, for one network and for a stack."""
     rows = []
     for stack, precision in itertools.product(CONVOLUTION_STACKS, ("fp32", "tf32")):
         for shape in convolutions.of_trials(plan(parse_axes(["groups"])), stack):
-            if not lent.late(f"layer {shape.layer}, groups {shape.groups}, {stack} networks, {precision}"):
+            if not setup.late(f"layer {shape.layer}, groups {shape.groups}, {stack} networks, {precision}"):
                 with cuda.computing_in(precision):
-                    rows += convolutions.measure([shape], lent.device)
+                    rows += convolutions.measure([shape], setup.device)
     if not rows:
         raise Failed("no time was left")
     return convolutions.sheet(rows)
 
 
-def study(lent: Lent) -> Sheet:
+def study(setup: Setup) -> Sheet:
     """Train 5 groups by both recipes to convergence, and time the epochs."""
-    found, took = [], []
-    executor, records = Threads(lent.device), RecordFolder(lent.out / "records")
+    found: list[TrialRecord] = []
+    executor, records = Threads(setup.device), RecordFolder(setup.out / "records")
     records.prepare()
     for recipe in RECIPES:
         start, before = time.perf_counter(), len(list(records.trials()))
-        trials = plan(parse_axes(["groups"]), recipe=recipe, epochs=lent.epochs)
-        trained, failures = train_missing(trials, lent.seeds, lent.clips, records, executor)
+        trials = plan(parse_axes(["groups"]), recipe=recipe, epochs=setup.epochs)
+        trained, failures = train_missing(trials, setup.seeds, setup.clips, records, executor)
         if failures:
             raise as_error(failures)
         new, seconds = len(list(records.trials())) - before, time.perf_counter() - start
-        took.append(f"The {recipe} recipe: {new} of {len(trained)} networks trained in {seconds:.1f} s.")
+        setup.said.append(f"The {recipe} recipe: {new} of {len(trained)} networks trained in {seconds:.1f} s.")
         found += trained
-    timing = epoch_times(list(dict.fromkeys(record.trial for record in found)), lent.clips, records, executor, ignore)
+    timing = epoch_times(list(dict.fromkeys(record.trial for record in found)), setup.clips, records, executor, ignore)
     sheet = summary.sheet(summary.rows(found, timing))
-    return Sheet(**{**vars(sheet), "notes": [*sheet.notes, *took]})
+    return replace(sheet, notes=[*sheet.notes, *setup.said])
 
 
 # The sections in their order, and the seconds that each may take of nine minutes.
-SECTIONS: dict[str, tuple[Callable[[Lent], Sheet], float]] = {
+SECTIONS: dict[str, tuple[Callable[[Setup], Sheet], float]] = {
     "checks": (checks, 150),
     "parity": (parity, 40),
     "front-end": (front_end, 15),
@@ -242,40 +247,41 @@ SECTIONS: dict[str, tuple[Callable[[Lent], Sheet], float]] = {
 }
 
 
-def run(lent: Lent, names: Sequence[str]) -> bool:
+def run(setup: Setup, names: Sequence[str]) -> bool:
     """Run the sections and return whether all went well."""
-    log = lent.out / "sections.csv"
+    log, env = setup.out / "sections.csv", environment.collect(setup.device)
     ended = list(csv.DictReader(log.read_text().splitlines())) if log.exists() else []
     ended = [row for row in ended if row["section"] not in names or not (row["error"] or row["left_out"])]
     for name in [name for name in names if name not in {row["section"] for row in ended}]:
         function, seconds = SECTIONS[name]
         start = time.perf_counter()
-        one = Lent(**{**vars(lent), "deadline": start + seconds, "cut": []})
+        one = replace(setup, deadline=start + seconds, cut=[], said=[])
         error = ""
         try:
             sheet = function(one)
-            keep(sheet, lent.out / f"{name}.csv")
+            keep(sheet, setup.out / f"{name}.csv")
         except Exception as failure:  # Whatever it is, the other sections run.
             error = first_line(failure)
             note("".join(traceback.format_exception(failure))[-4000:])
-        if lent.device == "cuda":
-            torch.cuda.empty_cache()
+        if setup.device == "cuda":
+            with suppress(RuntimeError):  # The device may be lost.
+                torch.cuda.empty_cache()
         took = significant(time.perf_counter() - start)
-        ended.append({"section": name, "time_s": took, "left_out": "; ".join(one.cut), "error": error})
-        _gather(lent, ended)
+        texts = {"left_out": "; ".join(one.cut), "error": error, "found": " ".join(one.said)}
+        ended.append({"section": name, "time_s": took, **texts})
+        _gather(setup, env, ended)
         note(f"{name}: {took:g} s{' ' + error if error else ''}")
-    return not any(row["error"] for row in ended)
+    return not any(row["error"] for row in ended if row["section"] in names)
 
 
-def _gather(lent: Lent, ended: Sequence[dict[str, Any]]) -> None:
+def _gather(setup: Setup, env: environment.Environment, ended: Sequence[dict[str, Any]]) -> None:
     """Write what each section took, and all tables as one page; CSV and page are all that need to be copied."""
-    env = environment.collect(lent.device)
     sections = _sheet("sections", ended)
-    write_whole(lent.out / "sections.csv", lambda file: file.write(to_csv(sections).encode()))
+    write_whole(setup.out / "sections.csv", lambda file: file.write(to_csv(sections).encode()))
     about = f"# {env.device}\n\n{env.system}, {env.cpu}, CUDA {env.cuda}, torch {env.packages['torch']}.\n"
-    tables = [path.read_text() for name in SECTIONS if (path := lent.out / f"{name}.md").exists()]
+    tables = [path.read_text() for name in SECTIONS if (path := setup.out / f"{name}.md").exists()]
     page = "\n".join([about, to_markdown(sections), *tables])
-    write_whole(lent.out / "gpu.md", lambda file: file.write(page.encode()))
+    write_whole(setup.out / "gpu.md", lambda file: file.write(page.encode()))
 
 
 def _sheet(title: str, records: Sequence[dict[str, Any]]) -> Sheet:
@@ -300,8 +306,8 @@ def main(
         raise typer.BadParameter(f"there is no section {unknown[0]!r}: use any of {', '.join(SECTIONS)}")
     make_folder(out)
     on = environment.pick_device(device)
-    lent = Lent(out, load_clips(data, ("yes", "no")), on, seeds, epochs, clips)
-    if not run(lent, names):
+    setup = Setup(out, load_clips(data, ("yes", "no")), on, seeds, epochs, clips)
+    if not run(setup, names):
         raise Failed("a section failed: see sections.csv")
 
 

@@ -4,8 +4,9 @@
 #     bench/studies/gpu_carry.sh SPEECH_COMMANDS FOLDER
 #
 # SPEECH_COMMANDS is an unpacked archive. FOLDER gets the wheels of what such machines lack, and speech.tar: the words
-# yes and no, the split lists and two noises, each clip losslessly as FLAC under its own name, so that waveforms and
-# fingerprint stay the same. Together they must fit in 64 MiB. On the machine:
+# yes and no, the split lists and two of the six noises, each clip losslessly as FLAC under its own name, so that
+# waveforms and their fingerprint stay the same; recipes with noise see less of it. Together they must fit in 64 MiB. On
+# the machine:
 #
 #     python3 -m pip install --no-index --no-deps --target SITE FOLDER/wheels/*.whl
 #     PYTHONPATH=SITE:. python3 -m bench.studies.gpu OUT FOLDER/speech.tar

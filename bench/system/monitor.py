@@ -82,6 +82,14 @@ class PeakMemory:
         return None if peak is None or self.before is None else max(0, peak - self.before)
 
 
+def peak_bytes_of(call: Callable[[], object], device: str) -> int | None:
+    """Return the most memory of a second call, as `PeakMemory` tells it; the first may start libraries."""
+    call()
+    memory = PeakMemory(device)
+    call()
+    return memory.bytes()
+
+
 def free_bytes(device: str) -> int:
     """Return the free memory of `device`, reclaimable memory included; on the CPU also within a container's limit.
 

@@ -12,7 +12,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TypedDict
 
@@ -83,7 +82,7 @@ def _measured(key: Key, candidates: Callable[[], Candidates], device: str) -> st
         with (
             _disable_current_modes(),
             torch.autograd.graph.saved_tensors_hooks(_identity, _identity),
-            torch.cuda.device(device) if _on_cuda(device) else nullcontext(),
+            cuda.current(device),
         ):
             found = measure(candidates(), device)
     finally:

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import torch
 
@@ -51,6 +51,11 @@ def computing_in(name: str) -> Iterator[None]:
         yield
     finally:
         set_precision(before)
+
+
+def current(device: str | torch.device) -> AbstractContextManager:
+    """Make a device the current one, on which graphs and kernels run; a CPU changes nothing."""
+    return torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext()
 
 
 def can_capture() -> bool:

@@ -23,7 +23,8 @@ def _rectified(y, bias, n, channel, t, clips, channels, frames):
     """Load y `(clips, channels, frames)` of a channel at clips n and frames t, with bias and ReLU; outside it is 0."""
     inside = (n < clips) & (t < frames)
     values = tl.load(y + (n * channels + channel) * frames + t, inside, 0.0)
-    return tl.where(inside, tl.maximum(values + bias, 0.0), 0.0)
+    # As torch's: a maximum with NaN is NaN, so that a training that diverges is seen.
+    return tl.where(inside, tl.maximum(values + bias, 0.0, tl.PropagateNan.ALL), 0.0)
 
 
 @triton.jit
@@ -63,7 +64,7 @@ def _forward(
         else:
             # Each frame is loaded beside its partner, from the same lines of the cache.
             partner = _rectified(y, b, n, channel, t ^ 1, clips, channels, frames)
-            larger = tl.maximum(own * scale + shift, partner * scale + shift)
+            larger = tl.maximum(own * scale + shift, partner * scale + shift, tl.PropagateNan.ALL)
             first = (t % 2 == 0) & (t // 2 < pairs) & (n < clips)
             tl.store(out + (n * channels + channel) * pairs + t // 2, larger, first)
 
@@ -118,7 +119,7 @@ def _backward(
 
 @triton.jit
 def _pick(
-    features, index, views, out, replicas, n_mels, frames,
+    features, index, views, out, clips, n_mels, frames,
     VIEW: tl.constexpr, SPANS: tl.constexpr, SEEN: tl.constexpr, MELS: tl.constexpr, FRAMES: tl.constexpr,
 ):  # fmt: skip
     which = tl.program_id(0).to(tl.int64)  # a clip and a replica
@@ -133,7 +134,10 @@ def _pick(
             kept = kept & ((t < tl.load(at)) | (t >= tl.load(at + 1)))
             at += 2 * SPANS
             kept = kept & ((m < tl.load(at)) | (m >= tl.load(at + 1)))
-    values = tl.load(features + (tl.load(index + which) * n_mels + m) * frames + read, kept, 0.0)
+    clip = tl.load(index + which)
+    known = (clip >= 0) & (clip < clips)
+    values = tl.load(features + (clip * n_mels + m) * frames + read, kept & known, 0.0)
+    values = tl.where(known, values, float("nan"))
     tl.store(out + (which * n_mels + m) * frames + t, values, inside)
 
 
@@ -142,16 +146,16 @@ def picked(features: Tensor, index: Tensor, views: Tensor | None) -> Tensor:
 
     Args:
         features: `(clips, n_mels, frames)`, float32.
-        index: `(batch, replicas)`, int64.
+        index: `(batch, replicas)`, int64; a clip out of range is NaN.
         views: `(batch, replicas, VIEW)`, int32 (`melcnn.augmentation`); None: clips are seen as they are.
     """
     batch, replicas = index.shape
-    _, n_mels, frames = features.shape
+    clips, n_mels, frames = features.shape
     out = features.new_empty(batch, replicas * n_mels, frames)
     wide = triton.next_power_of_2(frames)
     mels = min(triton.next_power_of_2(n_mels), max(1, TILE // wide))
     _pick[(batch * replicas, triton.cdiv(n_mels, mels))](
-        features, index.contiguous(), index if views is None else views.contiguous(), out, replicas, n_mels, frames,
+        features, index.contiguous(), index if views is None else views.contiguous(), out, clips, n_mels, frames,
         VIEW=augmentation.VIEW, SPANS=augmentation.SPANS, SEEN=views is not None, MELS=mels, FRAMES=wide,
     )  # fmt: skip
     return out

@@ -31,14 +31,20 @@ MAX_GRID = 65535  # CUDA's limit of the second and third dimension
 
 
 @triton.jit
+def _group_and_rows(part, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
+    """Return the group of a program, and the channels of it that the program computes."""
+    blocks: tl.constexpr = (CHANNELS + ROWS - 1) // ROWS
+    return part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+
+
+@triton.jit
 def _forward(
     x, w, bias, y, groups, length, out_length, stride, padding, dilation,
     C_IN: tl.constexpr, C_OUT: tl.constexpr, TAPS: tl.constexpr, BIASED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
-    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    g, rows = _group_and_rows(part, C_OUT, ROWS)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     real = rows < C_OUT
     sums = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -60,8 +66,7 @@ def _input_gradient(
     C_IN: tl.constexpr, C_OUT: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    blocks: tl.constexpr = (C_IN + ROWS - 1) // ROWS
-    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    g, rows = _group_and_rows(part, C_IN, ROWS)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     real = rows < C_IN
     sums = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -85,9 +90,8 @@ def _weight_gradient(
     AT_ONCE: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     first, part, column = tl.program_id(0) * SLICE, tl.program_id(1), tl.program_id(2)
-    blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
     spans: tl.constexpr = (TAPS + AT_ONCE - 1) // AT_ONCE
-    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    g, rows = _group_and_rows(part, C_OUT, ROWS)
     c, k = column // spans, column % spans * AT_ONCE + tl.arange(0, AT_ONCE)
     real = rows < C_OUT
     sums = tl.zeros((AT_ONCE, ROWS, BLOCK), tl.float32)
@@ -120,8 +124,7 @@ def _forward_products(
     ROWS: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
-    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    g, rows = _group_and_rows(part, C_OUT, ROWS)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     real = rows < C_OUT
     sums = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -147,8 +150,7 @@ def _input_gradient_products(
     ROWS: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    blocks: tl.constexpr = (C_IN + ROWS - 1) // ROWS
-    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    g, rows = _group_and_rows(part, C_IN, ROWS)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     real = rows < C_IN
     sums = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -173,8 +175,7 @@ def _weight_gradient_products(
     ROWS: tl.constexpr, PAIRS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     first, part = tl.program_id(0) * SLICE, tl.program_id(1)
-    blocks: tl.constexpr = (C_OUT + ROWS - 1) // ROWS
-    g, rows = part // blocks, part % blocks * ROWS + tl.arange(0, ROWS)
+    g, rows = _group_and_rows(part, C_OUT, ROWS)
     pair = tl.program_id(2) * PAIRS + tl.arange(0, PAIRS)
     c, k, real, paired = pair // TAPS, pair % TAPS, rows < C_OUT, pair < C_IN * TAPS
     sums = tl.zeros((ROWS, PAIRS), tl.float32)

@@ -101,19 +101,29 @@ def supported_layers(
     if not training and torch.is_grad_enabled() and any(w.requires_grad for layers in found for w in layers.weights):
         return None  # Our kernels have no gradient for fixed statistics.
     fits = x.shape[1] * (1 if index is None else replicas) == first.in_channels and len(x) > 0
-    fits = fits and x.shape[2] >> (len(found) - 1) > 0
-    if fits and index is not None:
-        fits = (
-            index.device.type == "cpu"
-            and index.dtype == torch.int64
-            and index.dim() == 2
-            and index.shape[1] == replicas
-            and len(index) > 0
-        )
-    if fits and views is not None:
-        wanted = index is not None and (*index.shape, augmentation.VIEW)
-        fits = views.shape == wanted and views.dtype == torch.int32 and views.device.type == "cpu"
+    fits = fits and x.shape[2] >> (len(found) - 1) > 0 and picks(x, index, views, replicas)
     return found if fits else None
+
+
+def picks(x: Tensor, index: Tensor | None, views: Tensor | None, replicas: int) -> bool:
+    """Return whether index and views are as `run` takes them, on the device of x; their values are not looked at."""
+    if index is None:
+        return views is None
+    return (
+        index.device == x.device
+        and index.dtype == torch.int64
+        and index.dim() == 2
+        and index.shape[1] == replicas
+        and len(index) > 0
+        and (
+            views is None
+            or (
+                views.device == x.device
+                and views.dtype == torch.int32
+                and views.shape == (*index.shape, augmentation.VIEW)
+            )
+        )
+    )
 
 
 def hooked(*modules: nn.Module) -> bool:
@@ -125,18 +135,34 @@ def hooked(*modules: nn.Module) -> bool:
     )
 
 
-def _layers(block: nn.Module, last: bool) -> _Layers | None:
-    """Return the layers of a block as `melcnn.model` makes it; None for any other block."""
+def parts(block: nn.Module, last: bool) -> tuple[nn.Module, nn.BatchNorm1d, list[Any]] | None:
+    """Return convolution, BatchNorm and shuffle of a block as `melcnn.model` makes it.
+
+    None for any other block, and where a hook would see the difference.
+    """
     layers = tuple(block._modules.values()) if type(block) is nn.Sequential else ()
     if len(layers) < 4:
         return None
     convolution, relu, norm, pooling, *shuffle = layers
     # Exact types: a subclass may compute something else.
-    if type(convolution) is not nn.Conv1d or type(relu) is not nn.ReLU or type(norm) is not nn.BatchNorm1d:
+    if type(relu) is not nn.ReLU or type(norm) is not nn.BatchNorm1d or not pools(pooling, last):
         return None
-    if not pools(pooling, last) or hooked(block, convolution, relu, norm, pooling, *shuffle):
+    if (
+        convolution is None
+        or pooling is None
+        or len(shuffle) > 1
+        or any(type(layer) is not ChannelShuffle for layer in shuffle)
+    ):
         return None
-    if shuffle and not (len(shuffle) == 1 and _shuffles(shuffle[0], convolution.groups)):
+    return None if hooked(block, convolution, relu, norm, pooling, *shuffle) else (convolution, norm, shuffle)
+
+
+def _layers(block: nn.Module, last: bool) -> _Layers | None:
+    found = parts(block, last)
+    if found is None or type(found[0]) is not nn.Conv1d:
+        return None
+    convolution, norm, shuffle = found[0], found[1], found[2]
+    if shuffle and not _shuffles(shuffle[0], convolution.groups):
         return None
     geometry = convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation
     if geometry != GEOMETRY or convolution.padding_mode != "zeros" or norm.momentum is None:

@@ -12,16 +12,8 @@ from bench.system import environment
 from bench.timing.clocks import CudaClock, busy_seconds
 from melcnn import MelCNN, augmentation, configure
 from melcnn.kernels import autotune, cuda, gpu_blocks, grouped_conv
+from tests.helpers.triton import CONVOLUTIONS
 
-# clips, channels in and out of a group, length, taps, stride, padding, dilation, groups
-ODD = [
-    (3, 5, 2, 33, 3, 1, 1, 1, 4),
-    (2, 1, 1, 140, 3, 1, 1, 1, 6),
-    (2, 18, 3, 20, 4, 2, 3, 1, 2),
-    (1, 2, 18, 31, 2, 3, 0, 2, 1),
-    (34, 2, 2, 5, 1, 1, 0, 1, 1),
-    (5, 33, 40, 257, 5, 2, 2, 3, 3),
-]
 # The study's layers, of 32 networks side by side and of one.
 STUDY = [
     (clips, c_in // groups, 32 // groups, length, 3, 1, 1, 1, stack * groups)
@@ -52,7 +44,7 @@ def test_triton_is_float64(precision, tolerance, record_property):
     torch.manual_seed(0)
     worst = 0.0
     with cuda.computing_in(precision):
-        for case in ODD + STUDY if precision == "fp32" else STUDY[:3]:
+        for case in CONVOLUTIONS + STUDY if precision == "fp32" else STUDY[:3]:
             for one, other in ours_and_exact(case):
                 off = float(((one - other).norm() / other.norm()).detach())
                 worst = max(worst, off)
@@ -74,9 +66,9 @@ def test_blocks_are_torchs_in_float64(variant, clips, replicas, record_property)
     network = MelCNN(groups=4, replicas=replicas, variant=variant).cuda()
     exact = copy.deepcopy(network.blocks).double()
     x = torch.randn(clips, replicas * 80, 101, device="cuda")
-    assert gpu_blocks.supports(network.blocks, x)
+    assert gpu_blocks.supports(network, x)
     same = x.double().requires_grad_()
-    y, expected = gpu_blocks.run(network.blocks, x.requires_grad_()), exact(same)
+    y, expected = gpu_blocks.run(network, x.requires_grad_()), exact(same)
     dy = torch.randn_like(expected)
     found = torch.autograd.grad(y, [x, *network.blocks.parameters()], dy.float())
     wanted = torch.autograd.grad(expected, [same, *exact.parameters()], dy)
@@ -93,9 +85,29 @@ def test_clips_are_picked_and_viewed_as_by_torch():
     features, index = torch.randn(300, 80, 101, device="cuda"), torch.randint(300, (64, 5)).cuda()
     drawn = [augmentation.draw(configure(recipe="default").training, 64, 80, 101, generator) for _ in range(5)]
     views = torch.stack(drawn, 1).cuda()
-    assert torch.equal(gpu_blocks.picked(features, index, None), features[index].flatten(1, 2))
+    from melcnn.kernels import triton_block
+
+    assert torch.equal(triton_block.picked(features, index, None), features[index].flatten(1, 2))
     expected = augmentation.apply(features[index], views).flatten(1, 2)
-    assert torch.equal(gpu_blocks.picked(features, index, views), expected)
+    assert torch.equal(triton_block.picked(features, index, views), expected)
+
+
+def test_what_is_no_number_stays_none():
+    network = MelCNN(groups=4).cuda()
+    with torch.no_grad():
+        network.blocks[0][0].weight[0, 0, 0] = float("nan")
+    x = torch.randn(8, 80, 101, device="cuda")
+    assert gpu_blocks.supports(network, x) and network(x).isnan().all()
+
+
+def test_arguments_that_do_not_fit_are_torchs():
+    network, x = MelCNN(replicas=2).cuda(), torch.randn(9, 80, 101, device="cuda")
+    index = torch.zeros(4, 2, dtype=torch.int64, device="cuda")
+    assert gpu_blocks.supports(network, x, index)
+    for wrong in (index.cpu(), index.int(), index[:, :1], index[:0], index[0]):
+        assert not gpu_blocks.supports(network, x, wrong)
+    assert not gpu_blocks.supports(network, x.requires_grad_(), index)
+    assert not gpu_blocks.supports(network.eval(), x.detach(), index)
 
 
 def test_what_no_grid_holds_is_torchs():
@@ -130,7 +142,7 @@ def test_what_is_short_is_not_what_python_takes(record_property):
 
     eager, captured = cuda.seconds(calls, ahead=0.0), cuda.seconds(cuda.captured(calls))
     record_property("20 small kernels: eager, captured us", f"{eager * 1e6:.1f}, {captured * 1e6:.1f}")
-    assert captured < 20 * 10e-6
+    assert captured < eager / 2
 
 
 def test_the_shorter_of_two_spins_is_chosen():
@@ -141,11 +153,11 @@ def test_the_shorter_of_two_spins_is_chosen():
 
 def test_the_tables_of_a_device(clips):
     env, trial = environment.collect("cuda"), configure(recipe="plain")
-    top = measure_peaks("cuda", CudaClock())
-    # Replayed, a launch is a few microseconds; called from Python, ten or more.
-    assert 0 < top.launch_seconds < 8e-6 and top.flops_per_second > 1e12 and min(top.bytes_per_second.values()) > 1e11
+    top, one = measure_peaks("cuda", CudaClock()), torch.zeros(1, device="cuda")
+    # Replayed, a launch is much shorter than called from Python.
+    assert 0 < top.launch_seconds < cuda.seconds(lambda: one.add_(1), ahead=0.0) / 2
     (shape, *_) = convolutions.of_trials([trial])
     forward, training = convolutions.measure([shape], "cuda")
-    assert forward.precision == "fp32" and 0 < forward.torch_time_s < training.torch_time_s < 0.01
+    assert forward.precision == "fp32" and 0 < forward.torch_time_s < training.torch_time_s
     rows = front_ends.measure(trial.front_end, clips, "cuda", env.device, (16,))
     assert {row.way for row in rows} == {"torchaudio", "melbench"} and max(row.max_error for row in rows) < 0.01

@@ -185,3 +185,11 @@ def test_peaks_of_a_busy_machine_are_not_kept(monkeypatch, tmp_path):
     env = environment.collect("cpu")
     assert peaks.device_peaks(env, "cpu").disturbed
     assert peaks.device_peaks(env, "cpu") == peaks.device_peaks(env, "cpu") == TOP
+
+
+def test_a_last_batch_of_one_clip_is_no_step():
+    # 7 clips in batches of 3 are two steps: trainings leave the seventh out.
+    step, epoch = workloads.of_trial(plain(groups=16, batch_size=3), ["step", "epoch"])
+    epoch = epoch.model_copy(update={"clips": 7})
+    one, two_steps = builders.facts(step, "cpu", TOP), builders.facts(epoch, "cpu", TOP)
+    assert two_steps.floor.operators == 2 * one.floor.operators

@@ -123,6 +123,15 @@ def test_training_goes_on_where_no_step_can_be_captured(training, caplog):
     ]
 
 
+def test_a_step_that_cannot_be_captured_is_repeated_as_it_is(training, caplog):
+    stacked = Stack(plain(**SETTINGS), [3], capture=no_graph, kernels="torch")
+    before = stacked.weights.detach().clone()
+    step = stacked.repeated_step(*training)
+    assert len(caplog.messages) == 1 and stacked.capture is None
+    step()
+    assert not torch.equal(stacked.weights, before)
+
+
 def test_memory_that_is_short_while_a_step_is_captured_ends_the_stack(training):
     def capture(step):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -172,11 +181,12 @@ def test_the_captured_steps_go_with_their_stack(training):
         gc.enable()
 
 
-def test_steps_are_captured_on_a_gpu_that_can(monkeypatch):
+def test_steps_are_captured_on_a_gpu_that_can(monkeypatch, caplog):
     monkeypatch.setattr(cuda, "can_capture", lambda: True)
     assert capture_for("cpu") is None and capture_for("cuda") is cuda.captured
     monkeypatch.setattr(cuda, "can_capture", lambda: False)
-    assert capture_for("cuda") is None
+    assert capture_for("cuda") is None and "which is slower" in caplog.messages[0]
+    assert capture_for("cpu") is None and len(caplog.messages) == 1
 
 
 def test_rates_go_on_from_epoch_to_epoch(training):

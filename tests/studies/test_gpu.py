@@ -1,9 +1,10 @@
-"""The command for a lent machine, on the CPU: what needs no device, sections apart, and going on where it ended."""
+"""The command for a machine with a GPU, on the CPU: its sections, each apart, and going on where it ended."""
 
 import csv
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,7 +66,9 @@ def test_every_table_is_written_and_finished_sections_stay(tiny, corpus, tmp_pat
     assert {row["batch_size"] for row in rows(tmp_path / "front-end.csv")} == {"4"}
     page = (tmp_path / "gpu.md").read_text()
     assert all(path.read_text() in page for name in names if (path := tmp_path / f"{name}.md"))
-    assert "4 of 4 networks trained" in page
+    (of_study,) = (row["found"] for row in rows(tmp_path / "sections.csv") if row["section"] == "study")
+    assert of_study.count("2 of 2 networks trained in") == 0 and of_study.count("4 of 4 networks trained in") == 2
+    assert of_study.split(". ")[0] in page
     written = {column for name in ("epochs", "parity", "sections") for column in rows(tmp_path / f"{name}.csv")[0]}
     check("python -m bench.studies.gpu", [*written, "check", "result", "found", "message"])
     before = (tmp_path / "epochs.csv").stat().st_mtime_ns
@@ -74,7 +77,7 @@ def test_every_table_is_written_and_finished_sections_stay(tiny, corpus, tmp_pat
 
 
 def test_a_section_that_fails_ends_no_other_and_runs_again(tiny, corpus, tmp_path, monkeypatch):
-    def failing(lent):
+    def failing(setup):
         raise RuntimeError("CUDA error: device-side assert triggered\nmore")
 
     monkeypatch.setitem(gpu.SECTIONS, "parity", (failing, 10))
@@ -83,16 +86,16 @@ def test_a_section_that_fails_ends_no_other_and_runs_again(tiny, corpus, tmp_pat
     assert [row["error"] for row in rows(tmp_path / "sections.csv")] == [
         "RuntimeError: CUDA error: device-side assert triggered", ""
     ]  # fmt: skip
-    monkeypatch.setitem(gpu.SECTIONS, "parity", (lambda lent: gpu._sheet("", [{"a": 1}]), 10))
+    monkeypatch.setitem(gpu.SECTIONS, "parity", (lambda setup: gpu._sheet("", [{"a": 1}]), 10))
     gpu.main(tmp_path, str(corpus), "cpu", clips=48, only="parity,epochs")
     assert [row["section"] for row in rows(tmp_path / "sections.csv")] == ["epochs", "parity"]
 
 
 def test_what_a_deadline_cuts_off_is_said(tiny, clips, tmp_path):
-    lent = gpu.Lent(tmp_path, clips, "cpu", 2, 1, 48, deadline=time.perf_counter() - 1)
+    setup = gpu.Setup(tmp_path, clips, "cpu", 2, 1, 48, deadline=time.perf_counter() - 1)
     with pytest.raises(Failed, match="no time was left"):
-        gpu.epochs(lent)
-    assert lent.cut[0] == "groups 1, batch 16, 1 networks" and len(lent.cut) == 6
+        gpu.epochs(setup)
+    assert setup.cut[0] == "groups 1, batch 16, 1 networks" and len(setup.cut) == 6
 
 
 def test_an_unknown_section(tmp_path):
@@ -107,6 +110,7 @@ def test_checks_that_do_not_pass_end_the_command_badly(corpus, tmp_path, monkeyp
         (path,) = (text.partition("=")[2] for text in command if text.startswith("--junitxml="))
         cases = [case.format("test_a", ""), case.format("test_b", '<failure message="assert 1 &lt; 0&#10;more"/>')]
         Path(path).write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+        return SimpleNamespace(returncode=1)
 
     monkeypatch.setattr(gpu.subprocess, "run", pytests)
     with pytest.raises(Failed, match="a section failed"):
@@ -116,4 +120,12 @@ def test_checks_that_do_not_pass_end_the_command_badly(corpus, tmp_path, monkeyp
         ["test_a", "passed", "0.5", "off by 2e-7", ""],
         ["test_b", "failure", "0.5", "off by 2e-7", "assert 1 < 0 more"],
     ]
+    # A process that dies leaves no report.
+    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-6))
+    with pytest.raises(Failed, match="a section failed"):
+        gpu.main(tmp_path, str(corpus), "cpu", only="checks")
+    assert "exit code -6 and no report" in rows(tmp_path / "sections.csv")[0]["error"]
+    # What failed is of no account where another section is asked for.
+    monkeypatch.setitem(gpu.SECTIONS, "parity", (lambda setup: gpu._sheet("", [{"a": 1}]), 10))
+    gpu.main(tmp_path, str(corpus), "cpu", only="parity")
     assert "| test_b | failure |" in (tmp_path / "gpu.md").read_text().replace("\\_", "_")

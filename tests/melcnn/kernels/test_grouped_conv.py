@@ -15,6 +15,7 @@ from bench.counting.profile import count
 from melcnn import native
 from melcnn.kernels import autotune, conv_layer, cuda, grouped_conv
 from melcnn.kernels.grouped_conv import grouped_conv1d
+from tests.helpers.triton import interpret
 
 OURS = torch.ops.melcnn.grouped_conv1d
 
@@ -285,18 +286,10 @@ KERNELS_FOR_A_GPU = """
 import torch
 from torch.nn.functional import conv1d
 from melcnn.kernels import triton_conv
+from tests.helpers.triton import CONVOLUTIONS
 
 torch.manual_seed(0)
-for clips, c_in, c_out, length, taps, stride, padding, dilation, groups in [
-    (3, 5, 2, 33, 3, 1, 1, 1, 4),
-    (2, 1, 1, 140, 3, 1, 1, 1, 6),
-    (2, 18, 3, 20, 4, 2, 3, 1, 2),
-    (1, 2, 18, 31, 2, 3, 0, 2, 1),
-    (34, 2, 2, 5, 1, 1, 0, 1, 1),
-    # Groups of 16 channels and more: matrix products, with pairs, channels and positions that fill no tile.
-    (3, 17, 20, 21, 3, 2, 1, 1, 2),
-    (2, 18, 35, 70, 5, 1, 4, 2, 1),
-]:
+for clips, c_in, c_out, length, taps, stride, padding, dilation, groups in CONVOLUTIONS:
     x = torch.randn(clips, groups * c_in, length, requires_grad=True)
     weight = torch.randn(groups * c_out, c_in, taps, requires_grad=True)
     bias = torch.randn(groups * c_out, requires_grad=True)
@@ -318,17 +311,7 @@ for clips, c_in, c_out, length, taps, stride, padding, dilation, groups in [
 
 @pytest.mark.slow
 def test_the_kernels_for_a_gpu_in_tritons_interpreter():
-    pytest.importorskip("triton")
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", KERNELS_FOR_A_GPU],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    interpret(KERNELS_FOR_A_GPU)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +337,7 @@ def test_the_choice_depends_on_the_precision_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
 
     class OnGpu:  # what `faster_kernels` asks of a tensor
-        shape, dtype, device, is_cuda, requires_grad = (8, 4, 16), torch.float32, "cuda:0", True, False
+        shape, dtype, device, is_cuda, requires_grad = (8, 4, 16), torch.float32, torch.device("cuda:0"), True, False
 
     weight = torch.randn(4, 4, 3)
     for precision in ("fp32", "tf32"):

@@ -1,10 +1,8 @@
 """What follows a convolution on a GPU, in Triton's interpreter beside torch's layers; on a device: `tests/cuda`."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.helpers.triton import interpret
 
 IN_THE_INTERPRETER = """
 import copy
@@ -49,18 +47,13 @@ views[..., 0] = torch.tensor([[0, -3], [4, 20], [-20, 1]])  # shifts, of which s
 views[..., 1:5] = torch.tensor([2, 5, 9, 9])  # frames 2 to 4 are masked, and none
 views[1, 0, 5:9] = torch.tensor([0, 1, 3, 5], dtype=torch.int32)  # of one clip also mels 0, 3 and 4
 found, expected = triton_block.picked(features, index, views), augmentation.apply(features[index], views).flatten(1, 2)
+# What is no clip of the features is no number, and no memory of others.
+beyond = triton_block.picked(features, torch.tensor([[0, 6], [-1, 5], [1, 2]]), None).unflatten(1, (2, 5))
+assert beyond[0, 1].isnan().all() and beyond[1, 0].isnan().all() and beyond.isnan().sum() == 2 * 5 * 11
 assert torch.equal(found, expected) and (found[1, 0] == 0).all() and (found[0, 0, 2:5] == 0).all()
 """
 
 
 @pytest.mark.slow
 def test_the_kernels_in_tritons_interpreter():
-    pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-c", IN_THE_INTERPRETER],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    interpret(IN_THE_INTERPRETER)

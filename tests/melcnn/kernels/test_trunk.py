@@ -242,3 +242,14 @@ def test_elsewhere_no_compiler_is_asked_for(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: pytest.fail("the C library is not needed"))
     network = MelCNN(n_mels=4, channels=4)
     assert trunk.supported_layers(network, torch.empty(2, 4, 16, device="meta")) is None
+
+
+def test_what_picks_clips_fits_or_is_refused():
+    x, index = torch.empty(9, 4, 16), torch.zeros(5, 2, dtype=torch.int64)
+    views = torch.zeros(5, 2, augmentation.VIEW, dtype=torch.int32)
+    assert trunk.picks(x, None, None, 2) and trunk.picks(x, index, None, 2) and trunk.picks(x, index, views, 2)
+    assert not trunk.picks(x, None, views, 2)
+    for wrong in (index.int(), index[:, :1], index[:0], index[0], index.to("meta")):
+        assert not trunk.picks(x, wrong, None, 2)
+    for wrong in (views.long(), views[:4], views[..., :8], views.to("meta")):
+        assert not trunk.picks(x, index, wrong, 2)
