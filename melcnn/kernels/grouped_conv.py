@@ -22,8 +22,8 @@ from melcnn.kernels.shapes import output_length
 
 KINDS = {"cpu": {torch.float32: "float", torch.float64: "double"}, "cuda": {torch.float32: "float"}}
 MAX_TAPS = 64
-# In the measurement that chooses. On a GPU some of cuDNN's convolutions of 1024 clips take 15 GB, and choices of larger
-# batches are those of 256.
+# In the measurement that chooses. On a GPU some of cuDNN's convolutions of 1024 clips take 15 GB, so choices
+# for larger batches are taken to be those for 256.
 MAX_CLIPS, MAX_ELEMENTS = {"cpu": 1024, "cuda": 256}, 1 << 24
 
 Function = TypeVar("Function", bound=Callable[..., object])

@@ -4,6 +4,7 @@ import copy
 import ctypes
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -38,9 +39,10 @@ def log_mel(waveforms: np.ndarray, front_end: FrontEnd, device: str | torch.devi
     module = copy.deepcopy(module).to(device)
     batches = torch.from_numpy(waveforms).split(CLIPS_PER_BATCH[torch.device(device).type])
     on_gpu = torch.device(device).type == "cuda"
-    # Pinned memory is copied while the batch before is computed. Features have one precision, whatever networks have.
+    # Pinned memory is copied while the batch before is computed.
     moved = (batch.pin_memory() if on_gpu else batch for batch in batches)
-    with cuda.computing_in("fp32"):
+    # Features have one precision, whatever networks have. It is the process's, and on a GPU one thread computes.
+    with cuda.computing_in("fp32") if on_gpu else nullcontext():
         return torch.cat([module(batch.to(device, non_blocking=True).float() / FULL_SCALE) for batch in moved])
 
 
